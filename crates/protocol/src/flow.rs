@@ -1,0 +1,134 @@
+//! Credit: how many body bytes of a stream may be sent before the reader has consumed any.
+//!
+//! A window is an absolute limit on the total of bytes sent in one direction of one stream, as
+//! QUIC's is (RFC 9000 section 4.1). Limits can therefore be coalesced, repeated and reordered
+//! without harm: the largest one counts.
+
+use crate::error::ProtocolError;
+
+/// Bytes that a client may send on a stream's stdin before the agent's first word about it.
+pub const INITIAL_WINDOW: u64 = 64 * 1024;
+
+/// The sender's side of a window.
+#[derive(Debug, Clone, Copy)]
+pub struct SendWindow {
+    sent: u64,
+    limit: u64,
+}
+
+impl SendWindow {
+    /// A window that allows the first `limit` bytes.
+    pub fn new(limit: u64) -> Self {
+        Self { sent: 0, limit }
+    }
+
+    /// How many bytes may be sent now.
+    pub fn available(&self) -> u64 {
+        self.limit.saturating_sub(self.sent)
+    }
+
+    /// Counts `n` bytes as sent; false, and nothing is counted, if they do not fit.
+    #[must_use]
+    pub fn take(&mut self, n: u64) -> bool {
+        let fits = n <= self.available();
+        if fits {
+            self.sent += n;
+        }
+        fits
+    }
+
+    /// The reader allows `limit` bytes in all. A limit below an earlier one changes nothing.
+    pub fn raise(&mut self, limit: u64) {
+        self.limit = self.limit.max(limit);
+    }
+}
+
+/// The reader's side of a window.
+#[derive(Debug, Clone, Copy)]
+pub struct RecvWindow {
+    size: u64,
+    granted: u64,
+    received: u64,
+    consumed: u64,
+}
+
+impl RecvWindow {
+    /// A window that keeps at most `size` bytes unconsumed, of which `granted` are allowed already.
+    pub fn new(size: u64, granted: u64) -> Self {
+        Self { size, granted, received: 0, consumed: 0 }
+    }
+
+    /// The limit the peer was last told.
+    pub fn granted(&self) -> u64 {
+        self.granted
+    }
+
+    /// Counts `n` bytes that came in.
+    pub fn received(&mut self, n: u64) -> Result<(), ProtocolError> {
+        let total = self.received.checked_add(n).filter(|total| *total <= self.granted);
+        self.received = total.ok_or(ProtocolError::Flow)?;
+        Ok(())
+    }
+
+    /// Counts `n` bytes that the consumer is done with. Answers with a new limit for the peer once
+    /// half the window is used up, so that limits are rare and the sender seldom waits.
+    #[must_use]
+    pub fn consumed(&mut self, n: u64) -> Option<u64> {
+        self.consumed = self.consumed.saturating_add(n).min(self.received);
+        let limit = self.consumed.saturating_add(self.size);
+        let worth_telling = limit.saturating_sub(self.granted) >= self.size.div_ceil(2);
+        worth_telling.then(|| {
+            self.granted = limit;
+            limit
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        /// Whatever the order of sends, consumptions and late limits, a sender that respects its
+        /// window is never refused, never has more than the window in flight, and never starves.
+        #[test]
+        fn sender_and_reader_agree(size in 1u64..5_000, steps in prop::collection::vec((any::<bool>(), 1u64..3_000), 0..200)) {
+            let mut send = SendWindow::new(size);
+            let mut recv = RecvWindow::new(size, size);
+            let mut in_flight = 0u64;
+            for (sending, n) in steps {
+                if sending {
+                    let n = n.min(send.available());
+                    prop_assert!(send.take(n));
+                    recv.received(n).unwrap();
+                    in_flight += n;
+                } else {
+                    let n = n.min(in_flight);
+                    in_flight -= n;
+                    if let Some(limit) = recv.consumed(n) {
+                        send.raise(limit);
+                        send.raise(limit / 2);
+                    }
+                }
+                prop_assert!(in_flight <= size);
+                prop_assert!(in_flight > 0 || send.available() > 0, "nothing in flight and no credit");
+            }
+        }
+    }
+
+    #[test]
+    fn more_than_granted_is_refused() {
+        let mut recv = RecvWindow::new(10, 10);
+        assert!(recv.received(10).is_ok());
+        assert_eq!(recv.received(1), Err(ProtocolError::Flow));
+        assert_eq!(recv.received(u64::MAX), Err(ProtocolError::Flow));
+    }
+
+    #[test]
+    fn the_first_limit_may_be_smaller_than_the_window() {
+        let mut recv = RecvWindow::new(1000, 10);
+        assert!(recv.received(10).is_ok());
+        assert_eq!(recv.consumed(1), Some(1001));
+    }
+}

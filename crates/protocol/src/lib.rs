@@ -1,0 +1,38 @@
+//! The rexec wire protocol: bytes to messages and back, and nothing else.
+//!
+//! This crate is pure. It names no socket, no file, no clock and no runtime: bytes come in, values
+//! go out. Every peer behaviour can therefore be replayed as a unit test, and every decoder fuzzed.
+//! `PROTOCOL.md` beside this crate is the normative text; the modules follow its sections:
+//!
+//! | module | section |
+//! |---|---|
+//! | [`frame`] | frames: lengths, header, body, and the limits checked before anything is allocated |
+//! | [`msgpack`] | the subset of MessagePack a header may use |
+//! | [`message`] | the verbs, one file each, and the table of who may send which when |
+//! | [`hello`] | versions, features, negotiation |
+//! | [`digest`] | prefix digests, and [`digest::Verified`], the proof that one matched |
+//! | [`flow`] | credit: how much may be sent before the reader has consumed |
+//! | [`stream`] | the two halves of a byte stream: offsets, digests, end |
+//! | [`outcome`] | how a command ended, in one vocabulary, with its exit code |
+//! | [`error`] | what a peer did wrong, and the code it is told |
+
+pub mod digest;
+pub mod error;
+pub mod flow;
+pub mod frame;
+pub mod hello;
+pub mod ids;
+pub mod message;
+pub mod msgpack;
+pub mod outcome;
+pub mod signal;
+pub mod stream;
+mod text;
+
+pub use digest::{Algorithm, Digest, Hasher, Verified};
+pub use error::{ErrorCode, ProtocolError};
+pub use frame::{Decoder, Frame};
+pub use ids::{JobId, StreamId};
+pub use message::{Message, Role};
+pub use outcome::{NeverStarted, Outcome};
+pub use signal::Signal;
