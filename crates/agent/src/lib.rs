@@ -1,1 +1,42 @@
-//! x
+//! The rexec agent: runs commands for authenticated clients.
+//!
+//! # Theory of operation
+//!
+//! Tasks and what each owns:
+//!
+//! | task | owns | ends |
+//! |---|---|---|
+//! | [`server`]: accept loop | the listening sockets | when the agent is told to stop |
+//! | [`session`]: one per connection | the reading half, the table of streams | with the connection |
+//! | writer (in `rexec-net`) | the writing half | with the connection |
+//! | [`exec`]: one per command | the request, then [`job`]'s supervisor: keeper, pipes, timers | after the exit record |
+//! | [`pump`]: one per command | the cursor into the command's [`log`] | after the exit record |
+//! | [`stdin`]: one per command with stdin | the pipe to the command | at the end of stdin |
+//!
+//! A byte of output goes: pipe → `job` → `log` → `pump` → outbox → socket. Credit comes back the
+//! other way and stops, in turn, the pump, the log, the reads of the pipe, and so the command.
+//!
+//! Nothing in this process forks: commands are started by a [`keeper`], a small process per
+//! command that also reaps it and can end all that it started. See there.
+//!
+//! Shutting down: the accept loop stops, sessions say goodbye and take no new commands, running
+//! commands may finish until [`config::Limits::drain`] is over, then they are ended.
+
+pub mod account;
+pub mod check;
+pub mod config;
+pub mod environment;
+pub mod exec;
+pub mod job;
+pub mod keeper;
+pub mod log;
+pub mod notify;
+pub mod output;
+pub mod policy;
+pub mod pump;
+pub mod server;
+pub mod session;
+pub mod stdin;
+
+/// Name and version, as they appear in hellos and logs.
+pub const SOFTWARE: &str = concat!("rexec-agent/", env!("CARGO_PKG_VERSION"));

@@ -1,1 +1,52 @@
-//! x
+//! Run commands on machines that have a rexec agent, with the shape of `tokio::process`.
+//!
+//! ```no_run
+//! use rexec_client::{Files, Session};
+//!
+//! # async fn example() -> Result<(), rexec_client::Error> {
+//! let files = Files {
+//!     identity: "alice.pem".into(),
+//!     key: None,
+//!     authority: "authority.crt".into(),
+//! };
+//! let session = Session::connect("web1.example.net", &files).await?;
+//! let output = session.command("uname").arg("-a").output().await?;
+//! println!("{}", String::from_utf8_lossy(&output.stdout));
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! A [`Session`] is one connection; any number of commands run on it at once. [`Command`] is what to
+//! run; [`Command::spawn`] starts it and gives a [`Child`] whose stdin, stdout and stderr are
+//! `AsyncWrite` and `AsyncRead`. All of this must be used within a Tokio runtime.
+//!
+//! What differs from a local command, because a network lies between:
+//!
+//! * A status is only given if the command's end was reported *and* every byte of its output was
+//!   received and its digest matched. Everything else is an [`Error`], whose [`Error::outcome`] says
+//!   whether the command may have run.
+//! * When the session is dropped, or its connection is lost, the commands that still run on it are
+//!   ended by the agent.
+
+mod child;
+mod command;
+mod connector;
+mod error;
+mod remote;
+mod session;
+mod streams;
+
+pub use child::{Child, ExitStatus, Output};
+pub use command::{Command, Stdio};
+pub use connector::{Connector, DEFAULT_PORT};
+pub use error::Error;
+pub use rexec_net::credentials::Files;
+pub use rexec_protocol::message::Usage;
+pub use rexec_protocol::outcome::printable;
+pub use rexec_protocol::stream::Tally;
+pub use rexec_protocol::{Algorithm, Digest, JobId, NeverStarted, Outcome, Signal};
+pub use session::Session;
+pub use streams::{ChildStderr, ChildStdin, ChildStdout, Chunk};
+
+/// Name and version, as agents see them in their logs.
+const SOFTWARE: &str = concat!("rexec-client/", env!("CARGO_PKG_VERSION"));

@@ -149,6 +149,13 @@ const CODES: [(ErrorCode, &str); 15] = [
     (ErrorCode::Internal, "internal"),
 ];
 
+impl ErrorCode {
+    /// Every code with a name of its own.
+    pub fn all() -> impl Iterator<Item = Self> {
+        CODES.iter().map(|(code, _)| *code)
+    }
+}
+
 impl fmt::Display for ErrorCode {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(CODES.iter().find(|(code, _)| code == self).map_or("other", |(_, name)| name))

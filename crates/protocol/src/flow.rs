@@ -5,6 +5,7 @@
 //! without harm: the largest one counts.
 
 use crate::error::ProtocolError;
+use crate::frame::MAX_DATA;
 
 /// Bytes that a client may send on a stream's stdin before the agent's first word about it.
 pub const INITIAL_WINDOW: u64 = 64 * 1024;
@@ -71,12 +72,17 @@ impl RecvWindow {
     }
 
     /// Counts `n` bytes that the consumer is done with. Answers with a new limit for the peer once
-    /// half the window is used up, so that limits are rare and the sender seldom waits.
+    /// half the window is used up, so that limits are rare and the sender seldom waits; and sooner
+    /// if nothing is left to consume, but the sender may be waiting for room for the largest body.
     #[must_use]
     pub fn consumed(&mut self, n: u64) -> Option<u64> {
         self.consumed = self.consumed.saturating_add(n).min(self.received);
         let limit = self.consumed.saturating_add(self.size);
-        let worth_telling = limit.saturating_sub(self.granted) >= self.size.div_ceil(2);
+        let more = limit.saturating_sub(self.granted);
+        let left = self.granted.saturating_sub(self.received);
+        let is_idle = self.consumed == self.received;
+        let sender_waits = is_idle && more > 0 && left < MAX_DATA as u64;
+        let worth_telling = more >= self.size.div_ceil(2) || sender_waits;
         worth_telling.then(|| {
             self.granted = limit;
             limit
@@ -113,6 +119,21 @@ mod tests {
                 }
                 prop_assert!(in_flight <= size);
                 prop_assert!(in_flight > 0 || send.available() > 0, "nothing in flight and no credit");
+            }
+        }
+    }
+
+    /// A sender waits until a whole body fits; without this it and the reader would wait for each
+    /// other with more than half, but less than a body's worth, of a small window left.
+    #[test]
+    fn a_sender_that_waits_for_a_whole_body_gets_its_credit() {
+        let largest = MAX_DATA as u64;
+        for size in [largest, largest + 1, largest * 3 / 2, largest * 2 - 1, largest * 2] {
+            let (mut send, mut recv) = (SendWindow::new(size), RecvWindow::new(size, size));
+            for body in [100, largest / 3, largest, 1, largest, largest - 1, largest] {
+                assert!(send.take(body), "{body} of {size}: {send:?} {recv:?}");
+                recv.received(body).unwrap();
+                recv.consumed(body).into_iter().for_each(|limit| send.raise(limit));
             }
         }
     }

@@ -82,12 +82,13 @@ impl Decoder {
         self.buffer.is_empty() && self.header.is_none()
     }
 
-    /// How many bytes are known to be missing before [`Decoder::next`] can answer; at least one.
+    /// How many bytes are known to be missing before [`Decoder::next`] can answer; at least one,
+    /// and never more than a legal frame could need, so that room for them may be made.
     pub fn missing(&self) -> usize {
         let wanted = match &self.header {
             Some(header) => header.size,
             None => match self.buffer.first_chunk::<LENGTH>() {
-                Some(length) => LENGTH + u32::from_be_bytes(*length) as usize,
+                Some(length) => LENGTH + u32::from_be_bytes(*length).min(MAX_HEADER) as usize,
                 None => LENGTH,
             },
         };

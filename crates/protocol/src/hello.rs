@@ -37,7 +37,10 @@ pub fn negotiate(ours: &Hello, theirs: &Hello) -> Result<Terms, ProtocolError> {
         return Err(ProtocolError::Version { ours: range(ours), theirs: range(theirs) });
     }
     let common = |a: &Algorithm| *a == Algorithm::Sha256 || theirs.digests.contains(a);
-    let digests = ours.digests.iter().copied().filter(common).collect();
+    let mut digests: Vec<_> = ours.digests.iter().copied().filter(common).collect();
+    if !digests.contains(&Algorithm::Sha256) {
+        digests.push(Algorithm::Sha256);
+    }
     Ok(Terms { version, digests, software: theirs.software.clone() })
 }
 
@@ -74,5 +77,6 @@ mod tests {
     fn sha256_is_always_there() {
         let theirs = Hello { digests: vec![], ..hello(1, 1) };
         assert_eq!(negotiate(&hello(1, 1), &theirs).unwrap().digests, [Algorithm::Sha256]);
+        assert_eq!(negotiate(&theirs, &hello(1, 1)).unwrap().digests, [Algorithm::Sha256]);
     }
 }

@@ -29,6 +29,9 @@ pub mod signal;
 pub mod stream;
 mod text;
 
+#[doc = include_str!("../PROTOCOL.md")]
+pub mod specification {}
+
 pub use digest::{Algorithm, Digest, Hasher, Verified};
 pub use error::{ErrorCode, ProtocolError};
 pub use frame::{Decoder, Frame};

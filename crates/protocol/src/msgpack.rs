@@ -6,6 +6,7 @@
 //! it looks, so decoding it allocates in proportion to the bytes that were received.
 
 use crate::error::ProtocolError;
+use crate::outcome::shorten;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -22,9 +23,9 @@ pub const HEADER: Limits = Limits { values: 512 };
 pub const BODY: Limits = Limits { values: 256 * 1024 };
 
 /// Containers within containers.
-const MAX_DEPTH: usize = 8;
+pub const MAX_DEPTH: usize = 8;
 /// Entries of one map.
-const MAX_ENTRIES: u32 = 64;
+pub const MAX_ENTRIES: u32 = 64;
 
 /// Encodes a message with its fields as a map of string keys.
 pub fn encode(message: &impl Serialize) -> Vec<u8> {
@@ -35,7 +36,8 @@ pub fn encode(message: &impl Serialize) -> Vec<u8> {
 /// Checks `bytes`, then decodes them. Unknown keys are skipped.
 pub fn decode<T: DeserializeOwned>(bytes: &[u8], limits: Limits) -> Result<T, ProtocolError> {
     check(bytes, limits)?;
-    rmp_serde::from_slice(bytes).map_err(|error| ProtocolError::Malformed(error.to_string()))
+    rmp_serde::from_slice(bytes)
+        .map_err(|error| ProtocolError::Malformed(shorten(error.to_string())))
 }
 
 /// Checks that `bytes` are exactly one map, built of nil, booleans, integers, floats, UTF-8
@@ -50,7 +52,8 @@ pub fn check(bytes: &[u8], limits: Limits) -> Result<(), ProtocolError> {
 struct Walk<'a> {
     rest: &'a [u8],
     open: Vec<Container>,
-    /// The keys of all open maps, innermost last.
+    /// The keys of all open maps, innermost last, without their markers: a length can be written
+    /// in several ways.
     keys: Vec<&'a [u8]>,
     values: u32,
 }
@@ -63,9 +66,9 @@ struct Container {
     first_key: usize,
 }
 
-enum Kind {
+enum Kind<'a> {
     Scalar,
-    Text,
+    Text(&'a [u8]),
     Array(u32),
     Map(u32),
 }
@@ -94,18 +97,16 @@ impl<'a> Walk<'a> {
         let is_top = self.open.is_empty();
         // `left` was already lowered: what is left of a map is odd while its key is read.
         let is_key = self.open.last().is_some_and(|c| c.is_map && c.left % 2 == 1);
-        let before = self.rest;
         let kind = self.marker()?;
         match kind {
             Kind::Map(entries) => self.descend(entries, true)?,
             _ if is_top => return Err("not a map"),
             Kind::Array(length) => self.descend(length, false)?,
-            Kind::Scalar | Kind::Text => {}
+            Kind::Scalar | Kind::Text(_) => {}
         }
         if is_key {
-            let Kind::Text = kind else { return Err("a map key that is not a string") };
-            let length = before.len() - self.rest.len();
-            self.key(before.get(..length).unwrap_or_default())?;
+            let Kind::Text(key) = kind else { return Err("a map key that is not a string") };
+            self.key(key)?;
         }
         Ok(())
     }
@@ -135,7 +136,7 @@ impl<'a> Walk<'a> {
     }
 
     /// Reads one marker and, for scalars and strings, their bytes.
-    fn marker(&mut self) -> Check<Kind> {
+    fn marker(&mut self) -> Check<Kind<'a>> {
         let marker = self.int(1)? as u8;
         let skip = match marker {
             0x00..=0x7f | 0xe0..=0xff | 0xc0 | 0xc2 | 0xc3 => 0, // small integers, nil, booleans
@@ -159,9 +160,11 @@ impl<'a> Walk<'a> {
         Ok(Kind::Scalar)
     }
 
-    fn text(&mut self, length: u32) -> Check<Kind> {
+    fn text(&mut self, length: u32) -> Check<Kind<'a>> {
         let bytes = self.take(length)?;
-        std::str::from_utf8(bytes).map(|_| Kind::Text).map_err(|_| "a string that is not UTF-8")
+        std::str::from_utf8(bytes)
+            .map(|_| Kind::Text(bytes))
+            .map_err(|_| "a string that is not UTF-8")
     }
 
     /// A big-endian length of 1, 2 or 4 bytes.
@@ -264,6 +267,16 @@ mod tests {
         let wide = |n: u16| [b"\x81\xa1a\xdc", &n.to_be_bytes()[..], &vec![0; n.into()]].concat();
         assert_eq!(verdict(&wide(500)), Ok(()));
         refused(&wide(600), "too many values");
+    }
+
+    #[test]
+    fn a_key_given_twice_with_different_markers_is_refused() {
+        let ways = [&b"\xa1a"[..], b"\xd9\x01a", b"\xda\0\x01a", b"\xdb\0\0\0\x01a"];
+        for first in ways {
+            for second in ways {
+                refused(&[b"\x82", first, b"\x01", second, b"\x02"].concat(), "given twice");
+            }
+        }
     }
 
     #[test]

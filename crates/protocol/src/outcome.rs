@@ -41,7 +41,8 @@ pub enum Outcome {
         /// What failed, and what to do.
         message: String,
     },
-    /// Client only: the connection is gone, and the command may have run or be running.
+    /// How the command ended is not known, and it may be running: the connection is gone, or what
+    /// watched over the command on the agent's side died.
     Lost {
         /// What is known.
         message: String,
@@ -123,13 +124,7 @@ impl Outcome {
 
     /// Whether an agent may say this; the rest only a client can know.
     pub fn is_from_agent(&self) -> bool {
-        !matches!(
-            self,
-            Self::Unreachable { .. }
-                | Self::Lost { .. }
-                | Self::Incomplete { .. }
-                | Self::Local { .. }
-        )
+        !matches!(self, Self::Unreachable { .. } | Self::Incomplete { .. } | Self::Local { .. })
     }
 }
 
@@ -168,6 +163,19 @@ pub fn printable(text: &str) -> String {
     shown
 }
 
+/// The longest text that travels in a header: messages quote what was asked for, and that may be
+/// longer than a whole header.
+const MAX_TEXT: usize = 2048;
+
+/// `text`, cut to what fits into a header with everything else.
+pub fn shorten(mut text: String) -> String {
+    if text.len() > MAX_TEXT {
+        text.truncate(text.floor_char_boundary(MAX_TEXT));
+        text.push('…');
+    }
+    text
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -191,6 +199,17 @@ mod tests {
         ] {
             assert_eq!(outcome.exit_code(), code, "{outcome:?}");
         }
+    }
+
+    /// An agent whose keeper of the command died says so; a client that took this for a violation
+    /// would close the connection, and lose all other commands on it.
+    #[test]
+    fn an_agent_may_say_that_a_command_is_lost() {
+        let message = String::new;
+        assert!(Outcome::Lost { message: message() }.is_from_agent());
+        assert!(!Outcome::Unreachable { message: message() }.is_from_agent());
+        assert!(!Outcome::Incomplete { message: message() }.is_from_agent());
+        assert!(!Outcome::Local { message: message() }.is_from_agent());
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use crate::digest::{Algorithm, Digest, Hasher, Verified, Verifier};
 use crate::error::ProtocolError;
-use crate::frame::Frame;
+use crate::frame::{Frame, MAX_DATA};
 use crate::ids::StreamId;
 use crate::message::{Channel, Data, Eof, Message};
 use bytes::Bytes;
@@ -15,6 +15,13 @@ pub struct Tally {
     pub size: u64,
     /// Digest of those bytes, by the stream's algorithm.
     pub hash: Digest,
+}
+
+impl Tally {
+    /// No byte at all.
+    pub fn nothing(algorithm: Algorithm) -> Self {
+        Self { size: 0, hash: Digest::of(algorithm, b"") }
+    }
 }
 
 /// The sending end: turns bytes into `data` frames and, once, into an `eof` frame.
@@ -79,8 +86,11 @@ impl Receiver {
         if body.is_empty() {
             return Err(ProtocolError::EmptyData);
         }
-        self.expect_offset(offset)?;
         let length = body.len() as u64;
+        if body.len() > MAX_DATA {
+            return Err(ProtocolError::BodyLength(length));
+        }
+        self.expect_offset(offset)?;
         let next = self.offset.checked_add(length).ok_or(ProtocolError::BodyLength(length))?;
         let verified = self.verifier.verify(body, hash)?;
         self.offset = next;

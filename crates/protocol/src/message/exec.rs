@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
 
 /// Opens a stream and asks for a command to be run; the frame's body is an [`ExecSpec`].
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Exec {
     /// How many bytes of stdout and stderr together the agent may send before it hears of a
     /// `window`; at least [`crate::frame::MAX_DATA`].

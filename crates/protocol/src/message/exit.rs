@@ -1,3 +1,4 @@
+use crate::digest::Algorithm;
 use crate::outcome::Outcome;
 use crate::stream::Tally;
 use serde::{Deserialize, Serialize};
@@ -11,7 +12,7 @@ pub struct Exit {
     pub stdout: Tally,
     /// What the command wrote to stderr.
     pub stderr: Tally,
-    /// What was written to the command's stdin.
+    /// What was received for the command's stdin and verified. The command may have read less.
     pub stdin: Tally,
     /// True if a process that the command left behind still holds stdout or stderr open, so that
     /// later output of that process is not part of the streams.
@@ -20,6 +21,15 @@ pub struct Exit {
     /// What it cost.
     #[serde(default)]
     pub usage: Usage,
+}
+
+impl Exit {
+    /// The exit record of a command that never ran.
+    pub fn of_nothing(outcome: Outcome, algorithm: Algorithm) -> Self {
+        let nothing = Tally::nothing(algorithm);
+        let (stdout, stderr, stdin) = (nothing, nothing, nothing);
+        Self { outcome, stdout, stderr, stdin, held: false, usage: Usage::default() }
+    }
 }
 
 /// Resource use of the command and of the children it waited for; see getrusage(2).

@@ -21,6 +21,7 @@ use crate::digest::Digest;
 use crate::error::ProtocolError;
 use crate::frame::{Frame, MAX_BODY};
 use crate::ids::StreamId;
+use crate::outcome::shorten;
 use crate::{msgpack, text};
 use bytes::Bytes;
 use serde::de::{DeserializeOwned, IgnoredAny};
@@ -69,6 +70,9 @@ macro_rules! verbs {
         })+
 
         impl Message {
+            /// Every verb that this build has.
+            pub const VERBS: &[&str] = &[$($name),+];
+
             /// The verb.
             pub fn verb(&self) -> &'static str {
                 match self { $(Self::$verb(_) => $name,)+ Self::Unknown => "(unknown)" }
@@ -218,7 +222,8 @@ pub(crate) fn decode_header(bytes: &[u8]) -> Result<Header, ProtocolError> {
 /// The arguments of a header that was checked as a whole before. They must be a map here too:
 /// rmp-serde would take a struct from an array.
 fn args<A: DeserializeOwned>(header: &[u8]) -> Result<A, ProtocolError> {
-    let malformed = |error: rmp_serde::decode::Error| ProtocolError::Malformed(error.to_string());
+    let malformed =
+        |error: rmp_serde::decode::Error| ProtocolError::Malformed(shorten(error.to_string()));
     let decoded: Incoming<MapOnly<A>> = rmp_serde::from_slice(header).map_err(malformed)?;
     Ok(decoded.args.0)
 }

@@ -1,0 +1,45 @@
+//! `rexec-agent --check`: is this configuration fit to run, and what is in force?
+
+use crate::account::Account;
+use crate::config::Config;
+use rexec_net::credentials::Credentials;
+use rexec_net::tls;
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+/// Writes what is in force, or what is wrong, to `out`; fails if anything is wrong.
+pub fn report(config: &Config, out: &mut dyn Write) -> ExitCode {
+    match write_report(config, out) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) | Err(_) => ExitCode::FAILURE,
+    }
+}
+
+fn write_report(config: &Config, out: &mut dyn Write) -> io::Result<bool> {
+    let Config { listen, identity, key, authority, limits, log } = config;
+    for address in listen {
+        writeln!(out, "listen       {address}")?;
+    }
+    writeln!(out, "identity     {}", identity.display())?;
+    if let Some(key) = key {
+        writeln!(out, "key          {}", key.display())?;
+    }
+    writeln!(out, "authority    {}", authority.display())?;
+    writeln!(out, "limits       {limits:?}")?;
+    writeln!(out, "log          {log:?}")?;
+    let mut fit = true;
+    let mut verdict = |what: &str, result: Result<String, String>| match result {
+        Ok(words) => writeln!(out, "{what:<12} ok: {words}"),
+        Err(words) => {
+            fit = false;
+            writeln!(out, "{what:<12} WRONG: {words}")
+        }
+    };
+    let account = Account::own().map_err(|error| error.to_string());
+    verdict("account", account.map(|account| format!("commands run as {}", account.name)))?;
+    let credentials = Credentials::load(&config.files())
+        .and_then(|credentials| tls::server_config(&credentials))
+        .map_err(|error| error.to_string());
+    verdict("certificates", credentials.map(|_| "key, chain and authority fit together".to_owned()))?;
+    Ok(fit)
+}

@@ -1,0 +1,222 @@
+//! The agent's configuration: a file, flags over it, and defaults under it.
+
+use rexec_net::credentials::Files;
+use serde::{Deserialize, Deserializer};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use std::{fs, io};
+
+/// Where the configuration is, unless another place is named.
+pub const DEFAULT_PATH: &str = "/etc/rexec/agent.toml";
+
+/// The whole configuration. A key that is not known is an error, so that a typing mistake in a
+/// limit does not go unnoticed.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Addresses to listen on.
+    pub listen: Vec<SocketAddr>,
+    /// The agent's certificate chain and private key, PEM, in one file.
+    pub identity: PathBuf,
+    /// The private key, if it is in a file of its own.
+    pub key: Option<PathBuf>,
+    /// The authorities whose user certificates are accepted, PEM.
+    pub authority: PathBuf,
+    /// Limits and times.
+    pub limits: Limits,
+    /// Logging.
+    pub log: Log,
+}
+
+/// Limits and times; durations are written as `10s`, `5m`, `1h 30m`.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Limits {
+    /// From the TCP connection to the client's hello.
+    #[serde(deserialize_with = "duration")]
+    pub handshake: Duration,
+    /// Handshakes under way at once; further connections wait in the kernel's queue.
+    pub handshakes: usize,
+    /// Connections at once; further ones wait in the kernel's queue.
+    pub connections: usize,
+    /// Commands running at once on one connection.
+    pub commands_per_connection: usize,
+    /// How long a command that is ended has before it is killed.
+    #[serde(deserialize_with = "duration")]
+    pub kill_grace: Duration,
+    /// After a command ended while something it left behind holds its output open: give up after
+    /// this long without output …
+    #[serde(deserialize_with = "duration")]
+    pub drain_quiet: Duration,
+    /// … and after this long in any case.
+    #[serde(deserialize_with = "duration")]
+    pub drain_max: Duration,
+    /// How long running commands may go on after the agent was told to stop.
+    #[serde(deserialize_with = "duration")]
+    pub drain: Duration,
+    /// A silent client is pinged after this long, and given up after three times as long.
+    #[serde(deserialize_with = "duration")]
+    pub keepalive: Duration,
+}
+
+/// Logging.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Log {
+    /// Text or JSON, on stderr.
+    pub format: LogFormat,
+    /// A level, or directives as `tracing-subscriber` takes them: `info,rexec_agent=debug`.
+    pub level: String,
+}
+
+/// The form of a log line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object per line.
+    Json,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            // Nothing is exposed by installing; see reliability.md section 4.
+            listen: vec![SocketAddr::from(([127, 0, 0, 1], rexec_net::handshake::DEFAULT_PORT))],
+            identity: "/etc/rexec/agent.pem".into(),
+            key: None,
+            authority: "/etc/rexec/authority.crt".into(),
+            limits: Limits::default(),
+            log: Log::default(),
+        }
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            handshake: Duration::from_secs(10),
+            handshakes: 128,
+            connections: 16_384,
+            commands_per_connection: 256,
+            kill_grace: Duration::from_secs(5),
+            drain_quiet: Duration::from_secs(2),
+            drain_max: Duration::from_secs(10),
+            drain: Duration::from_secs(60),
+            keepalive: Duration::from_secs(15),
+        }
+    }
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Self { format: LogFormat::Text, level: "info".to_owned() }
+    }
+}
+
+/// Why there is no usable configuration.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("cannot read {}: {source}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The file is not what it should be; the text says where and what.
+    #[error("{}: {message}", path.display())]
+    Parse {
+        /// The file.
+        path: PathBuf,
+        /// Line, column and fault.
+        message: String,
+    },
+    /// A value is out of range.
+    #[error("{0}")]
+    Value(String),
+}
+
+impl Config {
+    /// Reads a configuration file.
+    pub fn read(path: &Path) -> Result<Self, ConfigError> {
+        let text = fs::read_to_string(path)
+            .map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
+        toml::from_str(&text).map_err(|error| ConfigError::Parse {
+            path: path.to_owned(),
+            message: error.to_string().trim_end().to_owned(),
+        })
+    }
+
+    /// Checks what the types cannot.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        let Limits { handshakes, connections, commands_per_connection, .. } = self.limits;
+        if self.listen.is_empty() {
+            return Err(ConfigError::Value("'listen' names no address".to_owned()));
+        }
+        if [handshakes, connections, commands_per_connection].contains(&0) {
+            return Err(ConfigError::Value("a limit of 0 would refuse everything".to_owned()));
+        }
+        if self.limits.handshake.is_zero() || self.limits.keepalive.is_zero() {
+            let message = "'limits.handshake' and 'limits.keepalive' must not be 0";
+            return Err(ConfigError::Value(message.to_owned()));
+        }
+        Ok(())
+    }
+
+    /// The files that prove who this agent is, and whom it trusts.
+    pub fn files(&self) -> Files {
+        Files {
+            identity: self.identity.clone(),
+            key: self.key.clone(),
+            authority: self.authority.clone(),
+        }
+    }
+}
+
+fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    humantime::parse_duration(&text)
+        .map_err(|error| serde::de::Error::custom(format!("not a duration: {text:?}: {error}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Result<Config, ConfigError> {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("agent.toml");
+        fs::write(&path, text).unwrap();
+        Config::read(&path)
+    }
+
+    #[test]
+    fn an_empty_file_gives_the_defaults() {
+        assert_eq!(parse("").unwrap(), Config::default());
+        assert!(Config::default().validate().is_ok());
+        assert!(Config::default().listen.iter().all(|address| address.ip().is_loopback()));
+    }
+
+    #[test]
+    fn durations_are_written_as_people_write_them() {
+        let config = parse("[limits]\nkill_grace = '1m 30s'").unwrap();
+        assert_eq!(config.limits.kill_grace, Duration::from_secs(90));
+    }
+
+    #[test]
+    fn mistakes_are_errors_that_say_where() {
+        for (text, says) in [
+            ("lisen = []", "unknown field `lisen`"),
+            ("[limits]\nhandshake = '10'", "not a duration"),
+            ("listen = ['nowhere']", "listen"),
+            ("[log]\nformat = 'xml'", "xml"),
+        ] {
+            let error = parse(text).unwrap_err().to_string();
+            assert!(error.contains(says) && error.contains("agent.toml"), "{error}");
+        }
+    }
+}

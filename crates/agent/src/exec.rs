@@ -1,0 +1,120 @@
+//! One command, from its request to its exit record: decide, launch, supervise.
+
+use crate::config::Limits;
+use crate::environment;
+use crate::keeper::Running;
+use crate::job::{Control, Job};
+use crate::log::Log;
+use crate::policy;
+use crate::pump;
+use crate::server::Agent;
+use crate::stdin::{self, Feed};
+use rexec_net::credit::SendCredit;
+use rexec_net::{Identity, Outbox};
+use rexec_protocol::message::{ExecSpec, Exit, Started};
+use rexec_protocol::stream::Tally;
+use rexec_protocol::{Algorithm, Frame, JobId, NeverStarted, Outcome, StreamId};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::mpsc;
+use tokio_util::task::AbortOnDropHandle;
+
+/// What a session hands over to run a command.
+pub struct Request {
+    /// Where the answers go.
+    pub stream: StreamId,
+    /// What to run.
+    pub spec: ExecSpec,
+    /// The digest of the streams.
+    pub algorithm: Algorithm,
+    /// How much output may be sent.
+    pub credit: Arc<SendCredit>,
+    /// What comes in for stdin, if it will be sent.
+    pub stdin: Option<Arc<Feed>>,
+    /// What the client wants done to the command while it runs.
+    pub control: mpsc::Receiver<Control>,
+    /// The connection.
+    pub outbox: Outbox,
+}
+
+impl Request {
+    /// Runs the command; returns once its last frame is on its way, or the connection is gone.
+    pub async fn run(self, agent: &Agent, identity: &Identity) {
+        let job = new_job_id();
+        let user = identity.name();
+        tracing::info!(%job, user, command = ?self.spec.command, "command requested");
+        let outcome = match self.start(agent, identity, &job).await {
+            Ok(outcome) | Err(outcome) => outcome,
+        };
+        tracing::info!(%job, user, %outcome, "command ended");
+    }
+
+    /// `Err`: the outcome of a command that did not start; the client was told.
+    async fn start(self, agent: &Agent, identity: &Identity, job: &JobId) -> Result<Outcome, Outcome> {
+        match self.launch(agent, identity, job).await {
+            Ok(running) => Ok(self.supervise(running, job, agent.config.limits.clone()).await),
+            Err(outcome) => {
+                let exit = Exit::of_nothing(outcome.clone(), self.algorithm);
+                // If the connection is gone, there is nobody left to tell.
+                let _ = self.outbox.data(Frame::new(self.stream, exit.into())).await;
+                Err(outcome)
+            }
+        }
+    }
+
+    async fn launch(
+        &self,
+        agent: &Agent,
+        identity: &Identity,
+        job: &JobId,
+    ) -> Result<Running, Outcome> {
+        let never = |reason, message| Outcome::NeverStarted { reason, message };
+        if agent.is_stopping() {
+            return Err(never(NeverStarted::Busy, "this agent is shutting down".to_owned()));
+        }
+        if let Some(fault) = self.spec.fault() {
+            return Err(never(NeverStarted::Invalid, fault.to_owned()));
+        }
+        let permit = policy::decide(identity, &agent.account, &self.spec)
+            .map_err(|denied| Outcome::Denied { message: denied.to_string() })?;
+        let spec = environment::launch_spec(&self.spec, permit.account(), identity, job);
+        let launched = agent.zygote.launch(permit, job, spec).await;
+        launched.map_err(|error| never(error.reason, error.message))
+    }
+
+    async fn supervise(
+        self,
+        mut running: Running,
+        job: &JobId,
+        limits: Limits,
+    ) -> Outcome {
+        let Self { stream, outbox, .. } = self;
+        let started = Started { job: job.clone(), pid: running.pid };
+        let log = Arc::new(Log::new(stream, self.algorithm));
+        // Should the connection be gone already, the session's end tells the job.
+        let _ = outbox.data(Frame::new(stream, started.into())).await;
+        let pump = AbortOnDropHandle::new(tokio::spawn(pump::run(
+            Arc::clone(&log),
+            self.credit,
+            outbox.clone(),
+        )));
+        let feed = self.stdin;
+        let _stdin = running.stdin.take().zip(feed.clone()).map(|(pipe, feed)| {
+            AbortOnDropHandle::new(tokio::spawn(stdin::run(feed, pipe, stream, outbox)))
+        });
+        let nothing = Tally::nothing(self.algorithm);
+        let timeout = self.spec.timeout_ms.map(Duration::from_millis);
+        let job = Job::new(running, log, limits, timeout, self.control);
+        let outcome = job.run(|| feed.map_or(nothing, |feed| feed.tally())).await;
+        if let Err(error) = pump.await {
+            tracing::error!(%error, "the task that sends a command's output failed");
+        }
+        outcome
+    }
+}
+
+/// A new id, in the order of time (UUID version 7, RFC 9562).
+fn new_job_id() -> JobId {
+    let id = uuid::Uuid::now_v7().to_string();
+    JobId::new(&id).unwrap_or_else(|| unreachable!("a UUID is a job id"))
+}

@@ -1,0 +1,295 @@
+//! The supervisor of a job: owns its pipes, its keeper and its timers, and writes its log.
+//!
+//! A job is over when three facts are there: the command was reaped, stdout ended, stderr ended. A
+//! process that the command left behind may hold a pipe open for ever, so the last two are waited
+//! for only a bounded time once the first is there, and the exit record says so.
+
+use crate::config::Limits;
+use crate::keeper::{Event, Keeper, Running, Status};
+use crate::log::Log;
+use crate::output::Output;
+use bytes::Bytes;
+use rexec_protocol::message::{Cancel, Channel, Exit, Usage};
+use rexec_protocol::stream::Tally;
+use rexec_protocol::{Outcome, Signal};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep_until};
+
+/// The most that a pipe can hold; see pipe(7), `pipe-max-size`.
+const PIPE_CAPACITY: usize = 1024 * 1024;
+/// The longest grace a client may ask for.
+const MAX_GRACE: Duration = Duration::from_secs(60);
+
+/// What a client asks of a running job.
+#[derive(Debug, Clone, Copy)]
+pub enum Control {
+    /// Send a signal to the process group.
+    Signal(Signal),
+    /// End the whole tree.
+    Cancel(Cancel),
+    /// The client reads no more of this channel.
+    Stop(Channel),
+    /// The agent stops.
+    Shutdown,
+}
+
+/// Why a job is being ended before its time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Cause {
+    TimedOut,
+    Cancelled,
+    Shutdown,
+    /// The client is gone, so nobody will see the outcome but the agent's log.
+    Disconnected,
+}
+
+enum Next {
+    /// Empty at the end of the channel.
+    Read(Channel, Bytes),
+    Keeper(Option<Event>),
+    Control(Option<Control>),
+    TimedOut,
+    DrainOver,
+    /// Look at everything again.
+    Again,
+}
+
+/// A running command and everything that is known of it.
+pub struct Job {
+    log: Arc<Log>,
+    limits: Limits,
+    out: Output,
+    err: Output,
+    keeper: Keeper,
+    control: mpsc::Receiver<Control>,
+    /// False once the client is gone.
+    attended: bool,
+    started: Instant,
+    timeout: Option<Instant>,
+    /// Why the command was ended, if it did not end by itself.
+    cause: Option<Cause>,
+    /// The keeper was told to end the tree.
+    ending: bool,
+    tree_gone: bool,
+    ended: Option<Ended>,
+    /// Something that the command left behind still held a pipe when the wait for it was over.
+    held: bool,
+}
+
+/// The command was reaped.
+struct Ended {
+    /// `None`: its keeper died, and nobody knows.
+    status: Option<Status>,
+    usage: Usage,
+    /// When to stop waiting for the pipes: at the earlier one, of which output moves the first on.
+    quiet: Instant,
+    max: Instant,
+}
+
+impl Job {
+    /// Takes over a command that was just started. When `control`'s other end is dropped, the
+    /// client is gone.
+    pub fn new(
+        running: Running,
+        log: Arc<Log>,
+        limits: Limits,
+        timeout: Option<Duration>,
+        control: mpsc::Receiver<Control>,
+    ) -> Self {
+        let started = Instant::now();
+        Self {
+            log,
+            limits,
+            out: Output::new(running.stdout),
+            err: Output::new(running.stderr),
+            keeper: running.keeper,
+            control,
+            attended: true,
+            started,
+            timeout: timeout.and_then(|timeout| started.checked_add(timeout)),
+            cause: None,
+            ending: false,
+            tree_gone: false,
+            ended: None,
+            held: false,
+        }
+    }
+
+    /// Runs the job to its end and writes the exit record. `stdin` is asked at the very end.
+    pub async fn run(mut self, stdin: impl FnOnce() -> Tally) -> Outcome {
+        while !self.is_over() {
+            match self.next().await {
+                Next::Read(channel, bytes) => self.read(channel, bytes),
+                Next::Keeper(event) => self.keeper_said(event),
+                Next::Control(Some(control)) => self.control(control).await,
+                Next::Control(None) => self.abandon().await,
+                Next::TimedOut => self.end(Cause::TimedOut, Signal::TERM, None).await,
+                Next::DrainOver => self.sweep(),
+                Next::Again => {}
+            }
+        }
+        self.finish(stdin()).await
+    }
+
+    async fn next(&mut self) -> Next {
+        let has_room = self.log.has_room();
+        let keeper_matters = !self.keeper_is_done();
+        let running = self.ended.is_none() && self.cause.is_none();
+        let timeout = self.timeout.filter(|_| running);
+        let drain = self.ended.as_ref().map(|ended| ended.quiet.min(ended.max));
+        tokio::select! {
+            event = self.keeper.next(), if keeper_matters => Next::Keeper(event),
+            control = self.control.recv(), if self.attended => Next::Control(control),
+            read = self.out.read(), if has_room && self.out.is_open() => Next::Read(Channel::Out, read),
+            read = self.err.read(), if has_room && self.err.is_open() => Next::Read(Channel::Err, read),
+            () = self.log.room(), if !has_room => Next::Again,
+            () = at(timeout) => Next::TimedOut,
+            // While the log is full nothing is read, so silence means nothing.
+            () = at(drain), if has_room => Next::DrainOver,
+        }
+    }
+
+    /// Whether the keeper has nothing more to say that this job waits for.
+    fn keeper_is_done(&self) -> bool {
+        self.ended.is_some() && (self.tree_gone || !self.ending)
+    }
+
+    fn is_over(&self) -> bool {
+        self.keeper_is_done() && !self.out.is_open() && !self.err.is_open()
+    }
+
+    fn read(&mut self, channel: Channel, bytes: Bytes) {
+        if bytes.is_empty() {
+            return self.close(channel);
+        }
+        self.log.output(channel, bytes);
+        if let Some(ended) = &mut self.ended {
+            ended.quiet = Instant::now() + self.limits.drain_quiet;
+        }
+    }
+
+    /// The wait for the pipes is over. What the command itself wrote is in them by now, at most one
+    /// pipe's capacity each, and is taken; unless there is time left, that is the end.
+    fn sweep(&mut self) {
+        for channel in [Channel::Out, Channel::Err] {
+            let mut left = PIPE_CAPACITY;
+            while left > 0 && self.output(channel).is_open() {
+                let Some(bytes) = self.output(channel).try_read() else { break };
+                left = left.saturating_sub(bytes.len());
+                self.read(channel, bytes);
+            }
+        }
+        let now = Instant::now();
+        if self.ended.as_ref().is_some_and(|ended| now >= ended.quiet.min(ended.max)) {
+            self.held = self.out.is_open() || self.err.is_open();
+            self.close(Channel::Out);
+            self.close(Channel::Err);
+        }
+    }
+
+    fn close(&mut self, channel: Channel) {
+        if self.output(channel).close() {
+            self.log.eof(channel);
+        }
+    }
+
+    fn output(&mut self, channel: Channel) -> &mut Output {
+        if channel == Channel::Err { &mut self.err } else { &mut self.out }
+    }
+
+    fn keeper_said(&mut self, event: Option<Event>) {
+        match event {
+            Some(Event::Exited { status, usage }) => self.reaped(Some(status), usage),
+            Some(Event::TreeGone { survivors }) => {
+                if survivors > 0 {
+                    tracing::error!(survivors, "processes of an ended command cannot be killed");
+                }
+                self.tree_gone = true;
+            }
+            None => {
+                tracing::error!("the keeper of a job died; how its command ended is not known");
+                self.tree_gone = true;
+                if self.ended.is_none() {
+                    self.reaped(None, Usage::default());
+                }
+            }
+        }
+    }
+
+    fn reaped(&mut self, status: Option<Status>, usage: Usage) {
+        let now = Instant::now();
+        let Limits { drain_quiet, drain_max, .. } = self.limits;
+        self.ended =
+            Some(Ended { status, usage, quiet: now + drain_quiet, max: now + drain_max });
+    }
+
+    async fn control(&mut self, control: Control) {
+        match control {
+            Control::Signal(signal) => self.signal(signal).await,
+            Control::Cancel(Cancel { signal, grace_ms }) => {
+                let grace = Duration::from_millis(grace_ms).min(MAX_GRACE);
+                self.end(Cause::Cancelled, signal, Some(grace)).await;
+            }
+            Control::Stop(channel) => self.close(channel),
+            Control::Shutdown => self.end(Cause::Shutdown, Signal::TERM, None).await,
+        }
+    }
+
+    async fn signal(&mut self, signal: Signal) {
+        if let Err(error) = self.keeper.signal(signal).await {
+            tracing::debug!(%error, "a signal came too late");
+        }
+    }
+
+    /// Ends the tree. The first cause names the outcome, unless the command had ended by itself; a
+    /// later one can only shorten the grace.
+    async fn end(&mut self, cause: Cause, signal: Signal, grace: Option<Duration>) {
+        if self.ended.is_none() {
+            self.cause.get_or_insert(cause);
+        }
+        self.ending = true;
+        if let Err(error) = self.keeper.end(signal, grace.unwrap_or(self.limits.kill_grace)).await {
+            tracing::debug!(%error, "the keeper is gone already");
+            self.tree_gone = true;
+        }
+    }
+
+    /// The client is gone: nobody reads the output any more.
+    async fn abandon(&mut self) {
+        self.attended = false;
+        self.log.abandon();
+        self.end(Cause::Disconnected, Signal::HUP, None).await;
+    }
+
+    async fn finish(self, stdin: Tally) -> Outcome {
+        let Some(Ended { status, mut usage, .. }) = self.ended else {
+            unreachable!("a job is over only after its command was reaped");
+        };
+        usage.wall_ms = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let outcome = match (self.cause, status) {
+            (Some(Cause::TimedOut), _) => Outcome::TimedOut,
+            (Some(Cause::Cancelled | Cause::Disconnected), _) => Outcome::Cancelled,
+            (_, Some(Status::Code(code))) => Outcome::Exited { code },
+            (_, Some(Status::Signal(signal))) => Outcome::Signaled { signal },
+            (_, None) => Outcome::Lost {
+                message: "the process that watched the command died, and with it the knowledge of \
+                          how the command ended"
+                    .to_owned(),
+            },
+        };
+        let (stdout, stderr) = (self.log.tally(Channel::Out), self.log.tally(Channel::Err));
+        let (held, exit) = (self.held, outcome.clone());
+        self.log.exit(Exit { outcome: exit, stdout, stderr, stdin, held, usage });
+        self.keeper.release().await;
+        outcome
+    }
+}
+
+async fn at(instant: Option<Instant>) {
+    match instant {
+        Some(instant) => sleep_until(instant).await,
+        None => std::future::pending().await,
+    }
+}

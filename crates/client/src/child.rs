@@ -1,0 +1,223 @@
+//! A running command.
+
+use crate::error::Error;
+use crate::remote::Remote;
+use crate::session::Session;
+use crate::streams::{ChildStderr, ChildStdin, ChildStdout};
+use rexec_protocol::message::{Cancel, Channel, Exit, Started, Usage};
+use rexec_protocol::stream::Tally;
+use rexec_protocol::{Algorithm, Frame, JobId, Outcome, Signal};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::io::AsyncReadExt;
+
+/// How long a command that is cancelled has before it is killed, unless said otherwise.
+const GRACE: Duration = Duration::from_secs(5);
+
+/// A running command, as `tokio::process::Child` is one.
+///
+/// Its output must be read, or dropped, for it to get on: what is not read fills a window of 2 MiB,
+/// and then holds the command up. Dropping [`Child::stdout`] closes it, and the command gets
+/// SIGPIPE, as with a local pipe.
+#[derive(Debug)]
+pub struct Child {
+    /// The command's stdin; drop it to end it. `None` if it is null, or was taken.
+    pub stdin: Option<ChildStdin>,
+    /// The command's stdout, until it is taken.
+    pub stdout: Option<ChildStdout>,
+    /// The command's stderr, until it is taken.
+    pub stderr: Option<ChildStderr>,
+    session: Session,
+    remote: Arc<Remote>,
+    started: Started,
+    kill_on_drop: bool,
+    waited: bool,
+}
+
+/// A proven end of a command, with what is known of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ExitStatus {
+    exit: Exit,
+    algorithm: Algorithm,
+}
+
+/// The end of a command with all its output.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Output {
+    /// How it ended.
+    pub status: ExitStatus,
+    /// All of stdout.
+    pub stdout: Vec<u8>,
+    /// All of stderr.
+    pub stderr: Vec<u8>,
+}
+
+impl Child {
+    pub(crate) fn new(
+        session: Session,
+        remote: Arc<Remote>,
+        started: Started,
+        has_stdin: bool,
+        kill_on_drop: bool,
+    ) -> Self {
+        Self {
+            stdin: has_stdin.then(|| ChildStdin::new(Arc::clone(&remote))),
+            stdout: Some(ChildStdout::new(Arc::clone(&remote), Channel::Out)),
+            stderr: Some(ChildStderr::new(Arc::clone(&remote), Channel::Err)),
+            session,
+            remote,
+            started,
+            kill_on_drop,
+            waited: false,
+        }
+    }
+
+    /// The process id on the agent's machine.
+    pub fn id(&self) -> u32 {
+        self.started.pid
+    }
+
+    /// The agent's name for this run.
+    pub fn job(&self) -> &JobId {
+        &self.started.job
+    }
+
+    /// The session the command runs on.
+    pub fn session(&self) -> &Session {
+        &self.session
+    }
+
+    /// Sends a signal to the command's process group. It does no harm if the command has ended.
+    pub async fn signal(&self, signal: Signal) {
+        self.send(rexec_protocol::message::Signal { signal }.into()).await;
+    }
+
+    /// Ends the command and everything that it started: SIGTERM, and SIGKILL after 5 seconds.
+    /// Returns at once; [`Child::wait`] tells when it is done.
+    pub async fn cancel(&self) {
+        self.cancel_with(Signal::TERM, GRACE).await;
+    }
+
+    /// [`Child::cancel`] with another first signal, and another time for it to work; at most a
+    /// minute.
+    pub async fn cancel_with(&self, signal: Signal, grace: Duration) {
+        let grace_ms = u64::try_from(grace.as_millis()).unwrap_or(u64::MAX);
+        self.send(Cancel { signal, grace_ms }.into()).await;
+    }
+
+    /// Kills the command and everything that it started, and waits for the end.
+    pub async fn kill(&mut self) -> Result<ExitStatus, Error> {
+        self.cancel_with(Signal::KILL, Duration::ZERO).await;
+        self.wait().await
+    }
+
+    /// Waits for the end. Closes stdin first, if it was not taken, so that a command that waits for
+    /// its end is not waited for in vain.
+    pub async fn wait(&mut self) -> Result<ExitStatus, Error> {
+        self.stdin = None;
+        let exit = self.remote.wait_over().await?;
+        self.waited = true;
+        Ok(ExitStatus { exit, algorithm: self.remote.algorithm })
+    }
+
+    /// Waits for the end, collecting what was not read yet of stdout and stderr.
+    pub async fn wait_with_output(mut self) -> Result<Output, Error> {
+        self.stdin = None;
+        let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
+        let (mut out, mut err) = (self.stdout.take(), self.stderr.take());
+        let read_out = async {
+            if let Some(out) = &mut out {
+                // A cut is reported by `wait`, which knows the reason.
+                let _ = out.read_to_end(&mut stdout).await;
+            }
+        };
+        let read_err = async {
+            if let Some(err) = &mut err {
+                let _ = err.read_to_end(&mut stderr).await;
+            }
+        };
+        let status = tokio::join!(read_out, read_err, self.wait()).2?;
+        Ok(Output { status, stdout, stderr })
+    }
+
+    async fn send(&self, message: rexec_protocol::Message) {
+        // If the connection is gone, `wait` says so.
+        let _ = self.remote.outbox.control(Frame::new(self.remote.stream, message)).await;
+    }
+}
+
+impl Drop for Child {
+    fn drop(&mut self) {
+        if self.kill_on_drop && !self.waited {
+            let cancel = Cancel { signal: Signal::KILL, grace_ms: 0 };
+            let frame = Frame::new(self.remote.stream, cancel.into());
+            let remote = Arc::clone(&self.remote);
+            let session = self.session.clone();
+            if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+                runtime.spawn(async move {
+                    let _ = remote.outbox.control(frame).await;
+                    drop(session);
+                });
+            }
+        }
+    }
+}
+
+impl ExitStatus {
+    /// True for exit status 0 and nothing else.
+    pub fn success(&self) -> bool {
+        self.exit.outcome.success()
+    }
+
+    /// The exit status, unless the command was ended by a signal, a timeout or a cancel.
+    pub fn code(&self) -> Option<u8> {
+        match self.exit.outcome {
+            Outcome::Exited { code } => Some(code),
+            _ => None,
+        }
+    }
+
+    /// The signal that ended the command, if one did.
+    pub fn signal(&self) -> Option<Signal> {
+        match self.exit.outcome {
+            Outcome::Signaled { signal } => Some(signal),
+            _ => None,
+        }
+    }
+
+    /// How the command ended.
+    pub fn outcome(&self) -> &Outcome {
+        &self.exit.outcome
+    }
+
+    /// Size and digest of stdout, as sent and as received.
+    pub fn stdout(&self) -> Tally {
+        self.exit.stdout
+    }
+
+    /// Size and digest of stderr, as sent and as received.
+    pub fn stderr(&self) -> Tally {
+        self.exit.stderr
+    }
+
+    /// Size and digest of what the agent received for stdin.
+    pub fn stdin(&self) -> Tally {
+        self.exit.stdin
+    }
+
+    /// The function that made the digests.
+    pub fn algorithm(&self) -> Algorithm {
+        self.algorithm
+    }
+
+    /// True if something that the command left behind still held its stdout or stderr open; what
+    /// that writes later is not part of the output.
+    pub fn held(&self) -> bool {
+        self.exit.held
+    }
+
+    /// What the command cost.
+    pub fn usage(&self) -> Usage {
+        self.exit.usage
+    }
+}

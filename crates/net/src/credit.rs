@@ -1,0 +1,100 @@
+//! Flow control in use: the arithmetic is the protocol's, the waiting is here.
+
+use crate::outbox::Outbox;
+use rexec_protocol::flow::{RecvWindow, SendWindow};
+use rexec_protocol::{ProtocolError, StreamId};
+use std::future::poll_fn;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
+
+/// How much one side may still send on a stream. One task takes, the reading half raises.
+#[derive(Debug)]
+pub struct SendCredit(Mutex<Sending>);
+
+#[derive(Debug)]
+struct Sending {
+    window: SendWindow,
+    taker: Option<Waker>,
+}
+
+impl SendCredit {
+    /// Credit for the first `limit` bytes.
+    pub fn new(limit: u64) -> Self {
+        Self(Mutex::new(Sending { window: SendWindow::new(limit), taker: None }))
+    }
+
+    /// Waits until `n` bytes may be sent, and counts them as sent.
+    pub async fn take(&self, n: u64) {
+        poll_fn(|cx| self.poll(cx, |window| window.take(n).then_some(()))).await;
+    }
+
+    /// How many bytes may be sent, once that is at least one. Counts nothing, so that the caller
+    /// can first find a place for them.
+    pub fn poll_available(&self, cx: &mut Context<'_>) -> Poll<u64> {
+        self.poll(cx, |window| Some(window.available()).filter(|available| *available > 0))
+    }
+
+    /// Counts `n` bytes as sent if that many may be.
+    #[must_use]
+    pub fn take_now(&self, n: u64) -> bool {
+        lock(&self.0).window.take(n)
+    }
+
+    /// The peer's `window` frame.
+    pub fn raise(&self, limit: u64) {
+        let mut sending = lock(&self.0);
+        sending.window.raise(limit);
+        if let Some(taker) = sending.taker.take() {
+            taker.wake();
+        }
+    }
+
+    fn poll<T>(
+        &self,
+        cx: &mut Context<'_>,
+        take: impl FnOnce(&mut SendWindow) -> Option<T>,
+    ) -> Poll<T> {
+        let mut sending = lock(&self.0);
+        match take(&mut sending.window) {
+            Some(taken) => Poll::Ready(taken),
+            None => {
+                sending.taker = Some(cx.waker().clone());
+                Poll::Pending
+            }
+        }
+    }
+}
+
+/// How much the peer may still send on a stream: refuses more, and gives credit back as it is
+/// consumed.
+#[derive(Debug)]
+pub struct RecvCredit {
+    window: Mutex<RecvWindow>,
+    stream: StreamId,
+    outbox: Outbox,
+}
+
+impl RecvCredit {
+    /// Keeps at most `size` bytes of `stream` unconsumed; the peer knows of `granted` already.
+    pub fn new(stream: StreamId, size: u64, granted: u64, outbox: Outbox) -> Self {
+        Self { window: Mutex::new(RecvWindow::new(size, granted)), stream, outbox }
+    }
+
+    /// Counts bytes that came in.
+    pub fn received(&self, n: u64) -> Result<(), ProtocolError> {
+        lock(&self.window).received(n)
+    }
+
+    /// Counts bytes whose consumer is done with them, and tells the peer when it is time. Never
+    /// waits, so it may be called from anywhere.
+    pub fn consumed(&self, n: u64) {
+        let limit = lock(&self.window).consumed(n);
+        if let Some(limit) = limit {
+            self.outbox.window(self.stream, limit);
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,268 @@
+//! From a socket to a connection: TCP, TLS, identity and hello, under one deadline.
+
+use crate::credentials::Files;
+use crate::error::NetError;
+use crate::explain::{self, Side};
+use crate::identity::Identity;
+use crate::inbound::Inbound;
+use crate::outbox::Outbox;
+use crate::readahead::ReadAhead;
+use crate::tls::{agreed_on_rexec, observe};
+use rexec_protocol::hello::{self, Terms};
+use rexec_protocol::message::{self, Hello, Message};
+use rexec_protocol::{ErrorCode, Frame, ProtocolError, Role, StreamId};
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::{ClientConfig, ServerConfig};
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::{Duration, SystemTime};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, timeout_at};
+use tokio_rustls::{TlsAcceptor, TlsConnector, TlsStream};
+
+/// The port of an agent, unless another is given.
+pub const DEFAULT_PORT: u16 = 8512;
+
+/// What rustls may hold unsent: as much as one `data` body, so that it goes out in one system call.
+const SEND_BUFFER: usize = 256 * 1024;
+/// Bytes that were sent but not acknowledged for this long mean that the peer is gone (RFC 5482).
+const USER_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long a refused peer has to close its side.
+const LINGER: Duration = Duration::from_millis(400);
+
+/// A connection over which both sides may send frames.
+#[derive(Debug)]
+pub struct Connection {
+    /// The reading half.
+    pub inbound: Inbound,
+    /// The writing half.
+    pub outbox: Outbox,
+    /// The task that writes; it ends after the outbox was closed or dropped.
+    pub writer: JoinHandle<Result<(), NetError>>,
+    /// The highest stream this side has opened.
+    pub opened: Arc<AtomicU64>,
+}
+
+/// A client that proved who it is and speaks our protocol.
+#[derive(Debug)]
+pub struct Accepted {
+    /// The connection to it.
+    pub connection: Connection,
+    /// Who it is.
+    pub identity: Identity,
+    /// What was agreed on.
+    pub terms: Terms,
+}
+
+/// A time by which something must be done, and how long that was to begin with.
+#[derive(Debug, Clone, Copy)]
+pub struct Deadline {
+    at: Instant,
+    limit: Duration,
+}
+
+impl Deadline {
+    /// `limit` from now.
+    pub fn after(limit: Duration) -> Self {
+        Self { at: Instant::now() + limit, limit }
+    }
+
+    /// Awaits `work`, or says that `phase` took too long.
+    pub async fn bound<T>(
+        self,
+        phase: &'static str,
+        work: impl Future<Output = T>,
+    ) -> Result<T, NetError> {
+        let limit = self.limit;
+        timeout_at(self.at, work).await.map_err(|_| NetError::Deadline { phase, limit })
+    }
+}
+
+/// The agent's side: TLS with a client certificate, the identity in it, and both hellos.
+pub async fn accept<S>(
+    socket: S,
+    config: Arc<ServerConfig>,
+    files: &Files,
+    ours: &Hello,
+    deadline: Deadline,
+) -> Result<Accepted, NetError>
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
+    let accepting = TlsAcceptor::from(config)
+        .accept_with(ReadAhead::new(socket), |tls| tls.set_buffer_limit(Some(SEND_BUFFER)));
+    let (stream, presented) = deadline.bound("the TLS handshake", observe(accepting)).await?;
+    let stream = stream.map_err(|error| {
+        let presented = presented.as_ref();
+        NetError::Refused(explain::refusal(Side::Agent, &error, presented, files, SystemTime::now()))
+    })?;
+    let (_, tls) = stream.get_ref();
+    if !agreed_on_rexec(tls) {
+        return Err(NetError::Refused("the peer speaks TLS, but not rexec".to_owned()));
+    }
+    let identity = Identity::from_verified(tls.peer_certificates().unwrap_or_default());
+    let mut connection = Connection::over(stream.into(), Role::Client);
+    let identity = match identity {
+        Ok(identity) => identity,
+        Err(error) => {
+            connection.refuse(ErrorCode::Identity, &error.to_string()).await;
+            return Err(NetError::Refused(error.to_string()));
+        }
+    };
+    connection.greet(ours);
+    match deadline.bound("the client's hello", connection.receive_hello(ours)).await.flatten() {
+        Ok(terms) => Ok(Accepted { connection, identity, terms }),
+        Err(error) => {
+            let code = error_code(&error);
+            connection.refuse(code, &error.to_string()).await;
+            Err(error)
+        }
+    }
+}
+
+/// The agent to connect to, and the means to trust it and to be trusted by it.
+#[derive(Debug, Clone, Copy)]
+pub struct Target<'a> {
+    /// Host name or address; the agent's certificate must be for it.
+    pub host: &'a str,
+    /// TCP port.
+    pub port: u16,
+    /// The TLS configuration.
+    pub config: &'a Arc<ClientConfig>,
+    /// Where the configuration came from, to name files in errors.
+    pub files: &'a Files,
+}
+
+impl Target<'_> {
+    /// Connects, up to and including this side's hello. The agent's hello is still to come, so that
+    /// the first request can travel in the same flight: see [`Connection::receive_hello`].
+    pub async fn connect(&self, ours: &Hello, deadline: Deadline) -> Result<Connection, NetError> {
+        let dialling = deadline.bound("connecting", TcpStream::connect((self.host, self.port)));
+        let socket = dialling.await?.and_then(prepare);
+        let target = || display_target(self.host, self.port);
+        let socket = socket.map_err(|source| NetError::Dial { target: target(), source })?;
+        self.connect_over(socket, ours, deadline).await
+    }
+
+    /// [`Target::connect`] over a socket that is there already.
+    pub async fn connect_over<S>(
+        &self,
+        socket: S,
+        ours: &Hello,
+        deadline: Deadline,
+    ) -> Result<Connection, NetError>
+    where
+        S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
+        let host = self.host;
+        let name = ServerName::try_from(host.to_owned()).map_err(|_| {
+            NetError::Refused(format!("'{host}' is neither a host name nor an address"))
+        })?;
+        let connecting = TlsConnector::from(Arc::clone(self.config))
+            .connect_with(name, ReadAhead::new(socket), |tls| {
+                tls.set_buffer_limit(Some(SEND_BUFFER));
+            });
+        let (stream, presented) = deadline.bound("the TLS handshake", observe(connecting)).await?;
+        let stream = stream.map_err(|error| self.refused(&error, presented.as_ref()))?;
+        if !agreed_on_rexec(stream.get_ref().1) {
+            return Err(NetError::Refused(format!("{host} answers with TLS, but is no rexec agent")));
+        }
+        let connection = Connection::over(stream.into(), Role::Agent);
+        connection.greet(ours);
+        Ok(connection)
+    }
+
+    /// In TLS 1.3 a client learns only from its first read that the agent refused its certificate:
+    /// puts that into words, and leaves every other error as it is.
+    pub fn explain(&self, error: NetError) -> NetError {
+        match error {
+            NetError::Cut(Some(error)) if is_tls(&error) => self.refused(&error, None),
+            other => other,
+        }
+    }
+
+    fn refused(&self, error: &io::Error, presented: Option<&CertificateDer<'_>>) -> NetError {
+        let side = Side::Client(self.host);
+        NetError::Refused(explain::refusal(side, error, presented, self.files, SystemTime::now()))
+    }
+}
+
+fn is_tls(error: &io::Error) -> bool {
+    error.get_ref().is_some_and(|inner| inner.is::<rustls::Error>())
+}
+
+/// Socket options of both sides: small frames go out at once, and a dead peer is noticed.
+pub fn prepare(socket: TcpStream) -> io::Result<TcpStream> {
+    socket.set_nodelay(true)?;
+    socket2::SockRef::from(&socket).set_tcp_user_timeout(Some(USER_TIMEOUT))?;
+    Ok(socket)
+}
+
+/// `host:port` as a person would write it.
+pub fn display_target(host: &str, port: u16) -> String {
+    if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
+}
+
+/// The code to tell the peer when its connection ends with `error`.
+pub fn error_code(error: &NetError) -> ErrorCode {
+    match error {
+        NetError::Protocol(fault) => fault.code(),
+        NetError::Deadline { .. } | NetError::Silent(_) => ErrorCode::Timeout,
+        _ => ErrorCode::Internal,
+    }
+}
+
+impl Connection {
+    /// Frames over any byte stream; `from` is the peer's role.
+    pub fn over<S>(stream: TlsStream<S>, from: Role) -> Self
+    where
+        S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
+        let (read, write) = tokio::io::split(stream);
+        let (outbox, writer) = Outbox::start(write);
+        let opened = Arc::new(AtomicU64::new(0));
+        let inbound = Inbound::new(read, from, outbox.clone(), Arc::clone(&opened));
+        Self { inbound, outbox, writer, opened }
+    }
+
+    /// Receives the peer's hello, which must be its first frame, and compares it with `ours`.
+    pub async fn receive_hello(&mut self, ours: &Hello) -> Result<Terms, NetError> {
+        let frame = self.inbound.next().await?;
+        match frame.message {
+            Message::Hello(theirs) => Ok(hello::negotiate(ours, &theirs)?),
+            other => {
+                let (verb, when) = (other.verb(), "before hello");
+                Err(ProtocolError::WrongState { verb, when }.into())
+            }
+        }
+    }
+
+    /// Says why the connection ends, and ends it; returns when that is out or cannot be.
+    pub async fn refuse(mut self, code: ErrorCode, message: &str) {
+        let error = message::Error { code, message: message.to_owned() };
+        self.outbox.close(Some(Frame::new(StreamId::CONNECTION, error.into())));
+        if let Ok(Err(error)) = self.writer.await {
+            tracing::debug!(%error, "the peer did not hear why it was refused");
+        }
+        self.inbound.linger(LINGER).await;
+    }
+
+    /// Ends the connection in good order: everything queued goes out first. Other handles of the
+    /// outbox must be dropped before.
+    pub async fn finish(self) {
+        let Self { inbound, outbox, writer, .. } = self;
+        drop((inbound, outbox));
+        if let Ok(Err(error)) = writer.await {
+            tracing::debug!(%error, "the peer was gone before the connection was ended");
+        }
+    }
+
+    /// The lanes are empty on a new connection, so there is room for the hello.
+    fn greet(&self, ours: &Hello) {
+        let queued = self.outbox.try_control(Frame::new(StreamId::CONNECTION, ours.clone().into()));
+        debug_assert!(queued, "the control lane of a new connection has room");
+    }
+}

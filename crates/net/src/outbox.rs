@@ -1,0 +1,240 @@
+//! The writing half of a connection: one task writes, everyone else holds an [`Outbox`].
+//!
+//! There are two lanes, both bounded. What is ordered with a stream's bytes (`started`, `data`,
+//! `eof`, `exit`) rides the data lane; the rest (`exec`, `signal`, `cancel`, `error`) rides the
+//! control lane, which is written first. Credit, pings and pongs have slots instead of places in a
+//! queue: a newer one replaces an older one, so that the reading half can leave them without ever
+//! waiting, and a peer cannot make them pile up.
+
+use crate::error::NetError;
+use bytes::{Buf, Bytes, BytesMut};
+use rexec_protocol::message::{Message, Ping, Pong, Window};
+use rexec_protocol::{Frame, StreamId};
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tokio::io::{AsyncWrite, AsyncWriteExt};
+use tokio::sync::{Notify, mpsc};
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+
+/// Frames that wait in the control lane.
+const CONTROL_LANE: usize = 64;
+/// Frames that wait in the data lane: enough to keep the writer busy, few enough to bound memory.
+const DATA_LANE: usize = 4;
+/// Frames are gathered up to this many bytes before they are written; larger bodies go by
+/// themselves, without a copy.
+const GATHER: usize = 16 * 1024;
+/// A peer that takes no byte for this long is gone.
+const WRITE_STALL: Duration = Duration::from_secs(60);
+/// The last words of a connection must be out within this time.
+const LAST_WORDS: Duration = Duration::from_millis(500);
+
+/// A handle to the writer; cheap to clone. The writer ends, after writing what is queued, when the
+/// last handle is dropped, or on [`Outbox::close`].
+#[derive(Debug, Clone)]
+pub struct Outbox {
+    control: mpsc::Sender<Frame>,
+    data: mpsc::Sender<Frame>,
+    slots: Arc<Slots>,
+}
+
+/// The writer is gone, and the connection with it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the connection is gone")]
+pub struct Gone;
+
+#[derive(Debug, Default)]
+struct Slots {
+    pending: Mutex<Pending>,
+    changed: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Pending {
+    windows: BTreeMap<StreamId, u64>,
+    ping: Option<u64>,
+    pong: Option<u64>,
+    close: Option<Option<Frame>>,
+}
+
+impl Slots {
+    fn with<T>(&self, change: impl FnOnce(&mut Pending) -> T) -> T {
+        change(&mut self.pending.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn set(&self, change: impl FnOnce(&mut Pending)) {
+        self.with(change);
+        self.changed.notify_one();
+    }
+}
+
+impl Outbox {
+    /// Starts the writer task over `io`. The handle ends with what stopped it.
+    pub fn start<W>(io: W) -> (Self, JoinHandle<Result<(), NetError>>)
+    where
+        W: AsyncWrite + Unpin + Send + 'static,
+    {
+        let (control, control_lane) = mpsc::channel(CONTROL_LANE);
+        let (data, data_lane) = mpsc::channel(DATA_LANE);
+        let slots = Arc::new(Slots::default());
+        let writer =
+            Writer { io, control: control_lane, data: data_lane, slots: Arc::clone(&slots) };
+        (Self { control, data, slots }, tokio::spawn(writer.run()))
+    }
+
+    /// Queues a frame in the data lane; waits for room.
+    pub async fn data(&self, frame: Frame) -> Result<(), Gone> {
+        self.data.send(frame).await.map_err(|_| Gone)
+    }
+
+    /// The data lane itself, for those who must poll for room.
+    pub fn data_lane(&self) -> mpsc::Sender<Frame> {
+        self.data.clone()
+    }
+
+    /// Queues a frame in the control lane; waits for room.
+    pub async fn control(&self, frame: Frame) -> Result<(), Gone> {
+        self.control.send(frame).await.map_err(|_| Gone)
+    }
+
+    /// Queues a frame in the control lane if there is room. There always is for an honest peer, so
+    /// the reading half takes `false` for a flood.
+    #[must_use]
+    pub fn try_control(&self, frame: Frame) -> bool {
+        self.control.try_send(frame).is_ok()
+    }
+
+    /// Tells the peer of new credit; a later limit replaces one that was not written yet.
+    pub fn window(&self, stream: StreamId, limit: u64) {
+        self.slots.set(|pending| {
+            pending.windows.insert(stream, limit);
+        });
+    }
+
+    /// Sends a ping.
+    pub fn ping(&self, nonce: u64) {
+        self.slots.set(|pending| pending.ping = Some(nonce));
+    }
+
+    /// Answers a ping; if several wait for their answer, the last one gets it.
+    pub fn pong(&self, nonce: u64) {
+        self.slots.set(|pending| pending.pong = Some(nonce));
+    }
+
+    /// Ends the connection: what waits in the control lane, then `last_words`, then TLS
+    /// close_notify. What waits in the data lane is dropped.
+    pub fn close(&self, last_words: Option<Frame>) {
+        self.slots.set(|pending| {
+            pending.close.get_or_insert(last_words);
+        });
+    }
+}
+
+struct Writer<W> {
+    io: W,
+    control: mpsc::Receiver<Frame>,
+    data: mpsc::Receiver<Frame>,
+    slots: Arc<Slots>,
+}
+
+/// What the writer was woken for.
+enum Next {
+    Frame(Frame),
+    Slots,
+    /// All handles are gone.
+    Finished,
+}
+
+impl<W: AsyncWrite + Unpin> Writer<W> {
+    async fn run(mut self) -> Result<(), NetError> {
+        let mut gathered = BytesMut::new();
+        loop {
+            self.put_slots(&mut gathered);
+            if let Some(last_words) = self.slots.with(|pending| pending.close.take()) {
+                return self.finish(gathered, last_words).await;
+            }
+            match self.control.try_recv().or_else(|_| self.data.try_recv()) {
+                Ok(frame) => self.put(frame, &mut gathered).await?,
+                Err(_) => {
+                    self.write(&mut gathered, Bytes::new()).await?;
+                    match self.next().await {
+                        Next::Frame(frame) => self.put(frame, &mut gathered).await?,
+                        Next::Slots => {}
+                        Next::Finished => return self.finish(gathered, None).await,
+                    }
+                }
+            }
+        }
+    }
+
+    async fn next(&mut self) -> Next {
+        let frame = tokio::select! {
+            biased;
+            () = self.slots.changed.notified() => return Next::Slots,
+            Some(frame) = self.control.recv() => Some(frame),
+            frame = self.data.recv() => frame,
+        };
+        frame.map_or(Next::Finished, Next::Frame)
+    }
+
+    fn put_slots(&self, gathered: &mut BytesMut) {
+        let (windows, ping, pong) = self.slots.with(|pending| {
+            (std::mem::take(&mut pending.windows), pending.ping.take(), pending.pong.take())
+        });
+        let mut put = |stream, message| Frame::new(stream, message).encode_head(gathered);
+        for (stream, limit) in windows {
+            put(stream, Message::Window(Window { limit }));
+        }
+        if let Some(nonce) = ping {
+            put(StreamId::CONNECTION, Message::Ping(Ping { nonce }));
+        }
+        if let Some(nonce) = pong {
+            put(StreamId::CONNECTION, Message::Pong(Pong { nonce }));
+        }
+    }
+
+    /// Gathers a small frame; writes a large one, after what was gathered.
+    async fn put(&mut self, frame: Frame, gathered: &mut BytesMut) -> Result<(), NetError> {
+        frame.encode_head(gathered);
+        if gathered.len() + frame.body.len() < GATHER {
+            gathered.extend_from_slice(&frame.body);
+            return Ok(());
+        }
+        self.write(gathered, frame.body).await
+    }
+
+    async fn write(&mut self, gathered: &mut BytesMut, body: Bytes) -> Result<(), NetError> {
+        let mut rest = gathered.split().freeze().chain(body);
+        while rest.has_remaining() {
+            let written = timeout(WRITE_STALL, self.io.write_buf(&mut rest)).await;
+            match written.map_err(|_| NetError::Silent(WRITE_STALL))? {
+                Ok(0) => return Err(NetError::Cut(Some(io::ErrorKind::WriteZero.into()))),
+                Ok(_) => {}
+                Err(error) => return Err(NetError::Cut(Some(error))),
+            }
+        }
+        let flushed = timeout(WRITE_STALL, self.io.flush()).await;
+        let flushed = flushed.map_err(|_| NetError::Silent(WRITE_STALL))?;
+        flushed.map_err(|error| NetError::Cut(Some(error)))
+    }
+
+    async fn finish(
+        mut self,
+        mut gathered: BytesMut,
+        last_words: Option<Frame>,
+    ) -> Result<(), NetError> {
+        let goodbye = async {
+            while let Ok(frame) = self.control.try_recv() {
+                self.put(frame, &mut gathered).await?;
+            }
+            if let Some(frame) = last_words {
+                self.put(frame, &mut gathered).await?;
+            }
+            self.write(&mut gathered, Bytes::new()).await?;
+            self.io.shutdown().await.map_err(|error| NetError::Cut(Some(error)))
+        };
+        timeout(LAST_WORDS, goodbye).await.unwrap_or(Err(NetError::Silent(LAST_WORDS)))
+    }
+}
