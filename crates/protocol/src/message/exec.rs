@@ -1,7 +1,9 @@
 use crate::digest::Algorithm;
 use crate::ids::JobId;
+use crate::outcome::{printable, shorten};
 use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
+use std::fmt;
 
 /// Opens a stream and asks for a command to be run; the frame's body is an [`ExecSpec`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -51,6 +53,23 @@ pub enum Command {
         /// The words after the script's own name.
         args: Vec<ByteBuf>,
     },
+}
+
+impl fmt::Display for Command {
+    /// For logs: words separated by blanks, cut, and not meant to be run.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let words = match self {
+            Self::Argv(words) => words.as_slice(),
+            Self::Line(line) => std::slice::from_ref(line),
+            Self::Script { args, .. } => {
+                f.write_str("(script)")?;
+                args
+            }
+        };
+        let text =
+            words.iter().map(|word| String::from_utf8_lossy(word)).collect::<Vec<_>>().join(" ");
+        f.write_str(&printable(&shorten(text)))
+    }
 }
 
 /// The command runs; its output follows.

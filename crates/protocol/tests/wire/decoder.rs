@@ -128,7 +128,7 @@ fn a_body_length_that_lies_is_refused_before_anything_is_allocated() {
     assert!(peak < 4096, "a body that has not come cost {peak} bytes");
 }
 
-/// The kinds that cost rmp-serde alone up to 524 MB (research/reliability.md, section 0, item 1).
+/// The kinds that cost rmp-serde alone up to 524 MB.
 #[test]
 fn hostile_headers_cost_little_more_than_their_bytes() {
     let hello = |value: &[u8]| {

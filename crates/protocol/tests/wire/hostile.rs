@@ -1,4 +1,4 @@
-//! Headers that are not what they should be, kind by kind (research/reliability.md, section 3.2).
+//! Headers that are not what they should be, kind by kind.
 
 use crate::decoder::framed;
 use rexec_protocol::message::{Hello, Message, Ping};
