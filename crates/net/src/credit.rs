@@ -14,24 +14,39 @@ pub struct SendCredit(Mutex<Sending>);
 #[derive(Debug)]
 struct Sending {
     window: SendWindow,
+    closed: bool,
     taker: Option<Waker>,
 }
 
 impl SendCredit {
     /// Credit for the first `limit` bytes.
     pub fn new(limit: u64) -> Self {
-        Self(Mutex::new(Sending { window: SendWindow::new(limit), taker: None }))
+        Self(Mutex::new(Sending { window: SendWindow::new(limit), closed: false, taker: None }))
     }
 
-    /// Waits until `n` bytes may be sent, and counts them as sent.
-    pub async fn take(&self, n: u64) {
-        poll_fn(|cx| self.poll(cx, |window| window.take(n).then_some(()))).await;
+    /// Waits until `n` bytes may be sent, and counts them as sent; false if that will never be.
+    #[must_use]
+    pub async fn take(&self, n: u64) -> bool {
+        poll_fn(|cx| {
+            self.poll(cx, |sending| match sending.window.take(n) {
+                true => Some(true),
+                false => sending.closed.then_some(false),
+            })
+        })
+        .await
+    }
+
+    /// There will be no more credit: the peer is gone.
+    pub fn close(&self) {
+        let mut sending = lock(&self.0);
+        sending.closed = true;
+        sending.wake();
     }
 
     /// How many bytes may be sent, once that is at least one. Counts nothing, so that the caller
     /// can first find a place for them.
     pub fn poll_available(&self, cx: &mut Context<'_>) -> Poll<u64> {
-        self.poll(cx, |window| Some(window.available()).filter(|available| *available > 0))
+        self.poll(cx, |sending| Some(sending.window.available()).filter(|available| *available > 0))
     }
 
     /// Counts `n` bytes as sent if that many may be.
@@ -44,23 +59,29 @@ impl SendCredit {
     pub fn raise(&self, limit: u64) {
         let mut sending = lock(&self.0);
         sending.window.raise(limit);
-        if let Some(taker) = sending.taker.take() {
-            taker.wake();
-        }
+        sending.wake();
     }
 
     fn poll<T>(
         &self,
         cx: &mut Context<'_>,
-        take: impl FnOnce(&mut SendWindow) -> Option<T>,
+        take: impl FnOnce(&mut Sending) -> Option<T>,
     ) -> Poll<T> {
         let mut sending = lock(&self.0);
-        match take(&mut sending.window) {
+        match take(&mut sending) {
             Some(taken) => Poll::Ready(taken),
             None => {
                 sending.taker = Some(cx.waker().clone());
                 Poll::Pending
             }
+        }
+    }
+}
+
+impl Sending {
+    fn wake(&mut self) {
+        if let Some(taker) = self.taker.take() {
+            taker.wake();
         }
     }
 }

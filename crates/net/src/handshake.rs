@@ -10,6 +10,7 @@ use crate::readahead::ReadAhead;
 use crate::tls::{agreed_on_rexec, observe};
 use rexec_protocol::hello::{self, Terms};
 use rexec_protocol::message::{self, Hello, Message};
+use rexec_protocol::outcome::shorten;
 use rexec_protocol::{ErrorCode, Frame, ProtocolError, Role, StreamId};
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, ServerConfig};
@@ -20,7 +21,7 @@ use std::time::{Duration, SystemTime};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 use tokio_rustls::{TlsAcceptor, TlsConnector, TlsStream};
 
 /// The port of an agent, unless another is given.
@@ -30,8 +31,11 @@ pub const DEFAULT_PORT: u16 = 8512;
 const SEND_BUFFER: usize = 256 * 1024;
 /// Bytes that were sent but not acknowledged for this long mean that the peer is gone (RFC 5482).
 const USER_TIMEOUT: Duration = Duration::from_secs(60);
-/// How long a refused peer has to close its side.
-const LINGER: Duration = Duration::from_millis(400);
+/// How long a peer that is refused may take to hear it, and again to close its side.
+const REFUSAL: Duration = Duration::from_millis(450);
+/// How long the last frames of a connection that ends in good order may take, and again the peer to
+/// close its side.
+const FINISH: Duration = Duration::from_secs(5);
 
 /// A connection over which both sides may send frames.
 #[derive(Debug)]
@@ -97,14 +101,20 @@ where
     let (stream, presented) = deadline.bound("the TLS handshake", observe(accepting)).await?;
     let stream = stream.map_err(|error| {
         let presented = presented.as_ref();
-        NetError::Refused(explain::refusal(Side::Agent, &error, presented, files, SystemTime::now()))
+        NetError::Refused(explain::refusal(
+            Side::Agent,
+            &error,
+            presented,
+            files,
+            SystemTime::now(),
+        ))
     })?;
     let (_, tls) = stream.get_ref();
     if !agreed_on_rexec(tls) {
         return Err(NetError::Refused("the peer speaks TLS, but not rexec".to_owned()));
     }
     let identity = Identity::from_verified(tls.peer_certificates().unwrap_or_default());
-    let mut connection = Connection::over(stream.into(), Role::Client);
+    let mut connection = Connection::over(stream.into(), Role::Client, ours);
     let identity = match identity {
         Ok(identity) => identity,
         Err(error) => {
@@ -112,12 +122,13 @@ where
             return Err(NetError::Refused(error.to_string()));
         }
     };
-    connection.greet(ours);
     match deadline.bound("the client's hello", connection.receive_hello(ours)).await.flatten() {
         Ok(terms) => Ok(Accepted { connection, identity, terms }),
         Err(error) => {
-            let code = error_code(&error);
-            connection.refuse(code, &error.to_string()).await;
+            // A peer that said why it leaves, or is gone, needs no answer.
+            if matches!(error, NetError::Protocol(_) | NetError::Deadline { .. }) {
+                connection.refuse(error_code(&error), &error.to_string()).await;
+            }
             Err(error)
         }
     }
@@ -161,18 +172,21 @@ impl Target<'_> {
         let name = ServerName::try_from(host.to_owned()).map_err(|_| {
             NetError::Refused(format!("'{host}' is neither a host name nor an address"))
         })?;
-        let connecting = TlsConnector::from(Arc::clone(self.config))
-            .connect_with(name, ReadAhead::new(socket), |tls| {
+        let connecting = TlsConnector::from(Arc::clone(self.config)).connect_with(
+            name,
+            ReadAhead::new(socket),
+            |tls| {
                 tls.set_buffer_limit(Some(SEND_BUFFER));
-            });
+            },
+        );
         let (stream, presented) = deadline.bound("the TLS handshake", observe(connecting)).await?;
         let stream = stream.map_err(|error| self.refused(&error, presented.as_ref()))?;
         if !agreed_on_rexec(stream.get_ref().1) {
-            return Err(NetError::Refused(format!("{host} answers with TLS, but is no rexec agent")));
+            return Err(NetError::Refused(format!(
+                "{host} answers with TLS, but is no rexec agent"
+            )));
         }
-        let connection = Connection::over(stream.into(), Role::Agent);
-        connection.greet(ours);
-        Ok(connection)
+        Ok(Connection::over(stream.into(), Role::Agent, ours))
     }
 
     /// In TLS 1.3 a client learns only from its first read that the agent refused its certificate:
@@ -216,13 +230,14 @@ pub fn error_code(error: &NetError) -> ErrorCode {
 }
 
 impl Connection {
-    /// Frames over any byte stream; `from` is the peer's role.
-    pub fn over<S>(stream: TlsStream<S>, from: Role) -> Self
+    /// Frames over any byte stream, of which `ours` is the first; `from` is the peer's role.
+    pub fn over<S>(stream: TlsStream<S>, from: Role, ours: &Hello) -> Self
     where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
         let (read, write) = tokio::io::split(stream);
-        let (outbox, writer) = Outbox::start(write);
+        let (outbox, writer) =
+            Outbox::start(write, Frame::new(StreamId::CONNECTION, ours.clone().into()));
         let opened = Arc::new(AtomicU64::new(0));
         let inbound = Inbound::new(read, from, outbox.clone(), Arc::clone(&opened));
         Self { inbound, outbox, writer, opened }
@@ -240,29 +255,37 @@ impl Connection {
         }
     }
 
-    /// Says why the connection ends, and ends it; returns when that is out or cannot be.
-    pub async fn refuse(mut self, code: ErrorCode, message: &str) {
-        let error = message::Error { code, message: message.to_owned() };
+    /// Says why the connection ends, and ends it; returns when that is out, or cannot be.
+    pub async fn refuse(self, code: ErrorCode, message: &str) {
+        self.accuse(code, message);
+        self.end(REFUSAL).await;
+    }
+
+    /// Makes an `error` the last words of this side; [`Connection::refuse`] and
+    /// [`Connection::finish`] wait until they are out.
+    pub fn accuse(&self, code: ErrorCode, message: &str) {
+        let error = message::Error { code, message: shorten(message.to_owned()) };
         self.outbox.close(Some(Frame::new(StreamId::CONNECTION, error.into())));
-        if let Ok(Err(error)) = self.writer.await {
-            tracing::debug!(%error, "the peer did not hear why it was refused");
-        }
-        self.inbound.linger(LINGER).await;
     }
 
     /// Ends the connection in good order: everything queued goes out first. Other handles of the
-    /// outbox must be dropped before.
+    /// outbox must be dropped before, or within a few seconds.
     pub async fn finish(self) {
-        let Self { inbound, outbox, writer, .. } = self;
-        drop((inbound, outbox));
-        if let Ok(Err(error)) = writer.await {
-            tracing::debug!(%error, "the peer was gone before the connection was ended");
-        }
+        self.end(FINISH).await;
     }
 
-    /// The lanes are empty on a new connection, so there is room for the hello.
-    fn greet(&self, ours: &Hello) {
-        let queued = self.outbox.try_control(Frame::new(StreamId::CONNECTION, ours.clone().into()));
-        debug_assert!(queued, "the control lane of a new connection has room");
+    /// Waits for the writer, and then for the peer to close, each for a bounded time. A socket that
+    /// is closed with unread bytes resets the connection, and what was written last would be lost.
+    async fn end(self, limit: Duration) {
+        let Self { inbound, outbox, mut writer, .. } = self;
+        let mut io = inbound.into_io();
+        drop(outbox);
+        if timeout(limit, &mut writer).await.is_err() {
+            tracing::debug!("the peer does not take what is left to say");
+            writer.abort();
+            return;
+        }
+        // Running into the limit is as good an end as any other.
+        let _ = timeout(limit, tokio::io::copy(&mut io, &mut tokio::io::sink())).await;
     }
 }

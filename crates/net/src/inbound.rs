@@ -2,6 +2,7 @@
 
 use crate::error::NetError;
 use crate::outbox::Outbox;
+use crate::recycler::Recycler;
 use rexec_protocol::message::{self, Gate, Message};
 use rexec_protocol::{Decoder, ErrorCode, Frame, ProtocolError, Role, StreamId};
 use std::sync::Arc;
@@ -11,7 +12,7 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::time::timeout;
 
 /// Room for small frames; larger ones get theirs once their header was checked.
-const SMALL: usize = 4 * 1024;
+const SMALL: usize = 1024;
 
 /// When a silent peer is pinged, and when it is given up. See PROTOCOL.md, "Keepalive".
 #[derive(Debug, Clone, Copy)]
@@ -32,6 +33,7 @@ impl Default for Keepalive {
 pub struct Inbound {
     io: Box<dyn AsyncRead + Send + Unpin>,
     decoder: Decoder,
+    recycler: Recycler,
     gate: Gate,
     outbox: Outbox,
     keepalive: Keepalive,
@@ -52,7 +54,8 @@ impl Inbound {
     ) -> Self {
         let (decoder, gate) = (Decoder::new(), Gate::new(from));
         let keepalive = Keepalive::default();
-        Self { io: Box::new(io), decoder, gate, outbox, keepalive, opened, pings: 0 }
+        let recycler = Recycler::default();
+        Self { io: Box::new(io), decoder, recycler, gate, outbox, keepalive, opened, pings: 0 }
     }
 
     /// Changes how silence is treated.
@@ -73,18 +76,9 @@ impl Inbound {
         }
     }
 
-    /// Reads and forgets until the peer closes, for at most `limit`. A socket that is closed with
-    /// unread bytes resets the connection, and the peer might never see this side's last words.
-    pub async fn linger(&mut self, limit: Duration) {
-        let drain = async {
-            self.decoder.buffer().clear();
-            self.decoder.buffer().reserve(SMALL);
-            while let Ok(1..) = self.io.read_buf(self.decoder.buffer()).await {
-                self.decoder.buffer().clear();
-            }
-        };
-        // Running into the limit is as good an end as any other.
-        let _ = timeout(limit, drain).await;
+    /// The byte stream alone; what was read ahead is dropped.
+    pub(crate) fn into_io(self) -> Box<dyn AsyncRead + Send + Unpin> {
+        self.io
     }
 
     fn admit(&mut self, frame: Frame) -> Result<Option<Frame>, NetError> {
@@ -117,7 +111,7 @@ impl Inbound {
     /// Reads once, pinging a silent peer meanwhile.
     async fn fill(&mut self) -> Result<(), NetError> {
         let room = self.decoder.missing().max(SMALL);
-        self.decoder.buffer().reserve(room);
+        self.recycler.make_room(self.decoder.buffer(), room);
         for _ in 0..self.keepalive.spans {
             let read = self.io.read_buf(self.decoder.buffer());
             match timeout(self.keepalive.interval, read).await {
@@ -126,6 +120,8 @@ impl Inbound {
                 Ok(Ok(_)) => return Ok(()),
                 Ok(Err(error)) => return Err(NetError::Cut(Some(error))),
                 Err(_) => {
+                    // Idle: what bulk transfer needed is given back.
+                    self.recycler = Recycler::default();
                     self.pings = self.pings.wrapping_add(1);
                     self.outbox.ping(self.pings);
                 }

@@ -1,8 +1,8 @@
 //! What came in for a stream and was not consumed yet.
 //!
 //! The reading half fills it without ever waiting; credit bounds the bytes. Small pieces are copied
-//! together, so that a peer that sends single bytes costs no more memory than its credit, and no
-//! piece keeps the large buffer alive that it was read into.
+//! together, so that a peer that sends single bytes costs little more memory than its credit, and
+//! no small piece keeps the large buffer alive that it was read into.
 
 use bytes::{Bytes, BytesMut};
 use std::collections::VecDeque;
@@ -11,7 +11,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
 /// Pieces below this size are copied together.
-const SMALL: usize = 4 * 1024;
+const SMALL: usize = 64 * 1024;
 
 /// A queue of bytes with an end. One task fills, one task takes.
 #[derive(Debug, Default)]

@@ -19,7 +19,8 @@ use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-/// Frames that wait in the control lane.
+/// Frames that wait in the control lane. The lanes hold boxes, because a channel allocates room for
+/// dozens of its values at once, and there may be ten thousand idle connections.
 const CONTROL_LANE: usize = 64;
 /// Frames that wait in the data lane: enough to keep the writer busy, few enough to bound memory.
 const DATA_LANE: usize = 4;
@@ -35,8 +36,8 @@ const LAST_WORDS: Duration = Duration::from_millis(500);
 /// last handle is dropped, or on [`Outbox::close`].
 #[derive(Debug, Clone)]
 pub struct Outbox {
-    control: mpsc::Sender<Frame>,
-    data: mpsc::Sender<Frame>,
+    control: mpsc::Sender<Box<Frame>>,
+    data: mpsc::Sender<Box<Frame>>,
     slots: Arc<Slots>,
 }
 
@@ -71,8 +72,9 @@ impl Slots {
 }
 
 impl Outbox {
-    /// Starts the writer task over `io`. The handle ends with what stopped it.
-    pub fn start<W>(io: W) -> (Self, JoinHandle<Result<(), NetError>>)
+    /// Starts the writer task over `io`, with `first` as its very first frame. The handle ends with
+    /// what stopped it.
+    pub fn start<W>(io: W, first: Frame) -> (Self, JoinHandle<Result<(), NetError>>)
     where
         W: AsyncWrite + Unpin + Send + 'static,
     {
@@ -81,29 +83,29 @@ impl Outbox {
         let slots = Arc::new(Slots::default());
         let writer =
             Writer { io, control: control_lane, data: data_lane, slots: Arc::clone(&slots) };
-        (Self { control, data, slots }, tokio::spawn(writer.run()))
+        (Self { control, data, slots }, tokio::spawn(writer.run(first)))
     }
 
     /// Queues a frame in the data lane; waits for room.
     pub async fn data(&self, frame: Frame) -> Result<(), Gone> {
-        self.data.send(frame).await.map_err(|_| Gone)
+        self.data.send(Box::new(frame)).await.map_err(|_| Gone)
     }
 
     /// The data lane itself, for those who must poll for room.
-    pub fn data_lane(&self) -> mpsc::Sender<Frame> {
+    pub fn data_lane(&self) -> mpsc::Sender<Box<Frame>> {
         self.data.clone()
     }
 
     /// Queues a frame in the control lane; waits for room.
     pub async fn control(&self, frame: Frame) -> Result<(), Gone> {
-        self.control.send(frame).await.map_err(|_| Gone)
+        self.control.send(Box::new(frame)).await.map_err(|_| Gone)
     }
 
     /// Queues a frame in the control lane if there is room. There always is for an honest peer, so
     /// the reading half takes `false` for a flood.
     #[must_use]
     pub fn try_control(&self, frame: Frame) -> bool {
-        self.control.try_send(frame).is_ok()
+        self.control.try_send(Box::new(frame)).is_ok()
     }
 
     /// Tells the peer of new credit; a later limit replaces one that was not written yet.
@@ -118,9 +120,9 @@ impl Outbox {
         self.slots.set(|pending| pending.ping = Some(nonce));
     }
 
-    /// Answers a ping; if several wait for their answer, the last one gets it.
+    /// Answers a ping; if several wait for their answer, the one with the highest number gets it.
     pub fn pong(&self, nonce: u64) {
-        self.slots.set(|pending| pending.pong = Some(nonce));
+        self.slots.set(|pending| pending.pong = pending.pong.max(Some(nonce)));
     }
 
     /// Ends the connection: what waits in the control lane, then `last_words`, then TLS
@@ -134,33 +136,34 @@ impl Outbox {
 
 struct Writer<W> {
     io: W,
-    control: mpsc::Receiver<Frame>,
-    data: mpsc::Receiver<Frame>,
+    control: mpsc::Receiver<Box<Frame>>,
+    data: mpsc::Receiver<Box<Frame>>,
     slots: Arc<Slots>,
 }
 
 /// What the writer was woken for.
 enum Next {
-    Frame(Frame),
+    Frame(Box<Frame>),
     Slots,
     /// All handles are gone.
     Finished,
 }
 
 impl<W: AsyncWrite + Unpin> Writer<W> {
-    async fn run(mut self) -> Result<(), NetError> {
+    async fn run(mut self, first: Frame) -> Result<(), NetError> {
         let mut gathered = BytesMut::new();
+        self.put(first, &mut gathered).await?;
         loop {
             self.put_slots(&mut gathered);
             if let Some(last_words) = self.slots.with(|pending| pending.close.take()) {
                 return self.finish(gathered, last_words).await;
             }
             match self.control.try_recv().or_else(|_| self.data.try_recv()) {
-                Ok(frame) => self.put(frame, &mut gathered).await?,
+                Ok(frame) => self.put(*frame, &mut gathered).await?,
                 Err(_) => {
                     self.write(&mut gathered, Bytes::new()).await?;
                     match self.next().await {
-                        Next::Frame(frame) => self.put(frame, &mut gathered).await?,
+                        Next::Frame(frame) => self.put(*frame, &mut gathered).await?,
                         Next::Slots => {}
                         Next::Finished => return self.finish(gathered, None).await,
                     }
@@ -227,7 +230,7 @@ impl<W: AsyncWrite + Unpin> Writer<W> {
     ) -> Result<(), NetError> {
         let goodbye = async {
             while let Ok(frame) = self.control.try_recv() {
-                self.put(frame, &mut gathered).await?;
+                self.put(*frame, &mut gathered).await?;
             }
             if let Some(frame) = last_words {
                 self.put(frame, &mut gathered).await?;

@@ -9,7 +9,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-const SMALLEST: usize = 4 * 1024;
+const SMALLEST: usize = 2 * 1024;
 const LARGEST: usize = 128 * 1024;
 
 /// A socket with a buffer before its reading side; writes pass straight through.

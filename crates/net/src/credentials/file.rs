@@ -1,0 +1,107 @@
+//! Reading a file that must be trusted, or that must be secret.
+
+use super::Fault;
+use std::fs::{self, File, Metadata};
+use std::io::{self, Read};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+/// The largest file that is read.
+pub(super) const MAX_SIZE: u64 = 1 << 20;
+
+/// Reads a file of this process's user or of root.
+pub(super) fn read(path: &Path) -> Result<(Vec<u8>, Access), Fault> {
+    // Asked of the path first because opening a pipe waits for its writer; what counts is asked
+    // again of the opened file.
+    if !fs::metadata(path).map_err(Fault::Read)?.is_file() {
+        return Err(Fault::NotAFile);
+    }
+    let file = File::open(path).map_err(Fault::Read)?;
+    let metadata = file.metadata().map_err(Fault::Read)?;
+    if !metadata.is_file() {
+        return Err(Fault::NotAFile);
+    }
+    let owner = metadata.uid();
+    if owner != 0 && effective_user().is_some_and(|user| user != owner) {
+        return Err(Fault::Owner(owner));
+    }
+    let access = Access { mode: metadata.permissions().mode() & 0o7777, path: path.to_owned() };
+    let mut bytes = Vec::new();
+    file.take(MAX_SIZE + 1).read_to_end(&mut bytes).map_err(Fault::Read)?;
+    if bytes.len() as u64 > MAX_SIZE {
+        return Err(Fault::TooLarge);
+    }
+    Ok((bytes, access))
+}
+
+/// Who else than its owner has access to a file, as of when it was opened.
+pub(super) struct Access {
+    mode: u32,
+    path: PathBuf,
+}
+
+impl Access {
+    /// Nobody but the owner may write it.
+    pub(super) fn demand_unchangeable(&self) -> Result<(), Fault> {
+        if self.mode & 0o022 == 0 {
+            Ok(())
+        } else {
+            Err(Fault::Writable { mode: self.mode, path: self.path.clone() })
+        }
+    }
+
+    /// Nobody but the owner may read or write it.
+    pub(super) fn demand_private(&self) -> Result<(), Fault> {
+        if self.mode & 0o077 == 0 {
+            Ok(())
+        } else {
+            Err(Fault::Exposed { mode: self.mode, path: self.path.clone() })
+        }
+    }
+}
+
+/// The user that this process acts as, from the kernel's own account of it.
+fn effective_user() -> Option<u32> {
+    let status = fs::read_to_string("/proc/self/status").ok()?;
+    let users = status.lines().find_map(|line| line.strip_prefix("Uid:"))?;
+    users.split_ascii_whitespace().nth(1)?.parse().ok()
+}
+
+/// Tells one version of a file from the next.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Stamp {
+    /// A file.
+    Version {
+        device: u64,
+        inode: u64,
+        size: u64,
+        modified: Option<SystemTime>,
+        changed: (i64, i64),
+    },
+    /// It can't be seen.
+    Missing(io::ErrorKind),
+}
+
+impl Stamp {
+    /// The version that is there now.
+    pub(crate) fn of(path: &Path) -> Self {
+        match fs::metadata(path) {
+            Ok(metadata) => Self::from(&metadata),
+            Err(error) => Self::Missing(error.kind()),
+        }
+    }
+}
+
+impl From<&Metadata> for Stamp {
+    fn from(metadata: &Metadata) -> Self {
+        Self::Version {
+            device: metadata.dev(),
+            inode: metadata.ino(),
+            size: metadata.size(),
+            modified: metadata.modified().ok(),
+            // Catches a file that was put back with its old times, as `cp -p` and `tar` do.
+            changed: (metadata.ctime(), metadata.ctime_nsec()),
+        }
+    }
+}

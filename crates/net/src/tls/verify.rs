@@ -1,0 +1,163 @@
+//! What rustls demands of a certificate, and two things more.
+//!
+//! The extended key usage must be there. For webpki a certificate without that extension is fit
+//! for every purpose (RFC 5280 says so), and then any certificate of an authority would do as a
+//! user's and as an agent's. And the certificate is kept, for the words of a refusal.
+
+use crate::explain::Summary;
+use rustls::client::WebPkiServerVerifier;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::CryptoProvider;
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
+use rustls::server::{VerifierBuilderError, WebPkiClientVerifier};
+use rustls::{
+    CertificateError, DigitallySignedStruct, DistinguishedName, Error, RootCertStore,
+    SignatureScheme,
+};
+use rustls::{ExtendedKeyPurpose, client};
+use std::cell::RefCell;
+use std::sync::Arc;
+
+/// The verifier for the agent's side.
+pub(super) fn clients(
+    authorities: Arc<RootCertStore>,
+    provider: &Arc<CryptoProvider>,
+) -> Result<Arc<dyn ClientCertVerifier>, VerifierBuilderError> {
+    let webpki = WebPkiClientVerifier::builder_with_provider(authorities, provider.clone());
+    Ok(Arc::new(Clients(webpki.build()?)))
+}
+
+/// The verifier for the client's side.
+pub(super) fn agents(
+    authorities: Arc<RootCertStore>,
+    provider: &Arc<CryptoProvider>,
+) -> Result<Arc<dyn ServerCertVerifier>, client::VerifierBuilderError> {
+    let webpki = WebPkiServerVerifier::builder_with_provider(authorities, provider.clone());
+    Ok(Arc::new(Agents(webpki.build()?)))
+}
+
+tokio::task_local! {
+    static PRESENTED: RefCell<Option<CertificateDer<'static>>>;
+}
+
+/// Runs a handshake and keeps the certificate that the peer presented, whether it was accepted or
+/// not, for [`crate::explain::refusal`]. (A verifier serves all connections at once and rustls
+/// drops a certificate that it refuses, so it has to be handed out sideways.)
+pub async fn observe<F: Future>(handshake: F) -> (F::Output, Option<CertificateDer<'static>>) {
+    let observed = async {
+        let output = handshake.await;
+        (output, PRESENTED.with(RefCell::take))
+    };
+    PRESENTED.scope(RefCell::new(None), observed).await
+}
+
+fn keep(certificate: &CertificateDer<'_>) {
+    // Outside of `observe` there is nobody to keep it for.
+    let _ = PRESENTED.try_with(|kept| kept.replace(Some(certificate.clone().into_owned())));
+}
+
+/// The extended key usage must not only permit the purpose but name it.
+fn demand(
+    certificate: &CertificateDer<'_>,
+    required: ExtendedKeyPurpose,
+    named: impl Fn(&Summary) -> bool,
+) -> Result<(), Error> {
+    let summary = Summary::of(certificate).map_err(|_| CertificateError::BadEncoding)?;
+    if named(&summary) {
+        return Ok(());
+    }
+    Err(CertificateError::InvalidPurposeContext { required, presented: Vec::new() }.into())
+}
+
+#[derive(Debug)]
+struct Clients(Arc<dyn ClientCertVerifier>);
+
+impl ClientCertVerifier for Clients {
+    fn offer_client_auth(&self) -> bool {
+        true
+    }
+
+    fn client_auth_mandatory(&self) -> bool {
+        true
+    }
+
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        self.0.root_hint_subjects()
+    }
+
+    fn verify_client_cert(
+        &self,
+        certificate: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<ClientCertVerified, Error> {
+        keep(certificate);
+        let verified = self.0.verify_client_cert(certificate, intermediates, now)?;
+        demand(certificate, ExtendedKeyPurpose::ClientAuth, Summary::is_for_clients)?;
+        Ok(verified)
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.0.verify_tls12_signature(message, certificate, signed)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.0.verify_tls13_signature(message, certificate, signed)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.supported_verify_schemes()
+    }
+}
+
+#[derive(Debug)]
+struct Agents(Arc<WebPkiServerVerifier>);
+
+impl ServerCertVerifier for Agents {
+    fn verify_server_cert(
+        &self,
+        certificate: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        name: &ServerName<'_>,
+        ocsp: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        keep(certificate);
+        let verified = self.0.verify_server_cert(certificate, intermediates, name, ocsp, now)?;
+        demand(certificate, ExtendedKeyPurpose::ServerAuth, Summary::is_for_agents)?;
+        Ok(verified)
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.0.verify_tls12_signature(message, certificate, signed)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.0.verify_tls13_signature(message, certificate, signed)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.supported_verify_schemes()
+    }
+}
