@@ -1,0 +1,109 @@
+//! The agent's side of one keeper.
+
+use super::Event;
+use super::force::Force;
+use super::wire::{self, Inbox, Order, Report};
+use rexec_protocol::Signal;
+use std::io;
+use std::os::fd::AsFd;
+use std::time::Duration;
+use tokio::io::{AsyncWriteExt, Interest};
+use tokio::net::UnixStream;
+use tokio::time::timeout;
+
+/// How long a keeper may leave its orders unread: it reads at once, unless something stopped it.
+const SAY_TIME: Duration = Duration::from_secs(2);
+
+/// The keeper of one running command. Dropping it is what the keeper takes for the agent's death:
+/// it ends the command's tree, with SIGHUP and five seconds of grace.
+#[derive(Debug)]
+pub struct Keeper {
+    line: Line,
+    /// `None`: it was used.
+    force: Option<Force>,
+}
+
+impl Keeper {
+    pub(super) fn new(line: Line, force: Force) -> Self {
+        Self { line, force: Some(force) }
+    }
+
+    /// Sends a signal to the command's process group. Without effect if the group is gone. Like
+    /// every order it fails with [`io::ErrorKind::TimedOut`] when the keeper reads nothing.
+    pub async fn signal(&mut self, signal: Signal) -> io::Result<()> {
+        self.line.say(&Order::Signal { signal }).await
+    }
+
+    /// Ends the command and all that it has started, and all that those have: `signal` to its group
+    /// now, TERM to every process after half the grace or when the command has ended, KILL after
+    /// all of it. [`Event::TreeGone`] answers. A second request can only make it sooner.
+    pub async fn end(&mut self, signal: Signal, grace: Duration) -> io::Result<()> {
+        let grace_ms = u64::try_from(grace.as_millis()).unwrap_or(u64::MAX);
+        self.line.say(&Order::End { signal, grace_ms }).await
+    }
+
+    /// Kills the command, all that is below the keeper, and the keeper, without its help: for one
+    /// that is stuck. What takes longer than a moment is done in the background; it does not wait
+    /// for anything to be dead. Has to be called in a tokio runtime.
+    pub fn kill(&mut self) {
+        if let Some(force) = self.force.take() {
+            force.strike();
+            tokio::task::spawn_blocking(|| force.clear());
+        }
+    }
+
+    /// Lets go: the keeper ends, and what the command has left running stays.
+    pub async fn release(mut self) {
+        // A keeper that is gone already has let go as well.
+        let _ = self.line.say(&Order::Release {}).await;
+    }
+
+    /// The next event. Safe to cancel. `None`: the keeper died, which only a KILL from outside can
+    /// bring about; the command's cgroup, if it has one, and its group are then killed from here.
+    pub async fn next(&mut self) -> Option<Event> {
+        match self.line.hear().await {
+            Ok(Some(Report::Exited { status, usage })) => Some(Event::Exited { status, usage }),
+            Ok(Some(Report::TreeGone { survivors })) => Some(Event::TreeGone { survivors }),
+            _ => {
+                self.kill();
+                None
+            }
+        }
+    }
+}
+
+/// A socket to a keeper, and what was read from it.
+#[derive(Debug)]
+pub(super) struct Line {
+    socket: UnixStream,
+    pub(super) inbox: Inbox,
+}
+
+impl Line {
+    pub(super) fn new(socket: std::os::unix::net::UnixStream) -> io::Result<Self> {
+        socket.set_nonblocking(true)?;
+        Ok(Self { socket: UnixStream::from_std(socket)?, inbox: Inbox::default() })
+    }
+
+    pub(super) async fn send(&mut self, frame: &[u8]) -> io::Result<()> {
+        self.socket.write_all(frame).await
+    }
+
+    async fn say(&mut self, order: &Order) -> io::Result<()> {
+        // An order is so short that it is sent whole or not at all.
+        timeout(SAY_TIME, self.send(&wire::frame(order)?)).await?
+    }
+
+    /// `None` at the end. Safe to cancel: whatever was read is in the inbox.
+    pub(super) async fn hear(&mut self) -> io::Result<Option<Report>> {
+        loop {
+            if let Some(report) = self.inbox.take()? {
+                return Ok(Some(report));
+            }
+            let (socket, inbox) = (&self.socket, &mut self.inbox);
+            if socket.async_io(Interest::READABLE, || inbox.fill(socket.as_fd())).await? == 0 {
+                return Ok(None);
+            }
+        }
+    }
+}

@@ -1,0 +1,271 @@
+//! A keeper's own life: start one command, reap it and all it leaves behind, and end the whole tree
+//! when told to, or when there is nobody left who could.
+
+use super::cgroup::{Cgroup, Parent};
+use super::ending::{Ending, Step};
+use super::launch::Embryo;
+use super::process::watch_children;
+use super::wire::{self, Failure, Inbox, Order, Report, Stage};
+use super::{Status, sys, tree};
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, ppoll};
+use nix::sys::prctl;
+use nix::sys::signal::SigSet;
+use nix::sys::signalfd::SignalFd;
+use nix::sys::time::TimeSpec;
+use nix::unistd::{Pid, dup2_stderr, getpid};
+use rexec_protocol::Signal;
+use serde_bytes::ByteBuf;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::time::{Duration, Instant};
+
+/// What a command gets to end after its agent died.
+const ORPHAN_GRACE: Duration = Duration::from_secs(5);
+/// How long killing is tried. What survives this is in the kernel's hands, or another user's.
+const KILL_TIME: Duration = Duration::from_secs(2);
+/// How long the killed get to die before they are looked for again.
+const KILL_ROUND: Duration = Duration::from_millis(50);
+
+/// The life of a keeper, in the process that the zygote forked for it. All that can be prepared is
+/// prepared before `take` waits for something to do.
+pub(super) fn keep(parent: Option<&Parent>, take: impl FnOnce() -> Option<OwnedFd>) {
+    let prepared = become_keeper().and_then(|children| Ok((children, Embryo::new(parent)?)));
+    let taken = take();
+    match (prepared, taken) {
+        (Ok((children, embryo)), Some(socket)) => start(socket, children, embryo),
+        (Ok((_, embryo)), None) => embryo.discard(),
+        (Err(error), Some(socket)) => {
+            let errno = error.raw_os_error().map_or(Errno::EIO, Errno::from_raw);
+            let failure = Failure::new(Stage::Resources, errno);
+            report(&socket, &Report::Failed(failure), &[]);
+        }
+        (Err(_), None) => {}
+    }
+}
+
+/// Makes this process one that all orphans below it come to, that no signal ends but KILL (the
+/// agent's end must not take its keepers along before they have tidied up), and that cannot be
+/// looked into by a command of the same user.
+fn become_keeper() -> io::Result<SignalFd> {
+    SigSet::all().thread_set_mask()?;
+    prctl::set_child_subreaper(true)?;
+    let _ = prctl::set_name(c"rexec-keeper");
+    // The zygote's stdin is /dev/null by now. A keeper says nothing and may outlive the agent, so it
+    // does not hold the agent's stderr open.
+    dup2_stderr(io::stdin())?;
+    Ok(watch_children()?)
+}
+
+fn start(socket: OwnedFd, children: SignalFd, embryo: Embryo) {
+    let born = Instant::now();
+    if let Err(failure) = embryo.start(&socket) {
+        report(&socket, &Report::Failed(failure), &[]);
+        embryo.discard();
+        return;
+    }
+    let Embryo { pid, ends, handles, cgroup, .. } = embryo;
+    let path = cgroup.as_ref().map(|c| ByteBuf::from(c.path().as_os_str().as_bytes()));
+    let fds: Vec<_> = ends.into_iter().chain(handles).collect();
+    let keeper = std::process::id();
+    let started = Report::Started { pid: pid.as_raw().unsigned_abs(), keeper, cgroup: path };
+    report(&socket, &started, &fds);
+    // The agent has its own now, and must see their ends.
+    drop(fds);
+    let job = Job {
+        agent: Some(Agent { socket, inbox: Inbox::default() }),
+        children,
+        command: pid,
+        born,
+        has_ended: false,
+        is_childless: false,
+        ending: None,
+        cgroup,
+    };
+    job.run();
+}
+
+/// Failures are left to the side that reads: what the agent said last must still be heard.
+fn report(socket: &OwnedFd, report: &Report, fds: &[OwnedFd]) {
+    let fds: Vec<_> = fds.iter().map(AsRawFd::as_raw_fd).collect();
+    if let Ok(frame) = wire::frame(report) {
+        let _ = wire::send(socket.as_fd(), &frame, &fds);
+    }
+}
+
+struct Agent {
+    socket: OwnedFd,
+    inbox: Inbox,
+}
+
+struct Job {
+    /// `None`: it died.
+    agent: Option<Agent>,
+    /// Tells of SIGCHLD.
+    children: SignalFd,
+    /// The command's process, group and session. The id is the command's for as long as it is not
+    /// reaped, which nobody else can do.
+    command: Pid,
+    born: Instant,
+    has_ended: bool,
+    /// Nothing is left below this process.
+    is_childless: bool,
+    ending: Option<Ending>,
+    cgroup: Option<Cgroup>,
+}
+
+impl Job {
+    fn run(mut self) {
+        let mut is_released = false;
+        while !is_released {
+            self.reap();
+            let due = self.advance();
+            if self.agent.is_none() && self.ending.is_none() {
+                break;
+            }
+            is_released = self.wait(due, self.agent.as_ref()) && self.listen();
+        }
+        if let Some(cgroup) = self.cgroup {
+            cgroup.remove();
+        }
+    }
+
+    /// Reaps whatever has ended.
+    fn reap(&mut self) {
+        loop {
+            match sys::wait_any() {
+                sys::Wait::Running => return,
+                sys::Wait::Childless => {
+                    self.is_childless = true;
+                    return;
+                }
+                sys::Wait::Ended(pid, status, mut usage)
+                    if pid == self.command && !self.has_ended =>
+                {
+                    self.has_ended = true;
+                    usage.wall_ms = self.born.elapsed().as_millis() as u64;
+                    self.report(&Report::Exited { status: Status::from_wait(status), usage });
+                }
+                sys::Wait::Ended(..) => {}
+            }
+        }
+    }
+
+    /// Does what is due, and says when something will be.
+    fn advance(&mut self) -> Option<Instant> {
+        loop {
+            let ending = self.ending.as_mut()?;
+            let survivors = if self.is_childless {
+                0
+            } else {
+                match ending.step(self.has_ended, Instant::now()) {
+                    Step::Wait(until) => return Some(until),
+                    Step::AskAll { group_too } => {
+                        self.ask_all(group_too);
+                        continue;
+                    }
+                    Step::KillAll => self.kill_all(),
+                }
+            };
+            self.ending = None;
+            self.report(&Report::TreeGone { survivors });
+        }
+    }
+
+    /// Waits for a child, a time or, if it is given, the agent. True if that has something to say.
+    fn wait(&self, until: Option<Instant>, agent: Option<&Agent>) -> bool {
+        let mut fds = vec![PollFd::new(self.children.as_fd(), PollFlags::POLLIN)];
+        fds.extend(agent.map(|a| PollFd::new(a.socket.as_fd(), PollFlags::POLLIN)));
+        let timeout = until.map(|until| until.saturating_duration_since(Instant::now()));
+        let _ = ppoll(&mut fds, timeout.map(TimeSpec::from), None);
+        while let Ok(Some(_)) = self.children.read_signal() {}
+        fds.get(1).is_some_and(|agent| agent.any().unwrap_or(false))
+    }
+
+    /// Reads from the agent. True if it released the job.
+    fn listen(&mut self) -> bool {
+        let Some(agent) = &mut self.agent else { return false };
+        let is_open = matches!(agent.inbox.fill(agent.socket.as_fd()), Ok(1..));
+        loop {
+            match self.agent.as_mut().map(|agent| agent.inbox.take()) {
+                Some(Ok(Some(Order::Release {}))) => return true,
+                Some(Ok(Some(Order::Signal { signal }))) => {
+                    self.signal_group(i32::from(signal.number()))
+                }
+                Some(Ok(Some(Order::End { signal, grace_ms }))) => {
+                    self.end(signal, Duration::from_millis(grace_ms));
+                }
+                Some(Ok(None)) if is_open => return false,
+                // It died, or speaks in tongues.
+                None | Some(_) => break,
+            }
+        }
+        self.agent = None;
+        self.end(Signal::HUP, ORPHAN_GRACE);
+        false
+    }
+
+    fn end(&mut self, signal: Signal, grace: Duration) {
+        let now = Instant::now();
+        self.ending = Some(match self.ending.take() {
+            None => Ending::new(signal, grace, now),
+            Some(ending) => ending.again(signal, grace, now),
+        });
+        self.signal_group(i32::from(signal.number()));
+        // What is stopped cannot heed a signal.
+        self.signal_group(libc::SIGCONT);
+    }
+
+    /// Signals the command's group: as one while the command is there to hold the group's id, and
+    /// after that each process that is known to belong to it.
+    fn signal_group(&self, signal: i32) {
+        if !self.has_ended {
+            let _ = sys::signal_group(self.command, signal);
+        } else if !self.is_childless {
+            let group = self.command.as_raw();
+            for process in tree::below(getpid()).iter().filter(|p| p.group == group) {
+                process.signal(signal);
+            }
+        }
+    }
+
+    fn ask_all(&self, group_too: bool) {
+        let group = self.command.as_raw();
+        for process in tree::below(getpid()).iter().filter(|p| group_too || p.group != group) {
+            process.signal(libc::SIGTERM);
+            process.signal(libc::SIGCONT);
+        }
+    }
+
+    /// Kills until nothing is left, and counts what is left nevertheless.
+    fn kill_all(&mut self) -> u32 {
+        let give_up = Instant::now() + KILL_TIME;
+        let mut is_first = true;
+        loop {
+            match &self.cgroup {
+                // All that is inside dies by this. The walk is for what has left it.
+                Some(cgroup) if is_first => cgroup.kill(),
+                _ => tree::kill(getpid(), give_up),
+            }
+            is_first = false;
+            let round_ends = Instant::now() + KILL_ROUND;
+            while !self.is_childless && Instant::now() < round_ends {
+                self.wait(Some(round_ends), None);
+                self.reap();
+            }
+            if self.is_childless {
+                return 0;
+            }
+            if Instant::now() >= give_up {
+                return tree::below(getpid()).len() as u32;
+            }
+        }
+    }
+
+    fn report(&self, message: &Report) {
+        if let Some(agent) = &self.agent {
+            report(&agent.socket, message, &[]);
+        }
+    }
+}

@@ -1,0 +1,203 @@
+//! Starting, watching and ending commands, in processes made for it.
+//!
+//! # Theory of operation
+//!
+//! The agent has many threads and faces the network, so it does not fork. It starts its own program
+//! once more as a **zygote**: a process with one thread that does nothing but fork. What it forks,
+//! ahead of time, are **keepers**, and each of those forks an **embryo**, a process with pipes, a
+//! session, a cgroup and clean signals that lacks nothing but a command. For each command the agent
+//! makes a pair of sockets and sends one end to the zygote's socket, from which a ready keeper takes
+//! it. The embryo reads what to run and becomes it; from there on agent and keeper talk to each
+//! other alone:
+//!
+//! ```text
+//!            zygote ──fork──▶ keeper ──fork──▶ embryo
+//!                               ▲ │               │
+//!  agent ──(end of a socket)────┘ └──(the same)───▶ reads Launch, execs: the command ──▶ …
+//!    │                          ▲ ▲                  │
+//!    ├── Signal, End, Release ──┘ └─ SIGCHLD, orphans┤
+//!    ◀── Started + pipe ends, Exited, TreeGone ──    │
+//!    ◀═════════════ stdin, stdout, stderr ═══════════╛
+//! ```
+//!
+//! So the time from request to exec holds no fork of ours at all, and a keeper shares nearly all of
+//! its memory with the zygote. The pipes go straight to the agent; a keeper copies no byte.
+//!
+//! A command runs at most once. A launch that was not read to its end was not started, which the
+//! kernel tells the agent (ECONNRESET), and only then is it sent again.
+//!
+//! A keeper is a child subreaper: everything that its command starts stays below it, however often
+//! it forks and whatever sessions it makes, and comes to it when its parent dies. So it can end all
+//! of it, and it knows that all is gone when wait(2) says that there are no children. Where the
+//! system has cgroup v2, the job also gets a cgroup, which is killed with one write.
+//!
+//! A keeper lives as long as its command, and then until the agent releases it. When the socket
+//! closes before that, the agent died, and the keeper ends the tree (HUP, and KILL five seconds
+//! later). When a keeper dies or does not answer (a command of the same user can kill or stop it),
+//! the agent kills the tree from outside. The zygote may die at any time: keepers do not depend on
+//! it, and the next launch starts another one.
+//!
+//! # Files
+//!
+//! | file | process | |
+//! |---|---|---|
+//! | `zygote` | agent | one zygote, kept running; launches |
+//! | `handle` | agent | [`Keeper`]: orders out, events in |
+//! | `force` | agent | the end of a job whose keeper is dead or stuck |
+//! | `error` | agent | [`LaunchError`]: an errno in words |
+//! | `wire` | all | the messages, and descriptors beside them |
+//! | `process` | zygote | its main loop: keep some keepers ready |
+//! | `job` | keeper | its main loop |
+//! | `ending` | keeper | when to ask, when to kill; no I/O |
+//! | `launch` | keeper, embryo | pipes, cgroup, fork, script |
+//! | `exec` | embryo | what makes it the command |
+//! | `tree`, `cgroup` | keeper | all processes of a job |
+//! | `sys` | all | system calls without a safe wrapper |
+
+mod cgroup;
+mod ending;
+mod error;
+mod exec;
+mod force;
+mod handle;
+mod job;
+mod launch;
+mod process;
+mod sys;
+#[cfg(test)]
+mod tests;
+mod tree;
+mod wire;
+mod zygote;
+
+pub use error::LaunchError;
+pub use handle::Keeper;
+pub use process::{ZYGOTE, zygote_main};
+pub use zygote::Zygote;
+
+use rexec_protocol::Signal;
+use rexec_protocol::message::Usage;
+use serde::{Deserialize, Serialize};
+use serde_bytes::ByteBuf;
+use tokio::net::unix::pipe;
+
+/// What to start, with every choice made.
+///
+/// The command gets a session and process group of its own, the default action for every signal and
+/// none blocked, umask 022, a soft limit of 0 for core dumps, and the descriptors 0, 1 and 2.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LaunchSpec {
+    /// The command.
+    pub program: Program,
+    /// Its whole environment, in this order.
+    pub env: Vec<(ByteBuf, ByteBuf)>,
+    /// Its working directory.
+    pub cwd: ByteBuf,
+    /// Whether it gets a pipe as stdin; otherwise it is `/dev/null`.
+    pub stdin: bool,
+}
+
+/// The forms of a command.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Program {
+    /// Words for `execve`.
+    Argv {
+        /// The first is the program, looked up in the `PATH` of the environment given here unless
+        /// it holds a slash. A file without `#!` line that is no binary is run by `/bin/sh`.
+        words: Vec<ByteBuf>,
+        /// What the program sees as its own name, if not the first word: `-bash`, say.
+        argv0: Option<ByteBuf>,
+    },
+    /// A program that exists nowhere yet, run by its `#!` line or else by `/bin/sh`.
+    ///
+    /// It is a sealed file in memory, executed as `/proc/self/fd/N`, which is also what the
+    /// interpreter passes on as its name (`$0`). For the interpreter to be able to open it, the
+    /// command holds one descriptor more than others do.
+    Script {
+        /// What would be in the file.
+        text: ByteBuf,
+        /// The words after the name.
+        args: Vec<ByteBuf>,
+        /// What `/proc` and error messages call it.
+        name: ByteBuf,
+    },
+}
+
+impl LaunchSpec {
+    /// What makes this unfit to be run anywhere. `ExecSpec::fault` finds the same in a client's
+    /// request; this is for what was added or built here.
+    fn fault(&self) -> Option<&'static str> {
+        let (words, is_empty) = match &self.program {
+            Program::Argv { words, .. } => (words, words.first().is_none_or(|w| w.is_empty())),
+            Program::Script { args, .. } => (args, false),
+        };
+        let mut all = words.iter().chain(self.env.iter().flat_map(|(name, value)| [name, value]));
+        if is_empty {
+            Some("the command is empty")
+        } else if all.any(|bytes| bytes.contains(&0)) || self.cwd.contains(&0) {
+            Some("the command, its directory or its environment holds a NUL byte")
+        } else if self.env.iter().any(|(name, _)| name.is_empty() || name.contains(&b'=')) {
+            Some("an environment variable's name is empty or holds '='")
+        } else {
+            None
+        }
+    }
+
+    /// The `PATH` of the environment.
+    fn path(&self) -> Option<&[u8]> {
+        let is_path = |(name, _): &&(ByteBuf, ByteBuf)| name.as_slice() == b"PATH";
+        self.env.iter().find(is_path).map(|(_, path)| path.as_slice())
+    }
+}
+
+/// A command that runs.
+#[derive(Debug)]
+pub struct Running {
+    /// Its process, which is also its process group and session.
+    pub pid: u32,
+    /// Where to write its stdin, if that was asked for.
+    pub stdin: Option<pipe::Sender>,
+    /// Where to read its stdout.
+    pub stdout: pipe::Receiver,
+    /// Where to read its stderr.
+    pub stderr: pipe::Receiver,
+    /// Who watches over it.
+    pub keeper: Keeper,
+}
+
+/// What a keeper tells of its job.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Event {
+    /// The command's own process has ended, and is reaped. Others may still hold its pipes.
+    Exited {
+        /// How.
+        status: Status,
+        /// At what cost, with all the children that it waited for.
+        usage: Usage,
+    },
+    /// The answer to [`Keeper::end`], after `Exited`: the whole tree has been ended.
+    TreeGone {
+        /// How many processes could not be killed: they hang in the kernel, or belong to a user
+        /// that the agent may not signal.
+        survivors: u32,
+    },
+}
+
+/// How a process ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Status {
+    /// By itself.
+    Code(u8),
+    /// By a signal.
+    Signal(Signal),
+}
+
+impl Status {
+    /// From what wait(2) reports of a process that has ended.
+    fn from_wait(status: i32) -> Self {
+        match Signal::from_number(libc::WTERMSIG(status)) {
+            Some(signal) => Self::Signal(signal),
+            None => Self::Code(libc::WEXITSTATUS(status) as u8),
+        }
+    }
+}

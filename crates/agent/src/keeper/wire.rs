@@ -1,0 +1,183 @@
+//! What the agent and a keeper say to each other: a `u32` length, a MessagePack map, and
+//! descriptors beside them. Every loop over partial reads and writes of these sockets is here.
+
+use super::{LaunchSpec, Status, sys};
+use nix::cmsg_space;
+use nix::errno::Errno;
+use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, sendmsg};
+use rexec_protocol::Signal;
+use rexec_protocol::message::Usage;
+use rexec_protocol::msgpack::{self, Limits};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use serde_bytes::ByteBuf;
+use std::io::{self, IoSlice, IoSliceMut};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
+
+/// The longest message: a command of the largest size that the protocol can carry, and room for the
+/// environment that the agent adds.
+const MAX_MESSAGE: usize = 4 * 1024 * 1024;
+/// An argv of the most words that the protocol can carry, and room for the same.
+const LIMITS: Limits = Limits { values: msgpack::BODY.values + 16 * 1024 };
+/// The most descriptors beside one message: stdin, stdout, stderr, command, keeper.
+const MAX_FDS: usize = 5;
+
+/// The first message, read by the process that will be the command.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Launch {
+    pub(super) spec: LaunchSpec,
+}
+
+/// The later ones.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) enum Order {
+    Signal { signal: Signal },
+    End { signal: Signal, grace_ms: u64 },
+    Release {},
+}
+
+/// What a keeper says.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) enum Report {
+    /// Stdin, stdout and stderr are beside this, and, from Linux 5.3 on, handles to the two
+    /// processes.
+    Started {
+        pid: u32,
+        keeper: u32,
+        cgroup: Option<ByteBuf>,
+    },
+    Failed(Failure),
+    Exited {
+        status: Status,
+        usage: Usage,
+    },
+    TreeGone {
+        survivors: u32,
+    },
+}
+
+/// Why a command did not start.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+pub(super) struct Failure {
+    pub(super) stage: Stage,
+    pub(super) errno: i32,
+    /// The program exists, whatever the errno says.
+    pub(super) found: bool,
+}
+
+impl Failure {
+    pub(super) fn new(stage: Stage, errno: Errno) -> Self {
+        Self { stage, errno: errno as i32, found: false }
+    }
+}
+
+/// What was being done when a launch failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum Stage {
+    /// Reading the order.
+    Order,
+    /// Making pipes, the script's file, the process.
+    Resources,
+    /// Entering the working directory.
+    Cwd,
+    /// Executing the program.
+    Exec,
+}
+
+/// A message as it is sent.
+pub(super) fn frame(message: &impl Serialize) -> io::Result<Vec<u8>> {
+    let body = msgpack::encode(message);
+    if body.len() > MAX_MESSAGE {
+        return Err(io::ErrorKind::FileTooLarge.into());
+    }
+    Ok([&(body.len() as u32).to_be_bytes()[..], &body].concat())
+}
+
+/// Sends bytes, and the descriptors with the first of them. For a blocking socket.
+pub(super) fn send(socket: BorrowedFd<'_>, bytes: &[u8], fds: &[RawFd]) -> io::Result<()> {
+    let mut sent = send_some(socket, bytes, fds)?;
+    while sent < bytes.len() {
+        sent += send_some(socket, bytes.get(sent..).unwrap_or_default(), &[])?;
+    }
+    Ok(())
+}
+
+/// One sendmsg(2), without SIGPIPE.
+pub(super) fn send_some(socket: BorrowedFd<'_>, bytes: &[u8], fds: &[RawFd]) -> io::Result<usize> {
+    let rights = [ControlMessage::ScmRights(fds)];
+    let beside = if fds.is_empty() { &[][..] } else { &rights[..] };
+    loop {
+        let iov = [IoSlice::new(bytes)];
+        match sendmsg::<()>(socket.as_raw_fd(), &iov, beside, MsgFlags::MSG_NOSIGNAL, None) {
+            Err(Errno::EINTR) => {}
+            sent => return Ok(sent?),
+        }
+    }
+}
+
+/// The receiving side of a socket: what has arrived and was not yet taken. It holds all the state
+/// of a half-read message, so a reader that is dropped in the middle loses nothing.
+#[derive(Debug, Default)]
+pub(super) struct Inbox {
+    bytes: Vec<u8>,
+    fds: Vec<OwnedFd>,
+}
+
+impl Inbox {
+    /// One recvmsg(2). 0 is the end of the stream.
+    pub(super) fn fill(&mut self, socket: BorrowedFd<'_>) -> io::Result<usize> {
+        let mut chunk = [0; 16 * 1024];
+        let mut beside = cmsg_space!([RawFd; MAX_FDS]);
+        let mut iov = [IoSliceMut::new(&mut chunk)];
+        let flags = MsgFlags::MSG_CMSG_CLOEXEC;
+        let (n, fds) = loop {
+            match recvmsg::<()>(socket.as_raw_fd(), &mut iov, Some(&mut beside), flags) {
+                Err(Errno::EINTR) => {}
+                Err(errno) => return Err(errno.into()),
+                Ok(message) => {
+                    let fds = message.cmsgs()?.filter_map(|beside| match beside {
+                        ControlMessageOwned::ScmRights(fds) => Some(fds),
+                        _ => None,
+                    });
+                    break (message.bytes, fds.flatten().collect());
+                }
+            }
+        };
+        self.fds.extend(sys::own(fds));
+        self.bytes.extend_from_slice(chunk.get(..n).unwrap_or_default());
+        Ok(n)
+    }
+
+    /// The next message, if all of it has arrived.
+    pub(super) fn take<T: DeserializeOwned>(&mut self) -> io::Result<Option<T>> {
+        let Some((prefix, rest)) = self.bytes.split_first_chunk() else { return Ok(None) };
+        let length = u32::from_be_bytes(*prefix) as usize;
+        if length > MAX_MESSAGE {
+            return Err(io::ErrorKind::FileTooLarge.into());
+        }
+        let Some(body) = rest.get(..length) else { return Ok(None) };
+        let message = msgpack::decode(body, LIMITS).map_err(io::Error::other)?;
+        self.bytes.drain(..prefix.len() + length);
+        Ok(Some(message))
+    }
+
+    /// Like [`Inbox::take`], but waits. For a blocking socket; `None` at the end of the stream.
+    pub(super) fn wait<T: DeserializeOwned>(
+        &mut self,
+        socket: BorrowedFd<'_>,
+    ) -> io::Result<Option<T>> {
+        loop {
+            if let Some(message) = self.take()? {
+                return Ok(Some(message));
+            }
+            if self.fill(socket)? == 0 {
+                return Ok(None);
+            }
+        }
+    }
+
+    /// The descriptors that have arrived, in their order.
+    pub(super) fn take_fds(&mut self) -> std::vec::IntoIter<OwnedFd> {
+        std::mem::take(&mut self.fds).into_iter()
+    }
+}

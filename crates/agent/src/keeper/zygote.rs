@@ -1,0 +1,249 @@
+//! The agent's side of the zygote: keep one running, and have it fork keepers.
+
+use super::error::LaunchError;
+use super::force::{Force, Handle};
+use super::handle::{Keeper, Line};
+use super::process::ZYGOTE;
+use super::wire::{self, Launch, Report};
+use super::{LaunchSpec, Running};
+use crate::policy::Permit;
+use nix::unistd::Pid;
+use rexec_protocol::{JobId, NeverStarted};
+use std::ffi::OsStr;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+use tokio::io::{AsyncReadExt, Interest};
+use tokio::net::UnixStream;
+use tokio::net::unix::pipe;
+use tokio::process::{Child, Command};
+use tokio::sync::Mutex;
+use tokio::time::{Instant, sleep_until, timeout, timeout_at};
+
+/// How long anything here may take before it is given up: a program on a file server that has gone
+/// away cannot be executed, nor can the attempt be ended.
+const DEADLINE: Duration = Duration::from_secs(10);
+/// How often a zygote is started anew at most.
+const RESTART_PAUSE: Duration = Duration::from_millis(500);
+/// How often a launch is tried that found its zygote dead.
+const ATTEMPTS: u32 = 3;
+
+/// Starts commands. See [the module](super).
+#[derive(Debug)]
+pub struct Zygote {
+    exe: PathBuf,
+    args: Vec<&'static str>,
+    current: Mutex<Current>,
+}
+
+#[derive(Debug)]
+struct Current {
+    link: Arc<Link>,
+    started: Instant,
+}
+
+/// One zygote process. Dropping it kills that process, but none of the keepers.
+#[derive(Debug)]
+struct Link {
+    control: UnixStream,
+    is_broken: AtomicBool,
+    /// Held for its drop.
+    #[cfg_attr(not(test), expect(dead_code))]
+    process: Child,
+}
+
+/// What came of handing a launch to a zygote.
+enum Attempt {
+    Answered(Line, Report),
+    /// Nobody has read it, so it may be tried again.
+    NotTaken(io::Error),
+    /// Nobody has read it in time.
+    Stuck,
+    /// It was sent whole, so that it may have been carried out, and no answer came.
+    Unknown(io::Error),
+}
+
+impl Zygote {
+    /// Starts the zygote: `exe` has to be a program that calls [`super::zygote_main`] first thing
+    /// when its first argument is `zygote`. `/proc/self/exe` is this very build, even after the
+    /// file was replaced by an upgrade.
+    pub async fn start(exe: &Path) -> io::Result<Self> {
+        Self::start_with(exe, vec![ZYGOTE]).await
+    }
+
+    pub(super) async fn start_with(exe: &Path, args: Vec<&'static str>) -> io::Result<Self> {
+        let started = Instant::now();
+        let link = Arc::new(Link::start(exe, &args).await?);
+        Ok(Self { exe: exe.to_owned(), args, current: Mutex::new(Current { link, started }) })
+    }
+
+    /// Starts a command.
+    pub async fn launch(
+        &self,
+        permit: Permit,
+        job: &JobId,
+        spec: LaunchSpec,
+    ) -> Result<Running, LaunchError> {
+        // Every command runs as the agent's own account for now, so all there is to do with the
+        // permit is to use it up.
+        drop(permit);
+        self.launch_permitted(job, spec).await
+    }
+
+    pub(super) async fn launch_permitted(
+        &self,
+        job: &JobId,
+        spec: LaunchSpec,
+    ) -> Result<Running, LaunchError> {
+        if let Some(why) = spec.fault() {
+            return Err(LaunchError::new(NeverStarted::Invalid, why));
+        }
+        let order = Launch { spec };
+        let frame = wire::frame(&order).map_err(|_| {
+            LaunchError::new(NeverStarted::TooLarge, "the command is too large to be started")
+        })?;
+        let (line, report) = self.order(&frame).await?;
+        match report {
+            Report::Started { pid, keeper, cgroup } => {
+                tracing::debug!(%job, pid, "started");
+                let cgroup = cgroup.map(|path| PathBuf::from(OsStr::from_bytes(&path)));
+                running(line, [pid, keeper], cgroup, order.spec.stdin)
+                    .map_err(|error| LaunchError::unknown("cannot use the command's pipes", &error))
+            }
+            Report::Failed(failure) => Err(LaunchError::from_failure(&failure, &order.spec)),
+            _ => Err(LaunchError::unknown("got no answer", &io::ErrorKind::InvalidData.into())),
+        }
+    }
+
+    #[cfg(test)]
+    pub(super) async fn pid(&self) -> u32 {
+        self.current.lock().await.link.process.id().unwrap_or_default()
+    }
+
+    async fn order(&self, frame: &[u8]) -> Result<(Line, Report), LaunchError> {
+        let mut last = io::Error::from(io::ErrorKind::BrokenPipe);
+        for _ in 0..ATTEMPTS {
+            let link = self.link().await.map_err(|error| {
+                LaunchError::machinery("cannot start the process that starts commands", &error)
+            })?;
+            match link.order(frame).await {
+                Attempt::Answered(line, report) => return Ok((line, report)),
+                Attempt::NotTaken(error) => {
+                    link.is_broken.store(true, Ordering::Relaxed);
+                    last = error;
+                }
+                Attempt::Stuck => {
+                    link.is_broken.store(true, Ordering::Relaxed);
+                    return Err(LaunchError::new(
+                        NeverStarted::Resource,
+                        format!("nobody took the command within {} seconds", DEADLINE.as_secs()),
+                    ));
+                }
+                Attempt::Unknown(error) => {
+                    // The socket is closed by now, so that a keeper that comes to it late finds
+                    // nobody, and ends what it started.
+                    if error.kind() == io::ErrorKind::TimedOut {
+                        // Perhaps the zygote is stopped.
+                        link.is_broken.store(true, Ordering::Relaxed);
+                    }
+                    return Err(LaunchError::unknown("lost the command's keeper", &error));
+                }
+            }
+        }
+        Err(LaunchError::machinery("cannot reach the process that starts commands", &last))
+    }
+
+    /// The zygote, started anew if it broke.
+    async fn link(&self) -> io::Result<Arc<Link>> {
+        let mut current = self.current.lock().await;
+        if current.link.is_broken.load(Ordering::Relaxed) {
+            sleep_until(current.started + RESTART_PAUSE).await;
+            tracing::warn!("the zygote is gone or stuck; starting another");
+            current.started = Instant::now();
+            current.link = Arc::new(Link::start(&self.exe, &self.args).await?);
+        }
+        Ok(Arc::clone(&current.link))
+    }
+}
+
+impl Link {
+    async fn start(exe: &Path, args: &[&str]) -> io::Result<Self> {
+        let (ours, theirs) = std::os::unix::net::UnixStream::pair()?;
+        ours.set_nonblocking(true)?;
+        let process = Command::new(exe)
+            .arg0("rexec-agent")
+            .args(args)
+            .stdin(Stdio::from(OwnedFd::from(theirs)))
+            .stdout(Stdio::null())
+            .kill_on_drop(true)
+            .spawn()?;
+        let mut control = UnixStream::from_std(ours)?;
+        // It says one byte when it is ready, so that a wrong program is found out here.
+        let ready = timeout(DEADLINE, control.read_u8()).await;
+        ready.map_err(|_| io::Error::from(io::ErrorKind::TimedOut)).flatten().map_err(|error| {
+            io::Error::new(error.kind(), format!("{} is no zygote: {error}", exe.display()))
+        })?;
+        Ok(Self { control, is_broken: AtomicBool::new(false), process })
+    }
+
+    async fn order(&self, frame: &[u8]) -> Attempt {
+        let deadline = Instant::now() + DEADLINE;
+        let mut line = match timeout_at(deadline, self.hand_over(frame)).await {
+            Ok(Ok(line)) => line,
+            Ok(Err(error)) => return Attempt::NotTaken(error),
+            // Who finds the socket closed before the end of the order starts nothing.
+            Err(_) => return Attempt::Stuck,
+        };
+        match timeout_at(deadline, line.hear()).await {
+            Ok(Ok(Some(report))) => Attempt::Answered(line, report),
+            // So Linux says that the other end was closed with some of the order still unread. Who
+            // has not read all of it has started nothing.
+            Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionReset => {
+                Attempt::NotTaken(error)
+            }
+            Ok(Err(error)) => Attempt::Unknown(error),
+            Ok(Ok(None)) => Attempt::Unknown(io::ErrorKind::UnexpectedEof.into()),
+            Err(_) => Attempt::Unknown(io::Error::new(
+                io::ErrorKind::TimedOut,
+                format!("no answer within {} seconds", DEADLINE.as_secs()),
+            )),
+        }
+    }
+
+    /// Sends an order. When this fails or is dropped, not all of it was sent.
+    async fn hand_over(&self, frame: &[u8]) -> io::Result<Line> {
+        let (ours, theirs) = std::os::unix::net::UnixStream::pair()?;
+        let mut line = Line::new(ours)?;
+        let fds = [theirs.as_raw_fd()];
+        let send = || wire::send_some(self.control.as_fd(), b"j", &fds);
+        self.control.async_io(Interest::WRITABLE, send).await?;
+        // The end that was sent must be the only one, or its closing would never be seen.
+        drop(theirs);
+        line.send(frame).await?;
+        Ok(line)
+    }
+}
+
+fn running(
+    mut line: Line,
+    [pid, keeper]: [u32; 2],
+    cgroup: Option<PathBuf>,
+    with_stdin: bool,
+) -> io::Result<Running> {
+    let mut ends = line.inbox.take_fds();
+    let mut end = || ends.next().ok_or(io::ErrorKind::UnexpectedEof);
+    let stdin = end()?;
+    let stdin = if with_stdin { Some(pipe::Sender::from_owned_fd(stdin)?) } else { None };
+    let stdout = pipe::Receiver::from_owned_fd(end()?)?;
+    let stderr = pipe::Receiver::from_owned_fd(end()?)?;
+    let handle = |pid: u32, fd| Handle { pid: Pid::from_raw(pid as i32), fd };
+    // Both, or none.
+    let (command, keeper) = (handle(pid, ends.next()), handle(keeper, ends.next()));
+    let keeper = Keeper::new(line, Force { keeper, command, cgroup });
+    Ok(Running { pid, stdin, stdout, stderr, keeper })
+}
