@@ -22,7 +22,10 @@ impl Account {
     pub fn own() -> io::Result<Self> {
         let uid = Uid::effective();
         let user = User::from_uid(uid)?.ok_or_else(|| {
-            io::Error::new(io::ErrorKind::NotFound, format!("uid {uid} is not in the user database"))
+            io::Error::new(
+                io::ErrorKind::NotFound,
+                format!("uid {uid} is not in the user database"),
+            )
         })?;
         // An empty shell field means /bin/sh; see passwd(5).
         let shell = if user.shell.as_os_str().is_empty() { "/bin/sh".into() } else { user.shell };

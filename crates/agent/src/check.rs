@@ -16,23 +16,15 @@ pub fn report(config: &Config, out: &mut dyn Write) -> ExitCode {
 }
 
 fn write_report(config: &Config, out: &mut dyn Write) -> io::Result<bool> {
-    let Config { listen, identity, key, authority, limits, log } = config;
-    for address in listen {
-        writeln!(out, "listen       {address}")?;
-    }
-    writeln!(out, "identity     {}", identity.display())?;
-    if let Some(key) = key {
-        writeln!(out, "key          {}", key.display())?;
-    }
-    writeln!(out, "authority    {}", authority.display())?;
-    writeln!(out, "limits       {limits:?}")?;
-    writeln!(out, "log          {log:?}")?;
+    // As it could be in the file, defaults included.
+    let text = toml::to_string(config).map_err(io::Error::other)?;
+    writeln!(out, "{text}")?;
     let mut fit = true;
     let mut verdict = |what: &str, result: Result<String, String>| match result {
-        Ok(words) => writeln!(out, "{what:<12} ok: {words}"),
+        Ok(words) => writeln!(out, "# {what}: ok: {words}"),
         Err(words) => {
             fit = false;
-            writeln!(out, "{what:<12} WRONG: {words}")
+            writeln!(out, "# {what}: WRONG: {words}")
         }
     };
     let account = Account::own().map_err(|error| error.to_string());
@@ -40,6 +32,9 @@ fn write_report(config: &Config, out: &mut dyn Write) -> io::Result<bool> {
     let credentials = Credentials::load(&config.files())
         .and_then(|credentials| tls::server_config(&credentials))
         .map_err(|error| error.to_string());
-    verdict("certificates", credentials.map(|_| "key, chain and authority fit together".to_owned()))?;
+    verdict(
+        "certificates",
+        credentials.map(|_| "key, chain and authority fit together".to_owned()),
+    )?;
     Ok(fit)
 }

@@ -1,7 +1,7 @@
 //! The agent's configuration: a file, flags over it, and defaults under it.
 
 use rexec_net::credentials::Files;
-use serde::{Deserialize, Deserializer};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -12,7 +12,7 @@ pub const DEFAULT_PATH: &str = "/etc/rexec/agent.toml";
 
 /// The whole configuration. A key that is not known is an error, so that a typing mistake in a
 /// limit does not go unnoticed.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
     /// Addresses to listen on.
@@ -30,11 +30,11 @@ pub struct Config {
 }
 
 /// Limits and times; durations are written as `10s`, `5m`, `1h 30m`.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Limits {
     /// From the TCP connection to the client's hello.
-    #[serde(deserialize_with = "duration")]
+    #[serde(deserialize_with = "duration", serialize_with = "written")]
     pub handshake: Duration,
     /// Handshakes under way at once; further connections wait in the kernel's queue.
     pub handshakes: usize,
@@ -43,25 +43,25 @@ pub struct Limits {
     /// Commands running at once on one connection.
     pub commands_per_connection: usize,
     /// How long a command that is ended has before it is killed.
-    #[serde(deserialize_with = "duration")]
+    #[serde(deserialize_with = "duration", serialize_with = "written")]
     pub kill_grace: Duration,
     /// After a command ended while something it left behind holds its output open: give up after
     /// this long without output …
-    #[serde(deserialize_with = "duration")]
+    #[serde(deserialize_with = "duration", serialize_with = "written")]
     pub drain_quiet: Duration,
     /// … and after this long in any case.
-    #[serde(deserialize_with = "duration")]
+    #[serde(deserialize_with = "duration", serialize_with = "written")]
     pub drain_max: Duration,
     /// How long running commands may go on after the agent was told to stop.
-    #[serde(deserialize_with = "duration")]
+    #[serde(deserialize_with = "duration", serialize_with = "written")]
     pub drain: Duration,
     /// A silent client is pinged after this long, and given up after three times as long.
-    #[serde(deserialize_with = "duration")]
+    #[serde(deserialize_with = "duration", serialize_with = "written")]
     pub keepalive: Duration,
 }
 
 /// Logging.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Log {
     /// Text or JSON, on stderr.
@@ -71,7 +71,7 @@ pub struct Log {
 }
 
 /// The form of a log line.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, clap::ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum LogFormat {
     /// For people.
@@ -83,7 +83,7 @@ pub enum LogFormat {
 impl Default for Config {
     fn default() -> Self {
         Self {
-            // Nothing is exposed by installing; see reliability.md section 4.
+            // Nothing is exposed by installing.
             listen: vec![SocketAddr::from(([127, 0, 0, 1], rexec_net::handshake::DEFAULT_PORT))],
             identity: "/etc/rexec/agent.pem".into(),
             key: None,
@@ -160,6 +160,14 @@ impl Config {
         if [handshakes, connections, commands_per_connection].contains(&0) {
             return Err(ConfigError::Value("a limit of 0 would refuse everything".to_owned()));
         }
+        if handshakes.min(connections) < self.listen.len() {
+            let message = "'limits.handshakes' and 'limits.connections' must be at least the number of \
+                           addresses in 'listen': each keeps a place ready";
+            return Err(ConfigError::Value(message.to_owned()));
+        }
+        if let Err(error) = tracing_subscriber::EnvFilter::try_new(&self.log.level) {
+            return Err(ConfigError::Value(format!("'log.level': {error}")));
+        }
         if self.limits.handshake.is_zero() || self.limits.keepalive.is_zero() {
             let message = "'limits.handshake' and 'limits.keepalive' must not be 0";
             return Err(ConfigError::Value(message.to_owned()));
@@ -175,6 +183,10 @@ impl Config {
             authority: self.authority.clone(),
         }
     }
+}
+
+fn written<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(&humantime::format_duration(*duration))
 }
 
 fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
@@ -199,6 +211,12 @@ mod tests {
         assert_eq!(parse("").unwrap(), Config::default());
         assert!(Config::default().validate().is_ok());
         assert!(Config::default().listen.iter().all(|address| address.ip().is_loopback()));
+    }
+
+    #[test]
+    fn what_is_printed_can_be_read_again() {
+        let text = toml::to_string(&Config::default()).unwrap();
+        assert_eq!(parse(&text).unwrap(), Config::default(), "{text}");
     }
 
     #[test]

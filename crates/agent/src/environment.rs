@@ -6,10 +6,12 @@
 
 use crate::account::Account;
 use crate::keeper::{LaunchSpec, Program};
+use crate::policy::Permit;
 use rexec_net::Identity;
 use rexec_protocol::JobId;
 use rexec_protocol::message::{Command, ExecSpec};
 use serde_bytes::ByteBuf;
+use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 
@@ -17,12 +19,8 @@ const PATH: &str = "/usr/local/bin:/usr/bin:/bin";
 const ROOT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// Works out what to launch.
-pub fn launch_spec(
-    spec: &ExecSpec,
-    account: &Account,
-    identity: &Identity,
-    job: &JobId,
-) -> LaunchSpec {
+pub fn launch_spec(permit: &Permit, identity: &Identity, job: &JobId) -> LaunchSpec {
+    let (spec, account) = (permit.spec(), permit.account());
     LaunchSpec {
         program: program(&spec.command, account),
         env: variables(spec, account, identity, job),
@@ -39,7 +37,8 @@ fn program(command: &Command, account: &Account) -> Program {
             argv0: account.shell.file_name().map(bytes),
         },
         Command::Script { text, args } => {
-            Program::Script { text: text.clone(), args: args.clone() }
+            let (text, args) = (text.clone(), args.clone());
+            Program::Script { text, args, name: ByteBuf::from("script") }
         }
     }
 }
@@ -59,15 +58,15 @@ fn variables(
         ("PATH", path.as_ref()),
     ];
     let facts: [(&str, &OsStr); 2] =
-        [("REXEC_JOB", job.as_str().as_ref()), ("REXEC_IDENTITY", identity.name().as_ref())];
+        [("REXEC_JOB", job.as_str().as_ref()), ("REXEC_CALLER", identity.name().as_ref())];
     let pair = |(name, value): (&str, &OsStr)| (ByteBuf::from(name), bytes(value));
-    let mut variables: Vec<(ByteBuf, ByteBuf)> = Vec::new();
+    let mut variables: BTreeMap<ByteBuf, ByteBuf> = BTreeMap::new();
     let asked = spec.env.iter().cloned();
-    for (name, value) in ours.into_iter().map(pair).chain(asked).chain(facts.into_iter().map(pair)) {
-        variables.retain(|(known, _)| *known != name);
-        variables.push((name, value));
+    for (name, value) in ours.into_iter().map(pair).chain(asked).chain(facts.into_iter().map(pair))
+    {
+        variables.insert(name, value);
     }
-    variables
+    variables.into_iter().collect()
 }
 
 fn bytes(text: impl AsRef<OsStr>) -> ByteBuf {

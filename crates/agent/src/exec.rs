@@ -2,8 +2,8 @@
 
 use crate::config::Limits;
 use crate::environment;
-use crate::keeper::Running;
 use crate::job::{Control, Job};
+use crate::keeper::{LaunchError, Running};
 use crate::log::Log;
 use crate::policy;
 use crate::pump;
@@ -12,6 +12,7 @@ use crate::stdin::{self, Feed};
 use rexec_net::credit::SendCredit;
 use rexec_net::{Identity, Outbox};
 use rexec_protocol::message::{ExecSpec, Exit, Started};
+use rexec_protocol::outcome::shorten;
 use rexec_protocol::stream::Tally;
 use rexec_protocol::{Algorithm, Frame, JobId, NeverStarted, Outcome, StreamId};
 use std::sync::Arc;
@@ -42,7 +43,7 @@ impl Request {
     pub async fn run(self, agent: &Agent, identity: &Identity) {
         let job = new_job_id();
         let user = identity.name();
-        tracing::info!(%job, user, command = ?self.spec.command, "command requested");
+        tracing::info!(%job, user, command = self.spec.command.to_string(), "command requested");
         let outcome = match self.start(agent, identity, &job).await {
             Ok(outcome) | Err(outcome) => outcome,
         };
@@ -50,7 +51,12 @@ impl Request {
     }
 
     /// `Err`: the outcome of a command that did not start; the client was told.
-    async fn start(self, agent: &Agent, identity: &Identity, job: &JobId) -> Result<Outcome, Outcome> {
+    async fn start(
+        self,
+        agent: &Agent,
+        identity: &Identity,
+        job: &JobId,
+    ) -> Result<Outcome, Outcome> {
         match self.launch(agent, identity, job).await {
             Ok(running) => Ok(self.supervise(running, job, agent.config.limits.clone()).await),
             Err(outcome) => {
@@ -68,26 +74,24 @@ impl Request {
         identity: &Identity,
         job: &JobId,
     ) -> Result<Running, Outcome> {
-        let never = |reason, message| Outcome::NeverStarted { reason, message };
+        let never = |reason, message| Outcome::NeverStarted { reason, message: shorten(message) };
         if agent.is_stopping() {
             return Err(never(NeverStarted::Busy, "this agent is shutting down".to_owned()));
         }
         if let Some(fault) = self.spec.fault() {
             return Err(never(NeverStarted::Invalid, fault.to_owned()));
         }
-        let permit = policy::decide(identity, &agent.account, &self.spec)
-            .map_err(|denied| Outcome::Denied { message: denied.to_string() })?;
-        let spec = environment::launch_spec(&self.spec, permit.account(), identity, job);
+        let permit = policy::decide(identity, &agent.account, self.spec.clone())
+            .map_err(|denied| Outcome::Denied { message: shorten(denied.to_string()) })?;
+        let spec = environment::launch_spec(&permit, identity, job);
         let launched = agent.zygote.launch(permit, job, spec).await;
-        launched.map_err(|error| never(error.reason, error.message))
+        launched.map_err(|error| match error {
+            LaunchError::NeverStarted { reason, message } => never(reason, message),
+            LaunchError::Unknown { message } => Outcome::Lost { message: shorten(message) },
+        })
     }
 
-    async fn supervise(
-        self,
-        mut running: Running,
-        job: &JobId,
-        limits: Limits,
-    ) -> Outcome {
+    async fn supervise(self, mut running: Running, job: &JobId, limits: Limits) -> Outcome {
         let Self { stream, outbox, .. } = self;
         let started = Started { job: job.clone(), pid: running.pid };
         let log = Arc::new(Log::new(stream, self.algorithm));
@@ -104,9 +108,12 @@ impl Request {
         });
         let nothing = Tally::nothing(self.algorithm);
         let timeout = self.spec.timeout_ms.map(Duration::from_millis);
-        let job = Job::new(running, log, limits, timeout, self.control);
+        let job = Job::new(running, Arc::clone(&log), limits, timeout, self.control);
         let outcome = job.run(|| feed.map_or(nothing, |feed| feed.tally())).await;
-        if let Err(error) = pump.await {
+        // Without a reader the pump would wait for credit, or for the exit record, for ever.
+        if !log.is_abandoned()
+            && let Err(error) = pump.await
+        {
             tracing::error!(%error, "the task that sends a command's output failed");
         }
         outcome

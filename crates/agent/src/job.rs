@@ -4,6 +4,7 @@
 //! process that the command left behind may hold a pipe open for ever, so the last two are waited
 //! for only a bounded time once the first is there, and the exit record says so.
 
+use crate::clock::at;
 use crate::config::Limits;
 use crate::keeper::{Event, Keeper, Running, Status};
 use crate::log::Log;
@@ -15,8 +16,12 @@ use rexec_protocol::{Outcome, Signal};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::Instant;
 
+const KEEPER_DIED: &str = "the process that watched the command died or hangs, and with it the \
+                           knowledge of how the command ended";
+/// How long a keeper may take to report, after the time that the command has to end, that it is done.
+const OVERDUE: Duration = Duration::from_secs(5);
 /// The most that a pipe can hold; see pipe(7), `pipe-max-size`.
 const PIPE_CAPACITY: usize = 1024 * 1024;
 /// The longest grace a client may ask for.
@@ -51,6 +56,7 @@ enum Next {
     Keeper(Option<Event>),
     Control(Option<Control>),
     TimedOut,
+    Overdue,
     DrainOver,
     /// Look at everything again.
     Again,
@@ -73,6 +79,8 @@ pub struct Job {
     /// The keeper was told to end the tree.
     ending: bool,
     tree_gone: bool,
+    /// When the keeper should have reported the end of the tree.
+    overdue: Option<Instant>,
     ended: Option<Ended>,
     /// Something that the command left behind still held a pipe when the wait for it was over.
     held: bool,
@@ -112,6 +120,7 @@ impl Job {
             cause: None,
             ending: false,
             tree_gone: false,
+            overdue: None,
             ended: None,
             held: false,
         }
@@ -126,6 +135,7 @@ impl Job {
                 Next::Control(Some(control)) => self.control(control).await,
                 Next::Control(None) => self.abandon().await,
                 Next::TimedOut => self.end(Cause::TimedOut, Signal::TERM, None).await,
+                Next::Overdue => self.give_up_on_keeper(),
                 Next::DrainOver => self.sweep(),
                 Next::Again => {}
             }
@@ -146,6 +156,7 @@ impl Job {
             read = self.err.read(), if has_room && self.err.is_open() => Next::Read(Channel::Err, read),
             () = self.log.room(), if !has_room => Next::Again,
             () = at(timeout) => Next::TimedOut,
+            () = at(self.overdue), if keeper_matters => Next::Overdue,
             // While the log is full nothing is read, so silence means nothing.
             () = at(drain), if has_room => Next::DrainOver,
         }
@@ -221,8 +232,7 @@ impl Job {
     fn reaped(&mut self, status: Option<Status>, usage: Usage) {
         let now = Instant::now();
         let Limits { drain_quiet, drain_max, .. } = self.limits;
-        self.ended =
-            Some(Ended { status, usage, quiet: now + drain_quiet, max: now + drain_max });
+        self.ended = Some(Ended { status, usage, quiet: now + drain_quiet, max: now + drain_max });
     }
 
     async fn control(&mut self, control: Control) {
@@ -250,10 +260,19 @@ impl Job {
             self.cause.get_or_insert(cause);
         }
         self.ending = true;
-        if let Err(error) = self.keeper.end(signal, grace.unwrap_or(self.limits.kill_grace)).await {
-            tracing::debug!(%error, "the keeper is gone already");
-            self.tree_gone = true;
+        let grace = grace.unwrap_or(self.limits.kill_grace);
+        let overdue = Instant::now() + grace + OVERDUE;
+        self.overdue = Some(self.overdue.map_or(overdue, |earlier| earlier.min(overdue)));
+        if let Err(error) = self.keeper.end(signal, grace).await {
+            tracing::debug!(%error, "the keeper is gone, or hangs");
         }
+    }
+
+    /// A keeper that hangs (a command of the same user can stop it) must not hold up the end.
+    fn give_up_on_keeper(&mut self) {
+        tracing::error!("the keeper of a job hangs; killing it, and what it watches");
+        self.keeper.kill();
+        self.keeper_said(None);
     }
 
     /// The client is gone: nobody reads the output any more.
@@ -269,27 +288,16 @@ impl Job {
         };
         usage.wall_ms = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
         let outcome = match (self.cause, status) {
+            (_, None) => Outcome::Lost { message: KEEPER_DIED.to_owned() },
             (Some(Cause::TimedOut), _) => Outcome::TimedOut,
             (Some(Cause::Cancelled | Cause::Disconnected), _) => Outcome::Cancelled,
             (_, Some(Status::Code(code))) => Outcome::Exited { code },
             (_, Some(Status::Signal(signal))) => Outcome::Signaled { signal },
-            (_, None) => Outcome::Lost {
-                message: "the process that watched the command died, and with it the knowledge of \
-                          how the command ended"
-                    .to_owned(),
-            },
         };
         let (stdout, stderr) = (self.log.tally(Channel::Out), self.log.tally(Channel::Err));
         let (held, exit) = (self.held, outcome.clone());
         self.log.exit(Exit { outcome: exit, stdout, stderr, stdin, held, usage });
         self.keeper.release().await;
         outcome
-    }
-}
-
-async fn at(instant: Option<Instant>) {
-    match instant {
-        Some(instant) => sleep_until(instant).await,
-        None => std::future::pending().await,
     }
 }

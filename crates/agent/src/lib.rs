@@ -24,6 +24,7 @@
 
 pub mod account;
 pub mod check;
+pub mod clock;
 pub mod config;
 pub mod environment;
 pub mod exec;
@@ -32,6 +33,7 @@ pub mod keeper;
 pub mod log;
 pub mod notify;
 pub mod output;
+pub mod pipe_size;
 pub mod policy;
 pub mod pump;
 pub mod server;

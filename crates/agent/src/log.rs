@@ -126,6 +126,11 @@ impl Log {
         self.released.notify_one();
     }
 
+    /// Whether nobody will read what is appended.
+    pub fn is_abandoned(&self) -> bool {
+        self.lock().abandoned
+    }
+
     fn append(&self, mut state: MutexGuard<'_, State>, record: Frame) {
         if state.abandoned {
             return;

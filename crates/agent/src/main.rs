@@ -1,6 +1,6 @@
 //! The daemon `rexec-agent`.
 
-use clap::Parser;
+use clap::{CommandFactory, Parser};
 use rexec_agent::config::{self, Config, ConfigError, LogFormat};
 use rexec_agent::notify::{State, notify};
 use rexec_agent::server::{Agent, Server};
@@ -48,6 +48,9 @@ struct Args {
     /// Check the configuration and the certificates, print what is in force, and exit
     #[arg(long)]
     check: bool,
+    /// Print the man page
+    #[arg(long, hide = true)]
+    man: bool,
 }
 
 fn main() -> ExitCode {
@@ -55,7 +58,11 @@ fn main() -> ExitCode {
     if std::env::args_os().nth(1).is_some_and(|word| word == keeper::ZYGOTE) {
         return keeper::zygote_main();
     }
+    rexec_net::memory::keep_freed();
     let args = Args::parse();
+    if args.man {
+        return print_manual();
+    }
     let (check, ready_file) = (args.check, args.ready_file.clone());
     match configure(args) {
         Ok(config) if check => check::report(&config, &mut io::stdout()),
@@ -64,16 +71,28 @@ fn main() -> ExitCode {
     }
 }
 
+fn print_manual() -> ExitCode {
+    let page = clap_mangen::Man::new(Args::command()).section("8");
+    match page.render(&mut io::stdout()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(&error),
+    }
+}
+
 fn configure(args: Args) -> Result<Config, ConfigError> {
     let mut config = match &args.config {
         Some(path) => Config::read(path)?,
-        None if Path::new(config::DEFAULT_PATH).exists() => Config::read(config::DEFAULT_PATH.as_ref())?,
+        None if Path::new(config::DEFAULT_PATH).exists() => {
+            Config::read(config::DEFAULT_PATH.as_ref())?
+        }
         None => Config::default(),
     };
     if !args.listen.is_empty() {
         config.listen = args.listen;
     }
-    let set = |value: &mut PathBuf, flag: Option<PathBuf>| *value = flag.unwrap_or_else(|| std::mem::take(value));
+    let set = |value: &mut PathBuf, flag: Option<PathBuf>| {
+        *value = flag.unwrap_or_else(|| std::mem::take(value))
+    };
     set(&mut config.identity, args.identity);
     set(&mut config.authority, args.authority);
     config.key = args.key.or(config.key);

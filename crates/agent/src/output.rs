@@ -1,7 +1,8 @@
 //! The reading end of one of a command's output pipes, until it ends.
 
-use bytes::{Bytes, BytesMut};
-use nix::fcntl::{FcntlArg, fcntl};
+use crate::pipe_size::PipeSize;
+use bytes::{BufMut, Bytes, BytesMut};
+use rexec_net::recycler::Recycler;
 use rexec_protocol::frame::MAX_DATA;
 use std::io;
 use tokio::io::AsyncReadExt;
@@ -9,24 +10,27 @@ use tokio::net::unix::pipe;
 
 /// Room for a first read; it grows while reads fill it, up to one `data` body.
 const SMALL: usize = 8 * 1024;
-/// A read of this size shows bulk output. A larger pipe then saves wake-ups on both sides; see
-/// pipe(7). Few commands get there, so the user's limit on pipe memory is spared.
-const BULK: usize = 64 * 1024;
-const BULK_PIPE: i32 = 512 * 1024;
 
 /// One output pipe.
 #[derive(Debug)]
 pub struct Output {
     pipe: Option<pipe::Receiver>,
     buffer: BytesMut,
+    recycler: Recycler,
     room: usize,
-    enlarged: bool,
+    size: PipeSize,
 }
 
 impl Output {
     /// Reads from `pipe`.
     pub fn new(pipe: pipe::Receiver) -> Self {
-        Self { pipe: Some(pipe), buffer: BytesMut::new(), room: SMALL, enlarged: false }
+        Self {
+            pipe: Some(pipe),
+            buffer: BytesMut::new(),
+            recycler: Recycler::default(),
+            room: SMALL,
+            size: PipeSize::default(),
+        }
     }
 
     /// True until the end was read, or [`Output::close`] was called.
@@ -44,14 +48,16 @@ impl Output {
     pub async fn read(&mut self) -> Bytes {
         self.make_room();
         let Some(pipe) = &mut self.pipe else { return Bytes::new() };
-        let n = pipe.read_buf(&mut self.buffer).await.unwrap_or_default();
+        let mut room = (&mut self.buffer).limit(MAX_DATA);
+        let n = pipe.read_buf(&mut room).await.unwrap_or_default();
         self.take(n)
     }
 
     /// What is in the pipe right now; `None` if nothing is.
     pub fn try_read(&mut self) -> Option<Bytes> {
         self.make_room();
-        match self.pipe.as_ref()?.try_read_buf(&mut self.buffer) {
+        let mut room = (&mut self.buffer).limit(MAX_DATA);
+        match self.pipe.as_ref()?.try_read_buf(&mut room) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => None,
             read => Some(self.take(read.unwrap_or_default())),
         }
@@ -59,7 +65,7 @@ impl Output {
 
     fn make_room(&mut self) {
         if self.buffer.capacity() < self.room.div_ceil(2) {
-            self.buffer.reserve(self.room);
+            self.recycler.make_room(&mut self.buffer, self.room);
         }
     }
 
@@ -67,11 +73,8 @@ impl Output {
         if self.buffer.capacity() == n {
             self.room = (self.room * 2).min(MAX_DATA);
         }
-        if n >= BULK && !self.enlarged {
-            self.enlarged = true;
-            if let Some(Err(error)) = self.pipe.as_ref().map(|pipe| fcntl(pipe, FcntlArg::F_SETPIPE_SZ(BULK_PIPE))) {
-                tracing::debug!(%error, "a pipe stays at its default size");
-            }
+        if let Some(pipe) = &self.pipe {
+            self.size.moved(pipe, n);
         }
         self.buffer.split_to(n).freeze()
     }

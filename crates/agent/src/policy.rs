@@ -12,12 +12,18 @@ use std::sync::Arc;
 #[derive(Debug)]
 pub struct Permit {
     account: Arc<Account>,
+    spec: ExecSpec,
 }
 
 impl Permit {
     /// The account that the command runs as.
     pub fn account(&self) -> &Arc<Account> {
         &self.account
+    }
+
+    /// What was allowed: the value that was decided on is the value that is run.
+    pub fn spec(&self) -> &ExecSpec {
+        &self.spec
     }
 }
 
@@ -29,13 +35,13 @@ pub struct Denied(pub String);
 /// Decides on the decoded request, the same value that is then run.
 ///
 /// Every identity of the authority may run commands as the account that the agent itself runs as.
-pub fn decide(identity: &Identity, own: &Arc<Account>, spec: &ExecSpec) -> Result<Permit, Denied> {
+pub fn decide(identity: &Identity, own: &Arc<Account>, spec: ExecSpec) -> Result<Permit, Denied> {
     match &spec.user {
         Some(user) if *user != own.name => Err(Denied(format!(
             "{} may not run commands as '{user}': this agent runs everything as '{}'; leave the user out",
             identity.name(),
             own.name,
         ))),
-        _ => Ok(Permit { account: Arc::clone(own) }),
+        _ => Ok(Permit { account: Arc::clone(own), spec }),
     }
 }

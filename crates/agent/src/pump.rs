@@ -11,8 +11,8 @@ pub async fn run(log: Arc<Log>, credit: Arc<SendCredit>, outbox: Outbox) {
     loop {
         let record = log.next(&mut cursor).await;
         let is_last = log::is_last(&record);
-        if !record.body.is_empty() {
-            credit.take(record.body.len() as u64).await;
+        if !record.body.is_empty() && !credit.take(record.body.len() as u64).await {
+            return log.abandon();
         }
         if outbox.data(record).await.is_err() {
             return log.abandon();

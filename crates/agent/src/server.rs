@@ -26,6 +26,8 @@ const RELOAD: Duration = Duration::from_secs(1);
 /// How long the accept loop rests when the machine has no descriptor left; doubled up to a second.
 const REST: Duration = Duration::from_millis(10);
 const LONGEST_REST: Duration = Duration::from_secs(1);
+/// How long the connections have to end, after the time their commands have to end.
+const LAST: Duration = Duration::from_secs(10);
 
 /// What all connections share.
 pub struct Agent {
@@ -107,7 +109,9 @@ impl Server {
             tracing::warn!("the time for running commands is over; ending them");
         }
         agent.abort.cancel();
-        sessions.wait().await;
+        if timeout(agent.config.limits.kill_grace + LAST, sessions.wait()).await.is_err() {
+            tracing::error!("connections do not end; leaving them");
+        }
     }
 }
 
@@ -202,10 +206,11 @@ async fn serve(agent: Arc<Agent>, socket: TcpStream, handshake: Option<OwnedSema
     let ours = hello::ours(crate::SOFTWARE);
     let deadline = Deadline::after(agent.config.limits.handshake);
     let files = agent.config.files();
-    let greeted = async {
+    // On the heap only while it lasts: there may be ten thousand idle connections.
+    let greeted = Box::pin(async {
         let socket = handshake::prepare(socket).map_err(|error| NetError::Cut(Some(error)))?;
         handshake::accept(socket, agent.tls.current(), &files, &ours, deadline).await
-    };
+    });
     let mut accepted = tokio::select! {
         greeted = greeted => match greeted {
             Ok(accepted) => accepted,

@@ -3,6 +3,7 @@
 //! The session only reads. What it finds goes into queues that it never waits for: credit bounds
 //! the bytes, and a peer that overruns a bounded queue breaks the protocol.
 
+use crate::clock::at;
 use crate::exec::Request;
 use crate::job::Control;
 use crate::server::Agent;
@@ -11,20 +12,27 @@ use rexec_net::credit::SendCredit;
 use rexec_net::handshake::{Accepted, Connection, error_code};
 use rexec_net::{Identity, NetError, Outbox};
 use rexec_protocol::frame::MAX_DATA;
-use rexec_protocol::message::{Channel, Exec, ExecSpec, Exit, Goodbye, Message};
-use rexec_protocol::{Frame, NeverStarted, Outcome, ProtocolError, StreamId, msgpack};
+use rexec_protocol::hello::Terms;
+use rexec_protocol::message::{Cancel, Channel, Exec, ExecSpec, Exit, Goodbye, Message};
+use rexec_protocol::{Frame, NeverStarted, Outcome, ProtocolError, Signal, StreamId, msgpack};
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
 /// Controls that wait for a busy supervisor; more at once is a flood.
 const CONTROLS: usize = 256;
+/// When the agent is told to end: how long a client that reads nothing can hold up the end of its
+/// connection, after the time its commands have.
+const ABORT: Duration = Duration::from_secs(3);
 
 /// One connection's state.
 struct Session {
     agent: Arc<Agent>,
     identity: Arc<Identity>,
+    terms: Terms,
     outbox: Outbox,
     streams: HashMap<StreamId, Stream>,
     /// The tasks of the commands; each reports its stream when it is done.
@@ -39,6 +47,7 @@ struct Stream {
     control: mpsc::Sender<Control>,
 }
 
+#[allow(clippy::large_enum_variant, reason = "one value at a time, for one step")]
 enum Next {
     Frame(Result<Frame, NetError>),
     Done(StreamId),
@@ -48,28 +57,33 @@ enum Next {
 
 /// Serves one connection to its end. When this returns, all its commands have ended.
 pub async fn serve(agent: Arc<Agent>, accepted: Accepted) {
-    let Accepted { connection, identity, .. } = accepted;
+    let Accepted { connection, identity, terms } = accepted;
     let (done, mut done_queue) = mpsc::channel(CONTROLS);
     let mut session = Session {
         agent,
         identity: Arc::new(identity),
+        terms,
         outbox: connection.outbox.clone(),
         streams: HashMap::new(),
         commands: TaskTracker::new(),
         done,
     };
     let (connection, end) = session.read(connection, &mut done_queue).await;
-    let Session { commands, streams, .. } = session;
-    streams.values().filter_map(|stream| stream.stdin.as_ref()).for_each(|feed| feed.cut());
+    let Session { commands, streams, outbox, .. } = session;
+    for Stream { credit, stdin, .. } in streams.values() {
+        credit.close();
+        stdin.iter().for_each(|feed| feed.cut());
+    }
     // Without their control ends the supervisors know that the client is gone.
-    drop((streams, done_queue));
+    // And without any handle of the outbox, the writer knows that it has written all.
+    drop((streams, done_queue, outbox));
     commands.close();
     match end {
         NetError::Closed => {
             tracing::info!("connection closed");
             tokio::join!(commands.wait(), connection.finish());
         }
-        NetError::Protocol(_) => {
+        NetError::Protocol(_) | NetError::Silent(_) | NetError::Deadline { .. } => {
             tracing::warn!(%end, "connection closed");
             connection.refuse(error_code(&end), &end.to_string()).await;
         }
@@ -89,7 +103,9 @@ impl Session {
         done: &mut mpsc::Receiver<StreamId>,
     ) -> (Connection, NetError) {
         let agent = Arc::clone(&self.agent);
-        let (mut stopping, mut aborting) = (false, false);
+        let mut stopping = false;
+        // When the commands should have ended that the agent wants ended.
+        let mut overdue = None;
         let end = loop {
             if stopping && self.streams.is_empty() {
                 break NetError::Closed;
@@ -98,7 +114,8 @@ impl Session {
                 frame = connection.inbound.next() => Next::Frame(frame),
                 Some(stream) = done.recv() => Next::Done(stream),
                 () = agent.stopping(), if !stopping => Next::Stopping,
-                () = agent.aborting(), if !aborting => Next::Aborting,
+                () = agent.aborting(), if overdue.is_none() => Next::Aborting,
+                () = at(overdue), if overdue.is_some() => break NetError::Deadline { phase: "ending the commands", limit: ABORT },
             };
             match next {
                 Next::Frame(Ok(frame)) => {
@@ -115,9 +132,9 @@ impl Session {
                     self.say_goodbye();
                 }
                 Next::Aborting => {
-                    aborting = true;
+                    overdue = Some(Instant::now() + agent.config.limits.kill_grace + ABORT);
                     let all = self.streams.values();
-                    // A supervisor with a full queue is ended by the client's own flood.
+                    // A supervisor whose queue is full is ended with the connection, when overdue.
                     all.for_each(|stream| drop(stream.control(Control::Shutdown)));
                 }
             }
@@ -144,19 +161,34 @@ impl Session {
                 stream.credit.raise(window.limit);
                 Ok(())
             }
-            Message::Stop(stop) if stop.channel == Channel::In => {
-                Err(ProtocolError::WrongState { verb: "stop", when: "for the sender's own channel" })
-            }
+            Message::Stop(stop) if stop.channel == Channel::In => Err(ProtocolError::WrongState {
+                verb: "stop",
+                when: "for the sender's own channel",
+            }),
             Message::Stop(stop) => stream.control(Control::Stop(stop.channel)),
             Message::Signal(signal) => stream.control(Control::Signal(signal.signal)),
             Message::Cancel(cancel) => stream.control(Control::Cancel(cancel)),
+            // The client has given the stream up.
+            Message::Error(_) => {
+                let grace_ms = u64::try_from(self.agent.config.limits.kill_grace.as_millis());
+                let cancel =
+                    Cancel { signal: Signal::TERM, grace_ms: grace_ms.unwrap_or(u64::MAX) };
+                stream.control(Control::Cancel(cancel))
+            }
             _ => Ok(()),
         }
     }
 
     fn open(&mut self, exec: Exec, frame: Frame) -> Result<(), ProtocolError> {
         if exec.window < MAX_DATA as u64 {
-            return Err(ProtocolError::Malformed("an exec with a window below one body".to_owned()));
+            return Err(ProtocolError::Malformed(
+                "an exec with a window below one body".to_owned(),
+            ));
+        }
+        if !self.terms.digests.contains(&exec.digest) {
+            return Err(ProtocolError::Malformed(
+                "an exec with a digest that was not agreed on".to_owned(),
+            ));
         }
         let body = frame.verified_body()?;
         let spec: ExecSpec = msgpack::decode(body.as_bytes(), msgpack::BODY)?;
@@ -191,10 +223,19 @@ impl Session {
 
     /// At the limit of commands: nothing is started, and the client knows.
     fn refuse(&self, stream: StreamId, exec: Exec, limit: usize) -> Result<(), ProtocolError> {
-        let message = format!("{limit} commands are running on this connection, which is its limit");
+        let message =
+            format!("{limit} commands are running on this connection, which is its limit");
         let outcome = Outcome::NeverStarted { reason: NeverStarted::Busy, message };
         let frame = Frame::new(stream, Exit::of_nothing(outcome, exec.digest).into());
-        if self.outbox.try_control(frame) { Ok(()) } else { Err(ProtocolError::Flood("commands")) }
+        if self.commands.len() >= 2 * limit {
+            return Err(ProtocolError::Flood("commands"));
+        }
+        let outbox = self.outbox.clone();
+        self.commands.spawn(async move {
+            // If the connection is gone, there is nobody left to tell.
+            let _ = outbox.data(frame).await;
+        });
+        Ok(())
     }
 }
 

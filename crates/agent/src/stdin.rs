@@ -1,8 +1,9 @@
 //! A command's stdin: what came in for it is written to its pipe, and only then credited.
 
+use crate::pipe_size::PipeSize;
+use rexec_net::Outbox;
 use rexec_net::credit::RecvCredit;
 use rexec_net::inbox::{End, Inbox};
-use rexec_net::Outbox;
 use rexec_protocol::message::{Channel, Data, Eof, Stop};
 use rexec_protocol::stream::{Receiver, Tally};
 use rexec_protocol::{Algorithm, Frame, ProtocolError, StreamId, flow};
@@ -64,9 +65,13 @@ impl Feed {
 /// Writes the feed to the command until either ends. A command that closed its stdin is normal
 /// (`head -1`): the client is told to stop, and what is under way is dropped.
 pub async fn run(feed: Arc<Feed>, mut pipe: pipe::Sender, stream: StreamId, outbox: Outbox) {
+    // The whole window, now that there is a command to read it.
+    feed.credit.consumed(0);
+    let mut size = PipeSize::default();
     loop {
         match feed.inbox.next().await {
             Ok(bytes) => {
+                size.moved(&pipe, bytes.len());
                 if pipe.write_all(&bytes).await.is_err() {
                     let stop = Stop { channel: Channel::In };
                     // If the connection is gone, there is nobody left to tell.

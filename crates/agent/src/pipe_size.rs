@@ -1,0 +1,29 @@
+//! Larger pipes for those commands that move much.
+
+use nix::fcntl::{FcntlArg, fcntl};
+use std::os::fd::AsFd;
+
+/// Moving this much at once shows bulk: it is what a pipe holds unless it was enlarged; see pipe(7).
+const BULK: usize = 64 * 1024;
+/// A larger pipe saves wake-ups on both sides. Few commands get there, so the user's limit on pipe
+/// memory is spared.
+const ENLARGED: i32 = 512 * 1024;
+
+/// Whether a pipe was enlarged.
+#[derive(Debug, Default)]
+pub struct PipeSize {
+    enlarged: bool,
+}
+
+impl PipeSize {
+    /// Takes note that `n` bytes were at hand at once; enlarges the pipe, once, if that is much.
+    pub fn moved(&mut self, pipe: impl AsFd, n: usize) {
+        if n < BULK || self.enlarged {
+            return;
+        }
+        self.enlarged = true;
+        if let Err(error) = fcntl(pipe, FcntlArg::F_SETPIPE_SZ(ENLARGED)) {
+            tracing::debug!(%error, "a pipe stays at its default size");
+        }
+    }
+}
