@@ -105,8 +105,11 @@ impl Child {
         self.send(Cancel { signal, grace_ms }.into()).await;
     }
 
-    /// Kills the command and everything that it started, and waits for the end.
+    /// Kills the command and everything that it started, and waits for the end. What was not read of
+    /// its output is dropped, unless stdout or stderr was taken: then it must be read, or dropped,
+    /// because the end comes after it.
     pub async fn kill(&mut self) -> Result<ExitStatus, Error> {
+        (self.stdout, self.stderr) = (None, None);
         self.cancel_with(Signal::KILL, Duration::ZERO).await;
         self.wait().await
     }
@@ -149,18 +152,20 @@ impl Child {
 impl Drop for Child {
     fn drop(&mut self) {
         if self.kill_on_drop && !self.waited {
-            let cancel = Cancel { signal: Signal::KILL, grace_ms: 0 };
-            let frame = Frame::new(self.remote.stream, cancel.into());
-            let remote = Arc::clone(&self.remote);
-            let session = self.session.clone();
-            if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-                runtime.spawn(async move {
-                    let _ = remote.outbox.control(frame).await;
-                    drop(session);
-                });
-            }
+            kill(self.session.clone(), Arc::clone(&self.remote));
         }
     }
+}
+
+/// Has a command killed that nobody waits for; its session lives until that is sent.
+pub(crate) fn kill(session: Session, remote: Arc<Remote>) {
+    let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
+    runtime.spawn(async move {
+        let cancel = Cancel { signal: Signal::KILL, grace_ms: 0 };
+        // If the connection is gone, so is the command.
+        let _ = remote.outbox.control(Frame::new(remote.stream, cancel.into())).await;
+        drop(session);
+    });
 }
 
 impl ExitStatus {

@@ -1,14 +1,16 @@
 //! What to run, built up as with `tokio::process::Command`.
 
-use crate::child::{Child, ExitStatus, Output};
+use crate::child::{Child, ExitStatus, Output, kill};
 use crate::error::Error;
+use crate::remote::Remote;
 use crate::session::Session;
 use rexec_protocol::Algorithm;
-use rexec_protocol::message::{self, ExecSpec};
+use rexec_protocol::message::{self, ExecSpec, Started};
 use serde_bytes::ByteBuf;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// A command to be run on a session's agent.
@@ -20,6 +22,8 @@ pub struct Command {
     stdin: Option<Stdio>,
     algorithm: Algorithm,
     kill_on_drop: bool,
+    /// What was asked for and cannot be done.
+    fault: Option<&'static str>,
 }
 
 /// What the command's stdin is.
@@ -47,18 +51,24 @@ impl Command {
 
     fn new(session: Session, command: message::Command) -> Self {
         let spec = ExecSpec::new(command);
-        Self { session, spec, stdin: None, algorithm: Algorithm::Sha256, kill_on_drop: false }
+        Self {
+            session,
+            spec,
+            stdin: None,
+            algorithm: Algorithm::Sha256,
+            kill_on_drop: false,
+            fault: None,
+        }
     }
 
-    /// Adds an argument; it arrives as it is. A shell line takes none: its arguments are in it.
+    /// Adds an argument; it arrives as it is. A shell line takes none: spawning it is then an error.
     pub fn arg(mut self, arg: impl AsRef<OsStr>) -> Self {
         let arg = bytes(arg.as_ref());
         match &mut self.spec.command {
             message::Command::Argv(words) => words.push(arg),
             message::Command::Script { args, .. } => args.push(arg),
-            message::Command::Line(line) => {
-                line.push(b' ');
-                line.extend_from_slice(&arg);
+            message::Command::Line(_) => {
+                self.fault = Some("a shell line takes no arguments: they would need quoting");
             }
         }
         self
@@ -137,19 +147,51 @@ impl Command {
         let mut child = self.spawn_with(Stdio::Null).await?;
         child.stdin = None;
         let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
-        let drain_out = async { if let Some(out) = stdout { out.drain().await } };
-        let drain_err = async { if let Some(err) = stderr { err.drain().await } };
+        let drain_out = async {
+            if let Some(out) = stdout {
+                out.drain().await
+            }
+        };
+        let drain_err = async {
+            if let Some(err) = stderr {
+                err.drain().await
+            }
+        };
         tokio::join!(drain_out, drain_err, child.wait()).2
     }
 
     async fn spawn_with(mut self, default: Stdio) -> Result<Child, Error> {
         self.spec.stdin = self.stdin.unwrap_or(default) == Stdio::Piped;
-        if let Some(fault) = self.spec.fault() {
+        if let Some(fault) = self.fault.or_else(|| self.spec.fault()) {
             return Err(Error::invalid(fault));
         }
         let remote = self.session.request(&self.spec, self.algorithm).await?;
-        let started = remote.wait_started().await?;
+        let guard = Unwanted { session: &self.session, remote: &remote, armed: true };
+        let started = guard.wait().await?;
         Ok(Child::new(self.session, remote, started, self.spec.stdin, self.kill_on_drop))
+    }
+}
+
+/// Ends a command that nobody waits for any more before it has even started.
+struct Unwanted<'a> {
+    session: &'a Session,
+    remote: &'a Arc<Remote>,
+    armed: bool,
+}
+
+impl Unwanted<'_> {
+    async fn wait(mut self) -> Result<Started, Error> {
+        let started = self.remote.wait_started().await;
+        self.armed = false;
+        started
+    }
+}
+
+impl Drop for Unwanted<'_> {
+    fn drop(&mut self) {
+        if self.armed {
+            kill(self.session.clone(), Arc::clone(self.remote));
+        }
     }
 }
 

@@ -16,6 +16,8 @@
 //! # }
 //! ```
 //!
+//! `examples/tour.rs` shows more: conversations, signals, timeouts, errors.
+//!
 //! A [`Session`] is one connection; any number of commands run on it at once. [`Command`] is what to
 //! run; [`Command::spawn`] starts it and gives a [`Child`] whose stdin, stdout and stderr are
 //! `AsyncWrite` and `AsyncRead`. All of this must be used within a Tokio runtime.
@@ -41,12 +43,25 @@ pub use command::{Command, Stdio};
 pub use connector::{Connector, DEFAULT_PORT};
 pub use error::Error;
 pub use rexec_net::credentials::Files;
+pub use rexec_net::memory::keep_freed;
 pub use rexec_protocol::message::Usage;
 pub use rexec_protocol::outcome::printable;
 pub use rexec_protocol::stream::Tally;
 pub use rexec_protocol::{Algorithm, Digest, JobId, NeverStarted, Outcome, Signal};
 pub use session::Session;
 pub use streams::{ChildStderr, ChildStdin, ChildStdout, Chunk};
+
+/// The names that certificates carry, and what makes one legal.
+pub mod names {
+    pub use rexec_net::identity::{
+        IdentityError, MAX_GROUPS, MAX_NAME, check_group_name, check_user_name, group_uri, user_uri,
+    };
+}
+
+/// What is in a certificate, in words.
+pub mod certificate {
+    pub use rexec_net::explain::{Summary, moment};
+}
 
 /// Name and version, as agents see them in their logs.
 const SOFTWARE: &str = concat!("rexec-client/", env!("CARGO_PKG_VERSION"));

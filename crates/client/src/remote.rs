@@ -6,7 +6,7 @@ use rexec_net::credit::{RecvCredit, SendCredit};
 use rexec_net::inbox::{End, Inbox};
 use rexec_protocol::message::{Channel, Exit, Message, Started};
 use rexec_protocol::stream::{Receiver, Tally};
-use rexec_protocol::{Algorithm, Frame, ProtocolError, StreamId, flow};
+use rexec_protocol::{Algorithm, Frame, Outcome, ProtocolError, StreamId, flow};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::watch;
@@ -49,10 +49,8 @@ pub(crate) enum Progress {
 
 impl Remote {
     pub(crate) fn new(stream: StreamId, algorithm: Algorithm, outbox: Outbox) -> Arc<Self> {
-        let half = || Half {
-            receiver: Mutex::new(Receiver::new(algorithm)),
-            inbox: Inbox::default(),
-        };
+        let half =
+            || Half { receiver: Mutex::new(Receiver::new(algorithm)), inbox: Inbox::default() };
         Arc::new(Self {
             stream,
             algorithm,
@@ -68,6 +66,19 @@ impl Remote {
 
     /// Takes a frame of this command's stream. True if it was the last one.
     pub(crate) fn receive(&self, frame: Frame) -> Result<bool, ProtocolError> {
+        let received = self.take(frame);
+        // The connection ends with any fault. For the command whose output it is, altered output is
+        // more than a lost connection.
+        if let Err(fault @ (ProtocolError::HashMismatch | ProtocolError::Offset { .. })) = &received
+        {
+            self.over(Err(Error::incomplete(format!(
+                "the output was altered on its way: {fault}"
+            ))));
+        }
+        received
+    }
+
+    fn take(&self, frame: Frame) -> Result<bool, ProtocolError> {
         match frame.message {
             Message::Started(started) => self.started(started)?,
             Message::Data(data) => {
@@ -87,9 +98,7 @@ impl Remote {
                 return Err(wrong("stop", "for the sender's own channel"));
             }
             Message::Exit(exit) => {
-                if !exit.outcome.is_from_agent() {
-                    return Err(wrong("exit", "with an outcome that only a client can know"));
-                }
+                self.check_exit(&exit.outcome)?;
                 self.over(Ok(exit));
                 return Ok(true);
             }
@@ -112,7 +121,9 @@ impl Remote {
         let mut progress = self.progress.subscribe();
         let known = progress.wait_for(|progress| !matches!(progress, Progress::Requested)).await;
         match known.as_deref() {
-            Ok(Progress::Started(started) | Progress::Over(Some(started), _)) => Ok(started.clone()),
+            Ok(Progress::Started(started) | Progress::Over(Some(started), _)) => {
+                Ok(started.clone())
+            }
             Ok(Progress::Over(None, Ok(exit))) => Err(exit.outcome.clone().into()),
             Ok(Progress::Over(None, Err(error))) => Err(error.clone()),
             // `self` holds the sender.
@@ -125,7 +136,7 @@ impl Remote {
         let mut progress = self.progress.subscribe();
         let over = progress.wait_for(|progress| matches!(progress, Progress::Over(..))).await;
         match over.as_deref() {
-            Ok(Progress::Over(_, Ok(exit))) => self.complete(exit.clone()),
+            Ok(Progress::Over(started, Ok(exit))) => self.complete(exit.clone(), started.is_some()),
             Ok(Progress::Over(_, Err(error))) => Err(error.clone()),
             _ => Err(Error::local("the session ended")),
         }
@@ -168,6 +179,23 @@ impl Remote {
         }
     }
 
+    fn check_exit(&self, outcome: &Outcome) -> Result<(), ProtocolError> {
+        let started = matches!(*self.progress.borrow(), Progress::Started(_));
+        let did_not_start =
+            matches!(outcome, Outcome::NeverStarted { .. } | Outcome::Denied { .. });
+        let is_unknown = matches!(outcome, Outcome::Lost { .. });
+        if !outcome.is_from_agent() {
+            return Err(wrong("exit", "with an outcome that only a client can know"));
+        }
+        match (started, did_not_start) {
+            (false, false) if !is_unknown => {
+                Err(wrong("exit", "before started, but for a command that never ran"))
+            }
+            (true, true) => Err(wrong("exit", "after started with an outcome that denies it")),
+            _ => Ok(()),
+        }
+    }
+
     fn half(&self, channel: Channel, verb: &'static str) -> Result<&Half, ProtocolError> {
         match channel {
             Channel::Out => Ok(&self.out),
@@ -178,17 +206,24 @@ impl Remote {
 
     /// The bytes that are here must be the bytes that were sent: the same number, and the same
     /// digest, on both channels. Commands that never ran have none.
-    fn complete(&self, exit: Exit) -> Result<Exit, Error> {
+    fn complete(&self, exit: Exit, ran: bool) -> Result<Exit, Error> {
         for (channel, half, sent) in
             [(Channel::Out, &self.out, exit.stdout), (Channel::Err, &self.err, exit.stderr)]
         {
             let Tally { size, hash } = half.receiver().tally();
+            if ran && !half.receiver().ended() {
+                return Err(Error::incomplete(format!("the end of std{channel} did not come")));
+            }
             if size != sent.size {
-                let message = format!("std{channel} is incomplete: {size} of {} bytes came", sent.size);
+                let message =
+                    format!("std{channel} is incomplete: {size} of {} bytes came", sent.size);
                 return Err(Error::incomplete(message));
             }
             if hash != sent.hash {
-                return Err(Error::incomplete(format!("std{channel} is not what was sent: {hash}, not {}", sent.hash)));
+                return Err(Error::incomplete(format!(
+                    "std{channel} is not what was sent: {hash}, not {}",
+                    sent.hash
+                )));
             }
         }
         Ok(exit)

@@ -7,7 +7,9 @@ use crate::remote::{Remote, WINDOW};
 use rexec_net::credentials::Files;
 use rexec_net::handshake::{Connection, Deadline, error_code};
 use rexec_net::{NetError, Outbox};
+use rexec_protocol::hello::Terms;
 use rexec_protocol::message::{Exec, ExecSpec, Goodbye, Hello, Message, Ping};
+use rexec_protocol::outcome::printable;
 use rexec_protocol::{Algorithm, Frame, ProtocolError, StreamId, msgpack};
 use std::collections::HashMap;
 use std::ffi::OsStr;
@@ -15,7 +17,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
-use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
 
 /// An encoded request may be this long: one frame body.
 const MAX_REQUEST: usize = rexec_protocol::frame::MAX_BODY as usize;
@@ -28,10 +30,7 @@ const FIRST_PING: u64 = 1 << 32;
 pub struct Session(Arc<Inner>);
 
 #[derive(Debug)]
-struct Inner {
-    shared: Arc<Shared>,
-    reader: JoinHandle<()>,
-}
+struct Inner(Arc<Shared>);
 
 /// What the reading task and the handles share.
 #[derive(Debug)]
@@ -39,24 +38,23 @@ struct Shared {
     outbox: Outbox,
     routes: Mutex<Routes>,
     opened: Arc<AtomicU64>,
-    pong: watch::Sender<u64>,
+    /// The last ping that was answered; `None` once the connection is gone.
+    pong: watch::Sender<Option<u64>>,
     pings: tokio::sync::Mutex<u64>,
+    /// The id of the last request. Held until a request is queued, so that requests are sent in the
+    /// order of their ids.
+    last: tokio::sync::Mutex<StreamId>,
+    /// What was agreed on, once the agent has answered; it may then have begun what it was asked.
+    terms: watch::Sender<Option<Terms>>,
+    /// Nobody holds the session any more.
+    dropped: CancellationToken,
 }
 
 #[derive(Debug, Default)]
 struct Routes {
     remotes: HashMap<StreamId, Arc<Remote>>,
-    last: Option<StreamId>,
-    /// The agent has answered, so it may have begun what it was asked.
-    greeted: bool,
     /// Why there is no connection any more.
-    gone: Option<Gone>,
-}
-
-#[derive(Debug, Clone)]
-struct Gone {
-    reason: String,
-    greeted: bool,
+    gone: Option<String>,
 }
 
 impl Session {
@@ -86,7 +84,7 @@ impl Session {
 
     /// The time of one round trip to the agent.
     pub async fn ping(&self) -> Result<Duration, Error> {
-        let shared = &self.0.shared;
+        let shared = &self.0.0;
         // One at a time: an agent answers only the last of several pings.
         let mut count = shared.pings.lock().await;
         *count += 1;
@@ -94,11 +92,11 @@ impl Session {
         let mut pong = shared.pong.subscribe();
         let start = Instant::now();
         let ping = Frame::new(StreamId::CONNECTION, Ping { nonce }.into());
-        let sent = shared.outbox.control(ping).await;
-        match (sent, pong.wait_for(|answered| *answered == nonce).await) {
-            (Ok(()), Ok(_)) => Ok(start.elapsed()),
-            _ => Err(shared.gone()),
-        }
+        // If the connection goes just now, no pong will tell.
+        let _ = shared.outbox.control(ping).await;
+        let answer = pong.wait_for(|answered| answered.is_none_or(|last| last == nonce)).await;
+        let answered = answer.is_ok_and(|answer| answer.is_some());
+        if answered { Ok(start.elapsed()) } else { Err(shared.gone()) }
     }
 
     pub(crate) fn start(
@@ -111,11 +109,14 @@ impl Session {
             outbox: connection.outbox.clone(),
             routes: Mutex::default(),
             opened: Arc::clone(&connection.opened),
-            pong: watch::Sender::new(0),
+            pong: watch::Sender::new(Some(0)),
             pings: tokio::sync::Mutex::new(0),
+            last: tokio::sync::Mutex::new(StreamId::CONNECTION),
+            terms: watch::Sender::new(None),
+            dropped: CancellationToken::new(),
         });
-        let reader = tokio::spawn(read(connection, Arc::clone(&shared), ours, deadline, explain));
-        Self(Arc::new(Inner { shared, reader }))
+        tokio::spawn(read(connection, Arc::clone(&shared), ours, deadline, explain));
+        Self(Arc::new(Inner(shared)))
     }
 
     /// Sends a request; the answers arrive at the remote that is returned.
@@ -131,8 +132,11 @@ impl Session {
                 body.len()
             )));
         }
-        let shared = &self.0.shared;
-        let remote = shared.open(algorithm)?;
+        let shared = &self.0.0;
+        shared.agree(algorithm).await?;
+        let mut last = shared.last.lock().await;
+        *last = last.next();
+        let remote = shared.open(*last, algorithm)?;
         let exec = Exec { window: WINDOW, digest: algorithm };
         let frame = Frame::with_body(remote.stream, exec.into(), body);
         // If the connection goes just now, the remote hears of it like all others.
@@ -144,21 +148,19 @@ impl Session {
 impl Drop for Inner {
     fn drop(&mut self) {
         let goodbye = Goodbye { reason: "the client is done".to_owned() };
-        self.shared.outbox.close(Some(Frame::new(StreamId::CONNECTION, goodbye.into())));
-        self.reader.abort();
+        self.0.outbox.close(Some(Frame::new(StreamId::CONNECTION, goodbye.into())));
+        self.0.dropped.cancel();
     }
 }
 
 impl Shared {
     /// Makes a route before the request is sent, so that no answer can come too early.
-    fn open(&self, algorithm: Algorithm) -> Result<Arc<Remote>, Error> {
+    fn open(&self, stream: StreamId, algorithm: Algorithm) -> Result<Arc<Remote>, Error> {
         let mut routes = self.routes();
         if routes.gone.is_some() {
             drop(routes);
             return Err(self.gone());
         }
-        let stream = routes.last.unwrap_or(StreamId::CONNECTION).next();
-        routes.last = Some(stream);
         let remote = Remote::new(stream, algorithm, self.outbox.clone());
         routes.remotes.insert(stream, Arc::clone(&remote));
         self.opened.fetch_max(stream.0, Ordering::AcqRel);
@@ -167,7 +169,10 @@ impl Shared {
 
     fn route(&self, frame: Frame) -> Result<(), ProtocolError> {
         if let Message::Pong(pong) = frame.message {
-            self.pong.send_replace(pong.nonce);
+            // The others answer the keepalive.
+            if pong.nonce >= FIRST_PING {
+                self.pong.send_replace(Some(pong.nonce));
+            }
             return Ok(());
         }
         if let Message::Goodbye(goodbye) = &frame.message {
@@ -184,28 +189,53 @@ impl Shared {
     }
 
     /// Tells everyone that the connection is gone.
+    ///
+    /// The first request travels with the hello, so an agent that was cut off may have begun it even
+    /// if it was never heard. Only a refusal proves that it has not.
     fn fail(&self, error: &NetError) {
         let remotes = {
             let mut routes = self.routes();
-            let greeted = routes.greeted;
-            routes.gone = Some(Gone { reason: error.to_string(), greeted });
+            routes.gone = Some(error.to_string());
             std::mem::take(&mut routes.remotes)
         };
+        let greeted = self.terms.borrow().is_some();
+        let refused = !greeted
+            && matches!(
+                error,
+                NetError::Refused(_)
+                    | NetError::Peer { .. }
+                    | NetError::Protocol(ProtocolError::Version { .. })
+            );
+        let end = if refused { Error::unreachable } else { Error::lost };
         for remote in remotes.into_values() {
-            remote.fail(self.gone());
+            remote.fail(end(error.to_string()));
         }
-        // Wakes those that wait for a pong.
-        self.pong.send_replace(0);
+        self.pong.send_replace(None);
+        // Wakes those that wait for terms which will not come.
+        self.terms.send_modify(|_| {});
     }
 
-    /// Why nothing can be asked any more; before the agent's first word, nothing ran.
-    fn gone(&self) -> Error {
-        let gone = self.routes().gone.clone();
-        match gone {
-            Some(Gone { reason, greeted: false }) => Error::unreachable(reason),
-            Some(Gone { reason, greeted: true }) => Error::lost(reason),
-            None => Error::lost("the session is over"),
+    /// Every agent has SHA-256. For another digest the agent's hello must be waited for.
+    async fn agree(&self, algorithm: Algorithm) -> Result<(), Error> {
+        if algorithm == Algorithm::Sha256 {
+            return Ok(());
         }
+        let mut terms = self.terms.subscribe();
+        let known = terms.wait_for(|terms| terms.is_some() || self.routes().gone.is_some()).await;
+        match known.as_deref() {
+            Ok(Some(terms)) if terms.digests.contains(&algorithm) => Ok(()),
+            Ok(Some(terms)) => {
+                let software = printable(&terms.software);
+                Err(Error::invalid(&format!("the agent ({software}) does not have {algorithm}")))
+            }
+            _ => Err(self.gone()),
+        }
+    }
+
+    /// Why nothing can be asked any more.
+    fn gone(&self) -> Error {
+        let reason = self.routes().gone.clone();
+        Error::unreachable(reason.unwrap_or_else(|| "the session is over".to_owned()))
     }
 
     fn routes(&self) -> MutexGuard<'_, Routes> {
@@ -213,6 +243,7 @@ impl Shared {
     }
 }
 
+/// Reads until the connection ends or nobody holds the session, and then ends both.
 async fn read(
     mut connection: Connection,
     shared: Arc<Shared>,
@@ -220,25 +251,36 @@ async fn read(
     deadline: Deadline,
     explain: impl FnOnce(NetError) -> NetError,
 ) {
-    let greeting = deadline.bound("the agent's hello", connection.receive_hello(&ours)).await;
-    let end = match greeting.flatten() {
-        Ok(terms) => {
-            tracing::debug!(agent = terms.software, "the agent greets");
-            shared.routes().greeted = true;
-            read_frames(&mut connection, &shared).await
-        }
-        Err(error) => explain(error),
+    let end = tokio::select! {
+        end = read_frames(&mut connection, &shared, &ours, deadline, explain) => end,
+        () = shared.dropped.cancelled() => NetError::Closed,
     };
-    shared.fail(&end);
+    // First the last words: whoever hears of the end may drop the session, which has some of its own.
     match end {
         NetError::Protocol(_) | NetError::Silent(_) | NetError::Deadline { .. } => {
-            connection.refuse(error_code(&end), &end.to_string()).await;
+            connection.accuse(error_code(&end), &end.to_string());
         }
         _ => connection.outbox.close(None),
     }
+    shared.fail(&end);
+    connection.finish().await;
 }
 
-async fn read_frames(connection: &mut Connection, shared: &Shared) -> NetError {
+async fn read_frames(
+    connection: &mut Connection,
+    shared: &Shared,
+    ours: &Hello,
+    deadline: Deadline,
+    explain: impl FnOnce(NetError) -> NetError,
+) -> NetError {
+    let greeting = deadline.bound("the agent's hello", connection.receive_hello(ours)).await;
+    match greeting.flatten() {
+        Ok(terms) => {
+            tracing::debug!(agent = terms.software, "the agent greets");
+            shared.terms.send_replace(Some(terms));
+        }
+        Err(error) => return explain(error),
+    }
     loop {
         match connection.inbound.next().await {
             Ok(frame) => {
@@ -257,7 +299,10 @@ fn split_target(target: &str) -> Result<(&str, Option<u16>), Error> {
     let (host, port) = match target.strip_prefix('[') {
         Some(rest) => {
             let (host, rest) = rest.split_once(']').ok_or_else(bad)?;
-            (host, if rest.is_empty() { None } else { Some(rest.strip_prefix(':').ok_or_else(bad)?) })
+            (
+                host,
+                if rest.is_empty() { None } else { Some(rest.strip_prefix(':').ok_or_else(bad)?) },
+            )
         }
         // More than one colon: an IPv6 address without a port.
         None => match target.split_once(':') {

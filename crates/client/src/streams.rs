@@ -146,7 +146,7 @@ impl Drop for Chunk {
 #[derive(Debug)]
 pub struct ChildStdin {
     remote: Arc<Remote>,
-    lane: PollSender<Frame>,
+    lane: PollSender<Box<Frame>>,
     sender: Sender,
     ended: bool,
 }
@@ -190,6 +190,8 @@ impl ChildStdin {
         // Credit first: a place in the lane, which all commands share, must not wait for it.
         let available = ready!(self.remote.input.poll_available(cx));
         if self.remote.stdin_is_stopped() {
+            // A place in the lane that was asked for would otherwise be kept.
+            self.lane.abort_send();
             return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
         }
         ready!(self.lane.poll_reserve(cx)).map_err(|_| io::ErrorKind::BrokenPipe)?;
@@ -198,7 +200,7 @@ impl ChildStdin {
             unreachable!("credit only grows until its one user takes it");
         }
         let frame = self.sender.data(self.stream(), take(n));
-        self.lane.send_item(frame).map_err(|_| io::ErrorKind::BrokenPipe)?;
+        self.lane.send_item(Box::new(frame)).map_err(|_| io::ErrorKind::BrokenPipe)?;
         Poll::Ready(Ok(n))
     }
 
@@ -209,7 +211,7 @@ impl ChildStdin {
         }
         ready!(self.lane.poll_reserve(cx)).map_err(|_| io::ErrorKind::BrokenPipe)?;
         let frame = self.sender.eof(self.stream());
-        self.lane.send_item(frame).map_err(|_| io::ErrorKind::BrokenPipe)?;
+        self.lane.send_item(Box::new(frame)).map_err(|_| io::ErrorKind::BrokenPipe)?;
         self.ended = true;
         Poll::Ready(Ok(()))
     }
