@@ -1,1 +1,189 @@
-//! x
+//! The command line of rexec, as a library, so that tests and packaging can use its definitions.
+//!
+//! One command goes through it top to bottom: [`args`] takes what was typed, [`plan`] makes that,
+//! the configuration ([`config`]) and the files it names into one value, [`run`] carries it out with
+//! the client library, [`render`] shows what happens, [`status`] and [`exit`] tell how it ended.
+//! [`stdio`] and [`stdin`] are the threads that read and write for it, [`interrupt`] is Ctrl-C.
+//!
+//! Only this crate prints, and only `main` ends the process.
+
+pub mod args;
+pub mod ca;
+pub mod config;
+pub mod event;
+pub mod exit;
+mod help;
+pub mod interrupt;
+pub mod manual;
+pub mod ping;
+pub mod plan;
+pub mod render;
+pub mod run;
+pub mod status;
+pub mod stdin;
+pub mod stdio;
+pub mod target;
+pub mod values;
+
+use args::{Named, Request, Run, Usage};
+use event::Ended;
+use exit::Notes;
+use plan::Plan;
+use render::Renderer;
+use rexec_client::Outcome;
+use status::{Record, StatusFd};
+use std::ffi::OsString;
+use std::io::{self, Write};
+use std::process::ExitCode;
+use std::time::Duration;
+use stdio::Halt;
+use target::Target;
+use tokio::runtime::{Builder, Runtime};
+use tokio::time::timeout;
+use tracing::level_filters::LevelFilter;
+use values::LogLevel;
+
+/// How long the last line may take when the user is not waiting any more.
+const LEAVING: Duration = Duration::from_millis(200);
+
+/// The program `rexec`: carries out a command line, the program's name first.
+pub fn main(args: Vec<OsString>) -> ExitCode {
+    match args::parse(&args) {
+        Ok(Request::Run(run)) => run_command(*run),
+        Ok(Request::Named(named)) => run_named(named),
+        Ok(Request::Print(text)) => print(&text),
+        Err(usage) => refuse(&args, &usage),
+    }
+}
+
+fn run_command(run: Run) -> ExitCode {
+    // First of all, so that the number can only mean a descriptor that was passed in.
+    let json = run.options.output.json;
+    let host = Target::parse(&run.target).ok().map(|target| target.host);
+    let mut status = match run.options.output.status_fd.map(StatusFd::open).transpose() {
+        Ok(status) => status,
+        Err(why) => return fail(Ended::local(host, why), json, None),
+    };
+    start_logging(plan::log_level(&run.options.connect));
+    let plan = match Plan::new(run, &|name| std::env::var_os(name)) {
+        Ok(plan) => plan,
+        Err(why) => return fail(Ended::local(host, why), json, status),
+    };
+    let runtime = match runtime() {
+        Ok(runtime) => runtime,
+        Err(why) => return fail(Ended::local(host, why), json, status),
+    };
+    let (notes, digest, stdin) = (Notes::new(plan.level), plan.digest, plan.stdin);
+    let mut ended = runtime.block_on(async {
+        let mut renderer = Renderer::new(json);
+        let ended = run::run(plan, &mut renderer, notes).await;
+        close(ended, &mut renderer).await
+    });
+    // A name that is still being resolved, or a thread that is still reading, is not waited for.
+    runtime.shutdown_background();
+    if digest {
+        notes.digests(&ended, stdin);
+    }
+    notes.end(&ended);
+    if let Err(error) = report(status.as_mut(), &ended) {
+        ended = Ended::local(ended.host, format!("cannot write to --status-fd: {error}"));
+        notes.end(&ended);
+    }
+    exit::code(&ended.outcome)
+}
+
+/// Has the renderer show the end. If that cannot be written, the end is another one.
+async fn close(mut ended: Ended, renderer: &mut Renderer) -> Ended {
+    let record = Record::new(&ended);
+    let shown = if ended.left {
+        timeout(LEAVING, renderer.ended(&record)).await.unwrap_or(Ok(()))
+    } else {
+        renderer.ended(&record).await
+    };
+    if let Err(Halt::Failed(why)) = shown {
+        ended.outcome = Outcome::Local { message: format!("cannot write stdout: {why}") };
+    }
+    ended
+}
+
+fn run_named(named: Named) -> ExitCode {
+    match named {
+        Named::Ping(ping) => {
+            start_logging(plan::log_level(&ping.connect));
+            ping::run(ping)
+        }
+        Named::Ca(args) => match ca::run(args, &mut io::stdout().lock()) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => fail(Ended::local(None, error.to_string()), false, None),
+        },
+        Named::Completions { shell } => {
+            written(manual::completions(shell, &mut io::stdout().lock()))
+        }
+        Named::Man { dir: None } => written(manual::page(&mut io::stdout().lock())),
+        Named::Man { dir: Some(dir) } => written(manual::pages(&dir)),
+    }
+}
+
+/// A command line that makes no sense. It is reported where it asks for, as far as that can be told.
+fn refuse(args: &[OsString], usage: &Usage) -> ExitCode {
+    let (json, status_fd) = args::reporting(args);
+    let status = status_fd.and_then(|number| StatusFd::open(number).ok());
+    Notes::new(LogLevel::Normal).say(&usage.0);
+    publish(&Ended::local(None, usage.sentence()), json, status)
+}
+
+/// The end of a run that did not begin.
+fn fail(ended: Ended, json: bool, status: Option<StatusFd>) -> ExitCode {
+    Notes::new(LogLevel::Normal).end(&ended);
+    publish(&ended, json, status)
+}
+
+fn publish(ended: &Ended, json: bool, mut status: Option<StatusFd>) -> ExitCode {
+    if json {
+        // The exit code tells as well.
+        let _ = io::stdout().write_all(&Record::new(ended).line());
+    }
+    let _ = report(status.as_mut(), ended);
+    exit::code(&ended.outcome)
+}
+
+fn report(status: Option<&mut StatusFd>, ended: &Ended) -> io::Result<()> {
+    match status.map(|status| status.write(&Record::new(ended))) {
+        // Whoever asked for it wants it no more.
+        Some(Err(error)) if error.kind() != io::ErrorKind::BrokenPipe => Err(error),
+        _ => Ok(()),
+    }
+}
+
+fn print(text: &str) -> ExitCode {
+    written(io::stdout().write_all(text.as_bytes()))
+}
+
+fn written(result: io::Result<()>) -> ExitCode {
+    match result {
+        // A pager that was closed early.
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            fail(Ended::local(None, format!("cannot write: {error}")), false, None)
+        }
+        _ => ExitCode::SUCCESS,
+    }
+}
+
+/// One thread is all that a command needs.
+fn runtime() -> Result<Runtime, String> {
+    Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| format!("no runtime: {error}"))
+}
+
+/// Logs go to stderr, and only if asked for: setting them up costs more than a small command.
+fn start_logging(level: LogLevel) {
+    let level = match level {
+        LogLevel::Quiet | LogLevel::Normal => return,
+        LogLevel::Verbose(1) => LevelFilter::INFO,
+        LogLevel::Verbose(2) => LevelFilter::DEBUG,
+        LogLevel::Verbose(_) => LevelFilter::TRACE,
+    };
+    tracing_subscriber::fmt().with_max_level(level).with_writer(io::stderr).with_ansi(false).init();
+}

@@ -1,0 +1,151 @@
+//! What was typed. Syntax only: nothing is read or decided here.
+//!
+//! [`Cli`] is the whole of the command line; help texts, man pages and completions come from it, and
+//! it parses the named subcommands. A run of a command has a parser of its own, in `parse`.
+
+mod options;
+mod parse;
+#[cfg(test)]
+mod tests;
+
+pub use options::{CommandOptions, ConnectOptions, OutputOptions, RunOptions};
+pub use parse::{parse, reporting};
+
+use crate::ca::CaArgs;
+use crate::help;
+use clap::{Args, Parser, Subcommand, ValueHint};
+use clap_complete::Shell;
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+/// What is asked for.
+#[derive(Debug)]
+pub enum Request {
+    /// Run a command.
+    Run(Box<Run>),
+    /// Anything with a name of its own.
+    Named(Named),
+    /// Print this text.
+    Print(String),
+}
+
+/// A command to run on a host, as typed.
+#[derive(Debug)]
+pub struct Run {
+    /// What stood before the host.
+    pub options: RunOptions,
+    /// The target.
+    pub target: OsString,
+    /// The words after it.
+    pub words: Vec<OsString>,
+}
+
+/// A command line that makes no sense, in words for the person who typed it.
+#[derive(Debug)]
+pub struct Usage(pub String);
+
+impl Usage {
+    /// The same in one line, without the reminders that end it.
+    pub fn sentence(&self) -> String {
+        let lines = self.0.lines().map(str::trim).filter(|line| !line.is_empty());
+        let said = lines.take_while(|line| {
+            !line.starts_with("Usage:") && !line.starts_with("For more information")
+        });
+        said.fold(String::new(), |sentence, line| match sentence.as_str() {
+            "" => line.to_owned(),
+            introduction if introduction.ends_with(':') => format!("{introduction} {line}"),
+            before => format!("{before}; {line}"),
+        })
+    }
+}
+
+/// Run commands on other machines, and know how they ended.
+#[derive(Debug, Parser)]
+#[command(
+    name = "rexec",
+    version,
+    disable_help_subcommand = true,
+    subcommand_negates_reqs = true,
+    args_conflicts_with_subcommands = true,
+    subcommand_value_name = "SUBCOMMAND",
+    subcommand_help_heading = "Subcommands",
+    override_usage = help::USAGE,
+    after_help = help::SHORT,
+    after_long_help = help::LONG
+)]
+pub struct Cli {
+    #[command(flatten)]
+    options: RunOptions,
+    #[command(flatten)]
+    words: DocumentedWords,
+    #[command(subcommand)]
+    named: Option<Documented>,
+}
+
+/// The words that `parse` takes as they are, for those who read about them.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Arguments")]
+struct DocumentedWords {
+    /// Where to run it; an IPv6 address with a port is written [ADDRESS]:PORT
+    #[arg(value_name = "[USER@]HOST[:PORT]", value_hint = ValueHint::Hostname)]
+    target: Option<OsString>,
+    /// What to run: one word is a line for the remote login shell, several reach the program
+    /// exactly as typed
+    #[arg(value_name = "COMMAND", trailing_var_arg = true, allow_hyphen_values = true)]
+    #[arg(value_hint = ValueHint::CommandWithArguments)]
+    words: Vec<OsString>,
+}
+
+/// The subcommands.
+#[derive(Debug, Subcommand)]
+enum Documented {
+    /// Run a command; the word `run` is needed only for a host named like a subcommand
+    #[command(override_usage = help::RUN_USAGE, after_long_help = help::LONG)]
+    Run {
+        #[command(flatten)]
+        options: Box<RunOptions>,
+        #[command(flatten)]
+        words: DocumentedWords,
+    },
+    #[command(flatten)]
+    Named(Named),
+}
+
+/// The subcommands that are parsed as clap does it.
+#[derive(Debug, Subcommand)]
+pub enum Named {
+    /// Measure round trips to an agent
+    Ping(Ping),
+    /// Make and inspect the certificates of agents and users
+    Ca(CaArgs),
+    /// Print completions for a shell
+    #[command(after_long_help = help::COMPLETIONS)]
+    Completions {
+        /// The shell
+        shell: Shell,
+    },
+    /// Print the man page, or write all man pages
+    Man {
+        /// Write rexec.1 and the pages of all subcommands to this folder
+        #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+        dir: Option<PathBuf>,
+    },
+}
+
+/// Measure round trips on one connection.
+#[derive(Debug, Args)]
+pub struct Ping {
+    /// How many round trips
+    #[arg(short, long, value_name = "N", default_value_t = 5)]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..))]
+    pub count: u32,
+    /// Print one JSON object
+    #[arg(long)]
+    pub json: bool,
+    /// Which agent; a USER@ before it makes no difference
+    #[arg(value_name = "HOST[:PORT]", value_hint = ValueHint::Hostname)]
+    pub target: OsString,
+    /// How to connect.
+    #[command(flatten)]
+    pub connect: ConnectOptions,
+}

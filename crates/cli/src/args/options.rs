@@ -1,0 +1,114 @@
+//! The options of a run, in the groups that others share.
+
+use crate::config;
+use crate::values::{self, SshOption, Variable};
+use clap::builder::{OsStringValueParser, TypedValueParser};
+use clap::{Args, ValueHint};
+use rexec_client::Algorithm;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// How to reach an agent, and who to be.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Connection")]
+pub struct ConnectOptions {
+    /// Port of the agent [default: 8512]
+    #[arg(short, long, value_name = "PORT", value_parser = values::port)]
+    pub port: Option<u16>,
+    /// Certificate and private key to show, PEM [default: identity.pem in ~/.config/rexec]
+    #[arg(short, long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub identity: Option<PathBuf>,
+    /// Private key, if it is not in the identity file
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub key: Option<PathBuf>,
+    /// Authorities that sign agents, PEM [default: authority.crt in ~/.config/rexec]
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub authority: Option<PathBuf>,
+    /// Give up connecting after this long [default: 10s]
+    #[arg(long, value_name = "DURATION", value_parser = values::duration)]
+    pub connect_timeout: Option<Duration>,
+    /// Configuration file, instead of the user's and the system's
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub config: Option<PathBuf>,
+    /// An option as ssh takes it: User, Port, ConnectTimeout, IdentityFile, SetEnv or LogLevel;
+    /// ping has no use for User and SetEnv
+    #[arg(short = 'o', long = "option", value_name = "KEY=VALUE", value_parser = SshOption::parse)]
+    pub ssh: Vec<SshOption>,
+    /// Say nothing but errors
+    #[arg(short, long)]
+    pub quiet: bool,
+    /// Say on stderr what happens when; more with -vv and -vvv
+    #[arg(short, long, action = clap::ArgAction::Count)]
+    pub verbose: u8,
+}
+
+/// All options of a run.
+#[derive(Debug, Args)]
+pub struct RunOptions {
+    /// How to connect.
+    #[command(flatten)]
+    pub connect: ConnectOptions,
+    /// What to run, and where in the remote system.
+    #[command(flatten)]
+    pub command: CommandOptions,
+    /// What to say about it.
+    #[command(flatten)]
+    pub output: OutputOptions,
+}
+
+/// How the command runs.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Command")]
+pub struct CommandOptions {
+    /// Run as this user of the remote machine
+    #[arg(short = 'l', long, value_name = "USER")]
+    pub user: Option<String>,
+    /// Give the command no stdin
+    #[arg(short = 'n', long)]
+    pub no_stdin: bool,
+    /// No terminal, which is how every command runs here; taken because ssh has it
+    #[arg(short = 'T', overrides_with = "no_terminal")]
+    pub no_terminal: bool,
+    /// A terminal, as ssh's -t: known only to be refused in words.
+    #[arg(short = 't', action = clap::ArgAction::Count, hide = true)]
+    pub(super) terminal: u8,
+    /// Set a variable for the command; NAME alone takes its value here
+    #[arg(long, value_name = "NAME=VALUE")]
+    #[arg(value_parser = OsStringValueParser::new().try_map(Variable::parse))]
+    pub env: Vec<Variable>,
+    /// Run in this folder, an absolute path [default: the user's home]
+    #[arg(long, value_name = "DIR")]
+    pub cwd: Option<PathBuf>,
+    /// End the command, with all it started, after this long: 30s, 5m, 1h30m, or seconds
+    #[arg(long, value_name = "DURATION", value_parser = values::duration)]
+    pub timeout: Option<Duration>,
+    /// Send this local file along and run it; the words after the host are its arguments; "-" reads
+    /// it from stdin
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    #[arg(conflicts_with_all = ["shell", "argv"])]
+    pub script: Option<PathBuf>,
+    /// Join the words with blanks to a line for the login shell, as ssh does
+    #[arg(long, conflicts_with = "argv")]
+    pub shell: bool,
+    /// Take even a single word as a program's name
+    #[arg(long)]
+    pub argv: bool,
+}
+
+/// What rexec says beside the command's own output.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Output")]
+pub struct OutputOptions {
+    /// Print events as JSON Lines; the command's output is in them only
+    #[arg(long)]
+    pub json: bool,
+    /// At the end, write the outcome as one line of JSON to this descriptor
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(i32).range(0..))]
+    pub status_fd: Option<i32>,
+    /// At the end, print size and digest of each stream to stderr
+    #[arg(long)]
+    pub digest: bool,
+    /// Digest of the streams: sha256 or blake3 [default: sha256]
+    #[arg(long, value_name = "NAME", value_parser = config::hash)]
+    pub hash: Option<Algorithm>,
+}

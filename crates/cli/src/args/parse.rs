@@ -1,0 +1,166 @@
+//! From words to a request.
+//!
+//! `rexec HOST COMMAND…` is by far the most frequent call, and its words after the host must not be
+//! looked at. So it has a parser of its own, `Line`, for which the host is an external subcommand:
+//! clap hands over everything from there on as it is.
+
+use super::{Cli, Documented, Named, Ping, Request, Run, RunOptions, Usage};
+use crate::help;
+use crate::values::SshOption;
+use clap::error::ErrorKind;
+use clap::{CommandFactory, Parser, Subcommand};
+use std::ffi::{OsStr, OsString};
+
+/// `rexec [OPTIONS] HOST COMMAND…` with clap looking at the options only.
+#[derive(Debug, Parser)]
+#[command(name = "rexec", version, disable_help_subcommand = true, override_usage = help::RUN_USAGE)]
+pub(super) struct Line {
+    #[command(flatten)]
+    options: RunOptions,
+    #[command(subcommand)]
+    rest: Option<Rest>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Rest {
+    #[command(external_subcommand)]
+    Words(Vec<OsString>),
+}
+
+/// Takes the command line, the program's name first.
+pub fn parse(args: &[OsString]) -> Result<Request, Usage> {
+    match args.get(1).and_then(|word| word.to_str()) {
+        Some("run") => line(args, 2),
+        Some("help") => Err(long_help()),
+        Some(word) if is_subcommand(word) => named(args),
+        _ => line(args, 1),
+    }
+    .or_else(|error| explain(error, args))
+}
+
+/// Whether the first word of a command line names a subcommand, not a host.
+fn is_subcommand(word: &str) -> bool {
+    matches!(word, "run" | "ping" | "ca" | "completions" | "man" | "help")
+}
+
+fn line(args: &[OsString], skip: usize) -> Result<Request, clap::Error> {
+    let program = OsStr::new("rexec");
+    let rest = args.iter().skip(skip).map(OsString::as_os_str);
+    let line = Line::try_parse_from(std::iter::once(program).chain(rest))?;
+    if line.options.command.terminal > 0 {
+        return Err(usage(
+            "-t: terminals are not available yet; use ssh -t for an interactive session, and leave \
+             -t out for anything else",
+        ));
+    }
+    let words = match line.rest {
+        Some(Rest::Words(words)) => words,
+        None => Vec::new(),
+    };
+    let mut words = words.into_iter();
+    let Some(target) = words.next() else {
+        return Err(usage("which host? rexec [OPTIONS] [USER@]HOST[:PORT] COMMAND…"));
+    };
+    if let Some(name) = target.to_str().filter(|word| skip == 1 && is_subcommand(word)) {
+        return Err(usage(&format!(
+            "the options of '{name}' go after it: rexec {name} [OPTIONS]; for a host of that name: \
+             rexec run [OPTIONS] {name} COMMAND"
+        )));
+    }
+    let words = command_words(words.collect())?;
+    Ok(Request::Run(Box::new(Run { options: line.options, target, words })))
+}
+
+/// A `--` right after the host is dropped, as ssh does; any other word that looks like an option is
+/// most likely one that was meant for rexec.
+fn command_words(mut words: Vec<OsString>) -> Result<Vec<OsString>, clap::Error> {
+    let first = words.first().map(|word| word.as_encoded_bytes()).unwrap_or_default();
+    if first == b"--" {
+        words.remove(0);
+    } else if first.starts_with(b"-") && first.len() > 1 {
+        let first = first.escape_ascii();
+        return Err(usage(&format!(
+            "'{first}' stands after the host, where the command begins; options go before the host, \
+             and '--' goes before a command whose name starts with a dash"
+        )));
+    }
+    Ok(words)
+}
+
+fn named(args: &[OsString]) -> Result<Request, clap::Error> {
+    match Cli::try_parse_from(args)?.named {
+        Some(Documented::Named(Named::Ping(ping))) => pinging(ping),
+        Some(Documented::Named(named)) => Ok(Request::Named(named)),
+        _ => Err(long_help()),
+    }
+}
+
+fn pinging(ping: Ping) -> Result<Request, clap::Error> {
+    let useless = ping.connect.ssh.iter().find_map(|option| match option {
+        SshOption::User(_) => Some("User"),
+        SshOption::SetEnv(_) => Some("SetEnv"),
+        _ => None,
+    });
+    match useless {
+        Some(key) => Err(usage(&format!("-o {key} means nothing to ping, which runs no command"))),
+        None => Ok(Request::Named(Named::Ping(ping))),
+    }
+}
+
+fn usage(text: &str) -> clap::Error {
+    clap::Error::raw(ErrorKind::MissingRequiredArgument, text)
+}
+
+/// Stands for the whole help, which [`explain`] makes.
+fn long_help() -> clap::Error {
+    clap::Error::raw(ErrorKind::DisplayHelp, "")
+}
+
+/// Help is no error; and it comes from [`Cli`], whoever was asked.
+fn explain(error: clap::Error, args: &[OsString]) -> Result<Request, Usage> {
+    match error.kind() {
+        ErrorKind::DisplayHelp => match Cli::command().try_get_matches_from(args) {
+            Err(help) if help.kind() == ErrorKind::DisplayHelp => {
+                Ok(Request::Print(help.to_string()))
+            }
+            _ => Ok(Request::Print(Cli::command().render_long_help().to_string())),
+        },
+        ErrorKind::DisplayVersion => Ok(Request::Print(error.to_string())),
+        _ => {
+            let text = error.to_string();
+            Err(Usage(text.strip_prefix("error: ").unwrap_or(&text).trim_end().to_owned()))
+        }
+    }
+}
+
+/// What a command line that could not be parsed says about where to report to. `--json` and
+/// `--status-fd` are looked for among the words before the host, as far as that can be told.
+pub fn reporting(args: &[OsString]) -> (bool, Option<i32>) {
+    let command = Line::command();
+    let takes_value = |word: &str| {
+        let short =
+            word.strip_prefix('-').filter(|short| short.len() == 1).and_then(|s| s.chars().next());
+        let long = word.strip_prefix("--");
+        command.get_arguments().any(|arg| {
+            let named = (long.is_some() && arg.get_long() == long)
+                || (short.is_some() && arg.get_short() == short);
+            named && arg.get_action().takes_values()
+        })
+    };
+    let (mut json, mut fd) = (false, None);
+    let mut words = args.iter().skip(1).map(|word| word.to_string_lossy()).peekable();
+    words.next_if(|word| is_subcommand(word));
+    while let Some(word) = words.next() {
+        json |= word == "--json";
+        if let Some(number) = word.strip_prefix("--status-fd=") {
+            fd = number.parse().ok();
+        } else if word == "--status-fd" {
+            fd = words.next().and_then(|number| number.parse().ok());
+        } else if takes_value(&word) {
+            words.next();
+        } else if !word.starts_with('-') || word == "--" {
+            break;
+        }
+    }
+    (json, fd.filter(|fd| *fd >= 0))
+}

@@ -1,0 +1,146 @@
+//! Tests of the parser.
+
+use super::parse::Line;
+use super::*;
+use clap::CommandFactory;
+use std::os::unix::ffi::OsStringExt;
+
+fn words(line: &[&str]) -> Vec<OsString> {
+    std::iter::once("rexec").chain(line.iter().copied()).map(OsString::from).collect()
+}
+
+fn run(line: &[&str]) -> Run {
+    match parse(&words(line)) {
+        Ok(Request::Run(run)) => *run,
+        other => panic!("{line:?}: {other:?}"),
+    }
+}
+
+fn usage(line: &[&str]) -> String {
+    match parse(&words(line)) {
+        Err(Usage(text)) => text,
+        other => panic!("{line:?}: {other:?}"),
+    }
+}
+
+#[test]
+fn the_definitions_hold_together() {
+    Cli::command().debug_assert();
+    Line::command().debug_assert();
+}
+
+#[test]
+fn options_end_at_the_host() {
+    let typed = run(&["-l", "bob", "-p99", "web1", "ls", "-l", "--json", "--", "-p", "x"]);
+    assert_eq!(typed.target, "web1");
+    assert_eq!(typed.words, ["ls", "-l", "--json", "--", "-p", "x"]);
+    assert_eq!(typed.options.command.user.as_deref(), Some("bob"));
+    assert_eq!(typed.options.connect.port, Some(99));
+    assert!(!typed.options.output.json);
+}
+
+#[test]
+fn a_double_dash_right_after_the_host_is_dropped_once() {
+    assert_eq!(run(&["web1", "--", "-x", "--"]).words, ["-x", "--"]);
+    assert_eq!(run(&["web1", "--", "--", "x"]).words, ["--", "x"]);
+    assert_eq!(run(&["--", "web1", "x"]).target, "web1");
+    assert!(usage(&["web1", "-n", "true"]).contains("before the host"));
+    assert_eq!(run(&["web1", "-"]).words, ["-"]);
+}
+
+#[test]
+fn words_are_bytes() {
+    let raw = OsString::from_vec(b"a\xff\n ".to_vec());
+    let mut line = words(&["web1", "printf"]);
+    line.extend([raw.clone(), OsString::new()]);
+    let Ok(Request::Run(run)) = parse(&line) else { panic!() };
+    assert_eq!(run.words, ["printf".into(), raw, OsString::new()]);
+}
+
+#[test]
+fn subcommands_and_hosts_of_their_names() {
+    assert!(matches!(
+        parse(&words(&["ping", "-c", "3", "web1"])),
+        Ok(Request::Named(Named::Ping(_)))
+    ));
+    let typed = run(&["run", "-q", "ping", "true"]);
+    assert_eq!((typed.target.to_str(), typed.words), (Some("ping"), vec!["true".into()]));
+    assert_eq!(run(&["run", "run", "run"]).target, "run");
+    assert!(usage(&["-q", "ping", "web1"]).contains("rexec run"));
+}
+
+#[test]
+fn help_and_version_are_no_errors() {
+    for (line, part) in [
+        (&["--help"][..], "Exit status"),
+        (&["help"], "Exit status"),
+        (&["-h"], "--status-fd"),
+        (&["run", "--help"], "Exit status"),
+        (&["ping", "--help"], "round trips"),
+        (&["-q", "--version"], env!("CARGO_PKG_VERSION")),
+    ] {
+        match parse(&words(line)) {
+            Ok(Request::Print(text)) => assert!(text.contains(part), "{line:?}: {text}"),
+            other => panic!("{line:?}: {other:?}"),
+        }
+    }
+}
+
+#[test]
+fn what_makes_no_sense_is_said() {
+    for (line, part) in [
+        (&[][..], "which host"),
+        (&["--tiemout", "3", "web1", "x"], "--timeout"),
+        (&["--timeout", "soon", "web1", "x"], "soon"),
+        (&["-o", "Proxy=x", "web1", "x"], "ConnectTimeout"),
+        (&["--shell", "--argv", "web1", "x"], "--argv"),
+        (&["--script", "f", "--shell", "web1"], "--shell"),
+        (&["--timeout", "5x", "web1", "x"], "ms, s, m, h or d"),
+        (&["-t", "web1", "x"], "use ssh"),
+        (&["-tt", "web1"], "not available yet"),
+        (&["run", "-Tt", "web1"], "not available yet"),
+        (&["ping", "-o", "User=bob", "web1"], "-o User"),
+        (&["ping", "-o", "Port=1", "-o", "SetEnv=A=1", "web1"], "-o SetEnv"),
+        (&["--status-fd", "-1", "web1", "x"], "-1"),
+        (&["--hash", "md5", "web1", "x"], "blake3"),
+    ] {
+        let text = usage(line);
+        assert!(text.contains(part) && !text.starts_with("error"), "{line:?}: {text}");
+    }
+}
+
+#[test]
+fn where_to_report_is_found_in_a_bad_line() {
+    for (line, expected) in [
+        (&["--bogus", "--status-fd", "3", "--json"][..], (true, Some(3))),
+        (&["--status-fd=4", "web1", "--json"], (false, Some(4))),
+        (&["-p", "x", "--json", "web1"], (true, None)),
+        (&["run", "--timeout", "soon", "--status-fd", "3", "web1"], (false, Some(3))),
+        (&["web1", "--status-fd", "3"], (false, None)),
+    ] {
+        assert_eq!(reporting(&words(line)), expected, "{line:?}");
+    }
+}
+
+#[test]
+fn no_terminal_is_what_there_is() {
+    assert_eq!(run(&["-T", "web1", "x"]).words, ["x"]);
+    assert_eq!(run(&["-TT", "-nT", "web1", "x", "-t"]).words, ["x", "-t"]);
+}
+
+#[test]
+fn a_usage_error_is_one_sentence_for_programs() {
+    for (line, expected) in [
+        (
+            &["ping", "--json"][..],
+            "the following required arguments were not provided: <HOST[:PORT]>",
+        ),
+        (&["--json"], "which host? rexec [OPTIONS] [USER@]HOST[:PORT] COMMAND…"),
+        (
+            &["--jsn", "web1", "x"],
+            "unexpected argument '--jsn' found; tip: a similar argument exists: '--json'",
+        ),
+    ] {
+        assert_eq!(Usage(usage(line)).sentence(), expected);
+    }
+}

@@ -1,0 +1,227 @@
+//! What does not have to be typed each time: environment, then the user's file, then the system's.
+//!
+//! No file of the current folder is ever read, so a checkout cannot redirect a command.
+
+use crate::values;
+use rexec_client::Algorithm;
+use serde::Deserialize;
+use serde::de::{Deserializer, Error as _};
+use std::ffi::OsString;
+use std::fs;
+use std::io;
+use std::num::NonZeroU16;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// The system's file.
+const SYSTEM: &str = "/etc/rexec/client.toml";
+
+/// One source of settings; what it does not say is `None`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Settings {
+    /// Certificate chain and, unless `key` is set, private key.
+    pub identity: Option<PathBuf>,
+    /// The private key, where it is a file of its own.
+    pub key: Option<PathBuf>,
+    /// The authorities that sign agents.
+    pub authority: Option<PathBuf>,
+    /// The user to run as.
+    pub user: Option<String>,
+    /// The agent's port.
+    pub port: Option<NonZeroU16>,
+    /// How long TCP, TLS and hello may take.
+    #[serde(deserialize_with = "values::duration_in_file")]
+    pub connect_timeout: Option<Duration>,
+    /// The digest of the streams.
+    #[serde(deserialize_with = "hash_in_file")]
+    pub hash: Option<Algorithm>,
+}
+
+/// The environment, so that tests can bring their own.
+pub type Env<'a> = &'a dyn Fn(&str) -> Option<OsString>;
+
+impl Settings {
+    /// This source, and `lower` for what it does not say. A key belongs to its identity, so a lower
+    /// key is not combined with a higher identity.
+    #[must_use]
+    pub fn or(self, lower: Self) -> Self {
+        let key = if self.identity.is_some() { self.key } else { self.key.or(lower.key) };
+        Self {
+            identity: self.identity.or(lower.identity),
+            key,
+            authority: self.authority.or(lower.authority),
+            user: self.user.or(lower.user),
+            port: self.port.or(lower.port),
+            connect_timeout: self.connect_timeout.or(lower.connect_timeout),
+            hash: self.hash.or(lower.hash),
+        }
+    }
+
+    /// Everything below the flags; `file` stands in for both files.
+    pub fn load(file: Option<&Path>, env: Env<'_>) -> Result<Self, String> {
+        let environment = Self::from_env(env)?;
+        let chosen =
+            file.map(PathBuf::from).or_else(|| variable(env, "REXEC_CONFIG").map(PathBuf::from));
+        if let Some(path) = chosen {
+            let read = Self::from_file(&path)?;
+            return read.map(|file| environment.or(file)).ok_or_else(|| missing(&path));
+        }
+        let user = match directory(env) {
+            Some(dir) => Self::from_file(&dir.join("config.toml"))?.unwrap_or_default(),
+            None => Self::default(),
+        };
+        let system = Self::from_file(SYSTEM.as_ref())?.unwrap_or_default();
+        Ok(environment.or(user).or(system))
+    }
+
+    fn from_env(env: Env<'_>) -> Result<Self, String> {
+        let text = |name: &str| match variable(env, name).map(OsString::into_string) {
+            Some(Err(_)) => Err(format!("{name} is not UTF-8")),
+            Some(Ok(text)) => Ok(Some(text)),
+            None => Ok(None),
+        };
+        let port = text("REXEC_PORT")?.map(|text| values::port(&text)).transpose();
+        let timeout =
+            text("REXEC_CONNECT_TIMEOUT")?.map(|text| values::duration(&text)).transpose();
+        let hash = text("REXEC_HASH")?.map(|text| hash(&text)).transpose();
+        Ok(Self {
+            identity: variable(env, "REXEC_IDENTITY").map(PathBuf::from),
+            key: variable(env, "REXEC_KEY").map(PathBuf::from),
+            authority: variable(env, "REXEC_AUTHORITY").map(PathBuf::from),
+            user: text("REXEC_USER")?,
+            port: port.map_err(|why| format!("REXEC_PORT: {why}"))?.and_then(NonZeroU16::new),
+            connect_timeout: timeout.map_err(|why| format!("REXEC_CONNECT_TIMEOUT: {why}"))?,
+            hash: hash.map_err(|why| format!("REXEC_HASH: {why}"))?,
+        })
+    }
+
+    /// `None` if there is no such file.
+    fn from_file(path: &Path) -> Result<Option<Self>, String> {
+        let text = match fs::read_to_string(path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(format!("cannot read {}: {error}", path.display())),
+        };
+        let mut settings: Self = toml::from_str(&text).map_err(|error| {
+            let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
+            let line = before.matches('\n').count() + 1;
+            format!("{}:{line}: {}", path.display(), error.message().replace('\n', " "))
+        })?;
+        let folder = path.parent().unwrap_or(Path::new("/"));
+        for file in [&mut settings.identity, &mut settings.key, &mut settings.authority] {
+            *file = file.take().map(|file| resolve(&file, folder));
+        }
+        Ok(Some(settings))
+    }
+}
+
+/// The folder of the user's own files.
+pub fn directory(env: Env<'_>) -> Option<PathBuf> {
+    let xdg = variable(env, "XDG_CONFIG_HOME").map(PathBuf::from).filter(|path| path.is_absolute());
+    let base = xdg.or_else(|| variable(env, "HOME").map(|home| Path::new(&home).join(".config")));
+    base.or_else(|| std::env::home_dir().map(|home| home.join(".config")))
+        .map(|base| base.join("rexec"))
+}
+
+/// A digest by name.
+pub fn hash(text: &str) -> Result<Algorithm, String> {
+    text.parse().map_err(|()| "known are sha256 and blake3".to_owned())
+}
+
+fn hash_in_file<'de, D: Deserializer<'de>>(d: D) -> Result<Option<Algorithm>, D::Error> {
+    let name = String::deserialize(d)?;
+    hash(&name).map(Some).map_err(D::Error::custom)
+}
+
+/// A variable; an empty one counts as unset.
+fn variable(env: Env<'_>, name: &str) -> Option<OsString> {
+    env(name).filter(|value| !value.is_empty())
+}
+
+/// Paths in a file are relative to its folder; `~/` is the home directory.
+fn resolve(path: &Path, folder: &Path) -> PathBuf {
+    match (path.strip_prefix("~"), std::env::home_dir()) {
+        (Ok(rest), Some(home)) => home.join(rest),
+        _ => folder.join(path),
+    }
+}
+
+fn missing(path: &Path) -> String {
+    format!("the configuration file {} does not exist", path.display())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn none(_: &str) -> Option<OsString> {
+        None
+    }
+
+    fn file(text: &str) -> (tempfile::TempDir, PathBuf) {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("client.toml");
+        fs::write(&path, text).unwrap();
+        (dir, path)
+    }
+
+    #[test]
+    fn a_file_is_read_and_its_paths_are_relative_to_it() {
+        let (dir, path) = file(
+            "identity = 'me.pem'\nauthority = '/ca.crt'\nport = 9\nconnect_timeout = 3\nhash = 'blake3'\n",
+        );
+        let settings = Settings::load(Some(&path), &none).unwrap();
+        assert_eq!(settings.identity, Some(dir.path().join("me.pem")));
+        assert_eq!(settings.authority, Some("/ca.crt".into()));
+        assert_eq!(settings.port, NonZeroU16::new(9));
+        assert_eq!(settings.connect_timeout, Some(Duration::from_secs(3)));
+        assert_eq!(settings.hash, Some(Algorithm::Blake3));
+    }
+
+    #[test]
+    fn errors_name_file_and_line() {
+        for bad in [
+            "\nprot = 9\n",
+            "user = 'a'\nport = 0",
+            "user = 'a'\nport = 'x'",
+            "\nconnect_timeout = 'soon'",
+            "\nhash = 'md5'",
+            "\nport = ",
+        ] {
+            let (_dir, path) = file(bad);
+            let error = Settings::load(Some(&path), &none).unwrap_err();
+            assert!(error.starts_with(&format!("{}:2: ", path.display())), "{error}");
+            assert!(!error.contains('\n'), "{error}");
+        }
+        let missing = Settings::load(Some("/nowhere/x.toml".as_ref()), &none).unwrap_err();
+        assert!(missing.contains("/nowhere/x.toml"), "{missing}");
+    }
+
+    #[test]
+    fn the_environment_goes_before_the_user_file() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir(dir.path().join("rexec")).unwrap();
+        fs::write(dir.path().join("rexec/config.toml"), "user = 'file'\nport = 1\n").unwrap();
+        let env = |name: &str| match name {
+            "XDG_CONFIG_HOME" => Some(dir.path().into()),
+            "REXEC_USER" => Some("env".into()),
+            "REXEC_PORT" => Some("".into()),
+            _ => None,
+        };
+        let settings = Settings::load(None, &env).unwrap();
+        assert_eq!((settings.user.as_deref(), settings.port), (Some("env"), NonZeroU16::new(1)));
+    }
+
+    #[test]
+    fn a_key_is_never_paired_with_a_strangers_identity() {
+        let high = Settings { identity: Some("mine".into()), ..Settings::default() };
+        let low = Settings {
+            identity: Some("other".into()),
+            key: Some("k".into()),
+            ..Settings::default()
+        };
+        assert_eq!(high.or(low.clone()).key, None);
+        assert_eq!(Settings::default().or(low).key, Some("k".into()));
+    }
+}

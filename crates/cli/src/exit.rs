@@ -1,0 +1,220 @@
+//! The end of a run in words, for stderr. Every message says where, what happened, whether the
+//! command may have run, and what to do.
+
+use crate::event::Ended;
+use crate::stdio::Output;
+use crate::values::LogLevel;
+use rexec_client::{ExitStatus, Outcome, Signal, printable};
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+/// What rexec itself says on stderr.
+#[derive(Debug, Clone, Copy)]
+pub struct Notes {
+    level: LogLevel,
+}
+
+/// How much a message matters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Weight {
+    Information,
+    Error,
+}
+
+impl Notes {
+    /// How much to say.
+    pub fn new(level: LogLevel) -> Self {
+        Self { level }
+    }
+
+    /// A step on the way, for those who ask.
+    pub fn detail(self, text: impl FnOnce() -> String) {
+        if matches!(self.level, LogLevel::Verbose(_)) {
+            self.say(&text());
+        }
+    }
+
+    /// Something worth knowing.
+    pub fn inform(self, text: &str) {
+        if self.level != LogLevel::Quiet {
+            self.say(text);
+        }
+    }
+
+    /// Something that has to be said.
+    pub fn say(self, text: &str) {
+        // One write, so that lines of several processes do not mix. If it cannot be written, there
+        // is nobody to tell, and the exit code tells.
+        let _ = io::stderr().write_all(format!("rexec: {text}\n").as_bytes());
+    }
+
+    /// Says how a run ended, unless the command ended by itself.
+    pub fn end(self, ended: &Ended) {
+        let sentence = sentence(ended);
+        let plain = sentence.is_none();
+        match sentence {
+            Some((Weight::Error, text)) => self.say(&text),
+            Some((Weight::Information, text)) => self.inform(&text),
+            None => {}
+        }
+        if let Some(status) = &ended.status {
+            self.detail(|| {
+                let how = if plain { format!("{}; ", status.outcome()) } else { String::new() };
+                host(ended) + &how + &figures(status)
+            });
+        }
+    }
+
+    /// Sizes and digests, as `--digest` asks for them.
+    pub fn digests(self, ended: &Ended, stdin: bool) {
+        let Some(status) = &ended.status else { return };
+        let streams =
+            [("stdout", status.stdout()), ("stderr", status.stderr()), ("stdin", status.stdin())];
+        for (name, tally) in streams.iter().take(if stdin { 3 } else { 2 }) {
+            self.say(&format!("{name} {} bytes {} {}", tally.size, status.algorithm(), tally.hash));
+        }
+    }
+}
+
+/// The one way to end: the code of an outcome.
+pub fn code(outcome: &Outcome) -> ExitCode {
+    ExitCode::from(outcome.exit_code())
+}
+
+fn sentence(ended: &Ended) -> Option<(Weight, String)> {
+    let outcome = &ended.outcome;
+    let job = ended.job.as_ref().map(|job| format!(" (job {job})")).unwrap_or_default();
+    let held = ended.status.as_ref().is_some_and(|status| status.held());
+    let (weight, text) = match outcome {
+        Outcome::Exited { .. } if held => (
+            Weight::Information,
+            "a process that the command left behind holds its output open; what that writes from \
+             now on is not shown"
+                .to_owned(),
+        ),
+        Outcome::Exited { .. } => return None,
+        // As with a local pipe: whatever read the output wanted no more, and SIGPIPE says so.
+        Outcome::Signaled { signal }
+            if is_pipe(*signal) && ended.closed.contains(&Output::Stdout) =>
+        {
+            return None;
+        }
+        Outcome::Cancelled if ended.job.is_none() => {
+            (Weight::Information, "cancelled; nothing was started".to_owned())
+        }
+        Outcome::Signaled { .. } | Outcome::Cancelled => {
+            (Weight::Information, format!("the command was {outcome}"))
+        }
+        Outcome::TimedOut => (Weight::Error, format!("the command {outcome}")),
+        Outcome::Denied { .. } | Outcome::Unreachable { .. } => {
+            (Weight::Error, format!("{outcome}; nothing was started"))
+        }
+        Outcome::Lost { .. } if ended.left => (
+            Weight::Error,
+            format!(
+                "left without waiting; the command{job} may run on until the agent notices that \
+                     the connection is gone"
+            ),
+        ),
+        Outcome::Lost { .. } => (
+            Weight::Error,
+            format!(
+                "lost: {outcome}; the command{job} may have run, and how it ended is not \
+                     known"
+            ),
+        ),
+        Outcome::Incomplete { .. } => (
+            Weight::Error,
+            format!(
+                "{outcome}; the command has run, but its output here is not to be \
+                     trusted"
+            ),
+        ),
+        Outcome::NeverStarted { .. } | Outcome::Local { .. } => {
+            (Weight::Error, outcome.to_string())
+        }
+    };
+    Some((weight, host(ended) + &text))
+}
+
+/// What a message begins with.
+fn host(ended: &Ended) -> String {
+    ended.host.as_deref().map(|host| format!("{}: ", printable(host))).unwrap_or_default()
+}
+
+/// Times and sizes, for -v.
+fn figures(status: &ExitStatus) -> String {
+    let usage = status.usage();
+    let seconds = |ms: u64| format!("{}.{:03} s", ms / 1000, ms % 1000);
+    format!(
+        "it took {} (user {}, system {}); bytes: stdin {}, stdout {}, stderr {}",
+        seconds(usage.wall_ms),
+        seconds(usage.user_ms),
+        seconds(usage.system_ms),
+        status.stdin().size,
+        status.stdout().size,
+        status.stderr().size
+    )
+}
+
+fn is_pipe(signal: Signal) -> bool {
+    Signal::from_number(nix::libc::SIGPIPE) == Some(signal)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rexec_client::{JobId, NeverStarted};
+
+    fn ended(outcome: Outcome) -> Ended {
+        Ended {
+            host: Some("web1".to_owned()),
+            job: JobId::new("j1"),
+            outcome,
+            status: None,
+            closed: Vec::new(),
+            left: false,
+        }
+    }
+
+    #[test]
+    fn each_end_is_said_in_one_line_but_a_plain_one_is_not() {
+        let message = || "why\n\u{1b}[2J".to_owned();
+        let reason = NeverStarted::NotFound;
+        for (outcome, weight, part) in [
+            (
+                Outcome::Signaled { signal: Signal::KILL },
+                Weight::Information,
+                "web1: the command was ended by signal KILL",
+            ),
+            (Outcome::Cancelled, Weight::Information, "cancelled"),
+            (Outcome::TimedOut, Weight::Error, "timed out"),
+            (
+                Outcome::NeverStarted { reason, message: message() },
+                Weight::Error,
+                "not started: why",
+            ),
+            (Outcome::Denied { message: message() }, Weight::Error, "nothing was started"),
+            (Outcome::Unreachable { message: message() }, Weight::Error, "nothing was started"),
+            (Outcome::Lost { message: message() }, Weight::Error, "job j1) may have run"),
+            (Outcome::Incomplete { message: message() }, Weight::Error, "not to be trusted"),
+            (Outcome::Local { message: message() }, Weight::Error, "web1: why"),
+        ] {
+            let (said, text) = sentence(&ended(outcome)).unwrap();
+            assert!(said == weight && text.contains(part), "{text}");
+            assert!(!text.chars().any(char::is_control), "{text:?}");
+        }
+        assert_eq!(sentence(&ended(Outcome::Exited { code: 1 })), None);
+        let early = Ended { job: None, ..ended(Outcome::Cancelled) };
+        assert!(sentence(&early).unwrap().1.contains("nothing was started"));
+    }
+
+    #[test]
+    fn a_reader_that_left_needs_no_word() {
+        let signal = Signal::from_number(13).unwrap();
+        let mut end = ended(Outcome::Signaled { signal });
+        assert!(sentence(&end).is_some());
+        end.closed = vec![Output::Stdout];
+        assert_eq!(sentence(&end), None);
+    }
+}

@@ -1,0 +1,71 @@
+//! The longer texts of `--help` and of the man pages.
+
+pub(crate) const USAGE: &str = "rexec [OPTIONS] [USER@]HOST[:PORT] COMMAND [ARG]…
+       rexec SUBCOMMAND …";
+
+pub(crate) const RUN_USAGE: &str = "rexec [run] [OPTIONS] [USER@]HOST[:PORT] COMMAND [ARG]…";
+
+pub(crate) const SHORT: &str = "\
+Examples:
+  rexec web1 'df -h | tail -1'      one word: a line for the login shell
+  rexec web1 ls 'my file'           several words: arrive exactly as typed
+  rexec --script setup.sh web1 a b  run a local script there
+
+See --help for the exit status, the files and the environment.";
+
+pub(crate) const LONG: &str = "\
+Examples:
+  rexec web1 'df -h | tail -1'
+      One word is a line for the remote login shell, as with ssh.
+  rexec web1 ls 'my file'
+      Several words reach the program exactly as typed; nothing is quoted or expanded.
+  tar c . | rexec -l build web1 tar x -C /srv
+      Streams are binary-clean, as long as they like, and checked to the last byte.
+  rexec --script setup.sh web1 --fast
+      Runs a local script there, with an argument.
+  rexec --json --timeout 5m web1 make | jq
+      Everything that happens, as JSON Lines.
+
+Options go before the host; everything after it is the command. A '--' right after the host is
+dropped. A host named like a subcommand: rexec run ping uptime.
+
+Exit status:
+  N        the command ended with status N, and all its output is here and verified
+  128+N    signal N ended the command
+  124      --timeout ended it
+  125      usage, refused by policy, or a failure on this side
+  126      not started: not executable, or something else stood in the way
+  127      not started: no such program
+  130      cancelled by Ctrl-C, and ended with all it had started
+  254      the command ended, but its output is incomplete or was altered
+  255      no connection: nothing was started, or (it is said) the end is not known
+A command may itself end with any of these: scripts that must tell use --json or --status-fd N, where
+\"outcome\" is exited, signaled, timed_out, cancelled, never_started, denied, unreachable, lost,
+incomplete or local.
+
+JSON:
+  --json prints one object a line: \"type\" is start, stdout, stderr or exit. The command's stdout and
+  stderr are then found only there, as \"text\" where they are UTF-8 and as \"data_b64\" where not.
+  --status-fd N writes the exit object alone to descriptor N, whatever happens.
+
+Ctrl-C:
+  The first one ends the command and everything it started, and waits until that is done. The second
+  one leaves at once and says what may still run. SIGTERM and SIGHUP do the same.
+
+Files:
+  ~/.config/rexec/identity.pem    certificate and private key (make one with rexec ca issue-user)
+  ~/.config/rexec/authority.crt   the authorities that sign agents
+  ~/.config/rexec/config.toml     identity, key, authority, user, port, connect_timeout, hash
+  /etc/rexec/client.toml          the same, for all users
+  $XDG_CONFIG_HOME stands in for ~/.config. Nothing is read from the current folder.
+
+Environment:
+  REXEC_IDENTITY, REXEC_KEY, REXEC_AUTHORITY, REXEC_USER, REXEC_PORT, REXEC_CONNECT_TIMEOUT,
+  REXEC_HASH and REXEC_CONFIG. Options go before the environment, that before the user's file, and
+  that before the system's.";
+
+pub(crate) const COMPLETIONS: &str = "\
+Examples:
+  bash: rexec completions bash > ~/.local/share/bash-completion/completions/rexec
+  zsh:  rexec completions zsh > \"${fpath[1]}/_rexec\"
+  fish: rexec completions fish > ~/.config/fish/completions/rexec.fish";

@@ -1,0 +1,126 @@
+//! Where the agent is, and the files that it takes to reach it.
+
+use crate::args::ConnectOptions;
+use crate::config::{self, Env, Settings};
+use crate::target::Target;
+use crate::values::SshOption;
+use rexec_client::{DEFAULT_PORT, Files};
+use std::ffi::OsStr;
+use std::io;
+use std::num::NonZeroU16;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// How to reach an agent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Endpoint {
+    /// Name or address, as dialled and as shown.
+    pub host: String,
+    /// TCP port.
+    pub port: u16,
+    /// Certificates and keys.
+    pub files: Files,
+    /// How long connecting may take.
+    pub connect_timeout: Duration,
+}
+
+/// Where to reach the agent of a target when only that is wanted.
+pub fn endpoint_of(
+    target: &OsStr,
+    connect: ConnectOptions,
+    env: Env<'_>,
+) -> Result<Endpoint, String> {
+    let target = Target::parse(target)?;
+    let settings = settings(connect, None, &target, env)?;
+    endpoint(target, settings, env)
+}
+
+/// All sources in their order: the letters, `-o`, the target, the environment, the files.
+pub(super) fn settings(
+    connect: ConnectOptions,
+    user: Option<String>,
+    target: &Target,
+    env: Env<'_>,
+) -> Result<Settings, String> {
+    let letters = Settings {
+        identity: connect.identity,
+        key: connect.key,
+        authority: connect.authority,
+        user,
+        port: connect.port.and_then(NonZeroU16::new),
+        connect_timeout: connect.connect_timeout,
+        hash: None,
+    };
+    // As with ssh, the first of two that are the same counts.
+    let typed = connect.ssh.into_iter().fold(letters, |settings, option| settings.or(one(option)));
+    let addressed = Settings {
+        user: target.user.clone(),
+        port: target.port.and_then(NonZeroU16::new),
+        ..Settings::default()
+    };
+    Ok(typed.or(addressed).or(Settings::load(connect.config.as_deref(), env)?))
+}
+
+fn one(option: SshOption) -> Settings {
+    let nothing = Settings::default();
+    match option {
+        SshOption::User(user) => Settings { user: Some(user), ..nothing },
+        SshOption::Port(port) => Settings { port: NonZeroU16::new(port), ..nothing },
+        SshOption::ConnectTimeout(time) => Settings { connect_timeout: Some(time), ..nothing },
+        SshOption::IdentityFile(file) => Settings { identity: Some(file), ..nothing },
+        SshOption::SetEnv(_) | SshOption::LogLevel(_) => nothing,
+    }
+}
+
+pub(super) fn endpoint(
+    target: Target,
+    settings: Settings,
+    env: Env<'_>,
+) -> Result<Endpoint, String> {
+    let Settings { identity, key, authority, port, connect_timeout, .. } = settings;
+    let identity = match identity {
+        Some(file) => present(file, "identity", "")?,
+        None => default_file("identity.pem", "identity", ", REXEC_IDENTITY or -i FILE", env)?,
+    };
+    let authority = match authority {
+        Some(file) => present(file, "authority", "")?,
+        None => default_file(
+            "authority.crt",
+            "authority",
+            ", REXEC_AUTHORITY or --authority FILE",
+            env,
+        )?,
+    };
+    let key = key.map(|file| present(file, "key", "")).transpose()?;
+    Ok(Endpoint {
+        host: target.host,
+        port: port.map_or(DEFAULT_PORT, NonZeroU16::get),
+        files: Files { identity, key, authority },
+        connect_timeout: connect_timeout.unwrap_or(Duration::from_secs(10)),
+    })
+}
+
+fn default_file(name: &str, what: &str, others: &str, env: Env<'_>) -> Result<PathBuf, String> {
+    let dir = config::directory(env)
+        .ok_or_else(|| format!("no {what}: there is no home directory{others}"))?;
+    present(dir.join(name), what, others)
+}
+
+/// Missing files are told apart from unreadable ones here, where it is known what they are for.
+fn present(file: PathBuf, what: &str, others: &str) -> Result<PathBuf, String> {
+    match file.metadata() {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let how = match what {
+                "authority" => {
+                    "get it from whoever runs the agents: they have it from 'rexec ca init'"
+                }
+                "key" => "without --key and REXEC_KEY, the key is looked for in the identity file",
+                _ => "whoever keeps the authority makes one with 'rexec ca issue-user'",
+            };
+            let elsewhere =
+                if others.is_empty() { "" } else { "; other places: the configuration file" };
+            Err(format!("no {what}: {} does not exist; {how}{elsewhere}{others}", file.display()))
+        }
+        _ => Ok(file),
+    }
+}

@@ -1,0 +1,171 @@
+//! What to do: the options, the environment and the files made into one value. No option is read
+//! and no file is opened after this, but for the certificates.
+
+mod endpoint;
+#[cfg(test)]
+mod tests;
+
+pub use endpoint::{Endpoint, endpoint_of};
+
+use crate::args::{CommandOptions, ConnectOptions, Run, RunOptions};
+use crate::config::Env;
+use crate::target::Target;
+use crate::values::{LogLevel, SshOption, Variable};
+use nix::sys::stat::{SFlag, fstat, major, minor};
+use rexec_client::Algorithm;
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// A script travels in one request, a little under 1 MiB with its arguments.
+const MAX_SCRIPT: u64 = 1024 * 1024;
+
+/// A command to run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Plan {
+    /// Where.
+    pub endpoint: Endpoint,
+    /// As whom; `None` leaves it to the agent.
+    pub user: Option<String>,
+    /// What.
+    pub work: Work,
+    /// Variables to add.
+    pub env: Vec<(OsString, OsString)>,
+    /// In which folder.
+    pub cwd: Option<PathBuf>,
+    /// For how long at most.
+    pub timeout: Option<Duration>,
+    /// Whether this process's stdin is forwarded.
+    pub stdin: bool,
+    /// The digest of the streams.
+    pub hash: Algorithm,
+    /// Events as JSON Lines instead of the plain output.
+    pub json: bool,
+    /// Sizes and digests at the end.
+    pub digest: bool,
+    /// How much to say beside the command's own output.
+    pub level: LogLevel,
+}
+
+/// The forms of a command.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Work {
+    /// A line for the login shell.
+    Line(OsString),
+    /// Program and arguments.
+    Argv(OsString, Vec<OsString>),
+    /// A program that is sent along.
+    Script {
+        /// Its contents.
+        text: Vec<u8>,
+        /// Its arguments.
+        args: Vec<OsString>,
+    },
+}
+
+impl Plan {
+    /// Makes a plan of what was typed. The errors are for the person who typed it.
+    pub fn new(run: Run, env: Env<'_>) -> Result<Self, String> {
+        let Run { options, target, words } = run;
+        let RunOptions { connect, command, output } = options;
+        let typed = target.display().to_string();
+        let target = Target::parse(&target)?;
+        // What was typed comes before what is on this machine: no file is looked for in vain.
+        if words.is_empty() && command.script.is_none() {
+            return Err(format!(
+                "no command given; rexec has no terminal sessions yet: use ssh for an interactive \
+                 shell, and name a command after the host, as in: rexec {typed} 'df -h'"
+            ));
+        }
+        let level = log_level(&connect);
+        let ssh_env = connect.ssh.iter().filter_map(|option| match option {
+            SshOption::SetEnv(variables) => Some(variables.clone()),
+            _ => None,
+        });
+        // The later one of two variables of one name wins: the letters of rexec, over ssh's.
+        let variables: Vec<Variable> =
+            ssh_env.flatten().chain(command.env.iter().cloned()).collect();
+        let cwd = command.cwd.clone();
+        if let Some(dir) = cwd.as_ref().filter(|dir| !dir.is_absolute()) {
+            return Err(format!("--cwd {}: it must be an absolute path", dir.display()));
+        }
+        let settings = endpoint::settings(connect, command.user.clone(), &target, env)?;
+        let stdin = !command.no_stdin && !is_stdin(command.script.as_deref()) && !stdin_is_null();
+        let (timeout, hash) = (command.timeout, output.hash.or(settings.hash).unwrap_or_default());
+        let user = settings.user.clone();
+        let endpoint = endpoint::endpoint(target, settings, env)?;
+        Ok(Self {
+            work: work(command, words)?,
+            endpoint,
+            user,
+            env: variables.into_iter().filter_map(Variable::resolve).collect(),
+            cwd,
+            timeout,
+            stdin,
+            hash,
+            json: output.json,
+            digest: output.digest,
+            level,
+        })
+    }
+}
+
+/// How much to say. The letters go before `-o LogLevel`.
+pub fn log_level(connect: &ConnectOptions) -> LogLevel {
+    if connect.quiet {
+        return LogLevel::Quiet;
+    }
+    if connect.verbose > 0 {
+        return LogLevel::Verbose(connect.verbose);
+    }
+    let chosen = connect.ssh.iter().find_map(|option| match option {
+        SshOption::LogLevel(level) => Some(*level),
+        _ => None,
+    });
+    chosen.unwrap_or(LogLevel::Normal)
+}
+
+fn work(options: CommandOptions, words: Vec<OsString>) -> Result<Work, String> {
+    if let Some(file) = options.script {
+        let text = read_script(&file)?;
+        return Ok(Work::Script { text, args: words });
+    }
+    if options.shell || (words.len() == 1 && !options.argv) {
+        return Ok(Work::Line(words.join(OsStr::new(" "))));
+    }
+    let mut words = words.into_iter();
+    match words.next().filter(|program| !program.is_empty()) {
+        Some(program) => Ok(Work::Argv(program, words.collect())),
+        None => Err("the program's name is empty".to_owned()),
+    }
+}
+
+fn read_script(file: &Path) -> Result<Vec<u8>, String> {
+    let failed = |error: io::Error| format!("cannot read the script {}: {error}", file.display());
+    let source: Box<dyn Read> = if is_stdin(Some(file)) {
+        Box::new(io::stdin().lock())
+    } else {
+        Box::new(File::open(file).map_err(failed)?)
+    };
+    let mut text = Vec::new();
+    source.take(MAX_SCRIPT + 1).read_to_end(&mut text).map_err(failed)?;
+    if text.len() as u64 > MAX_SCRIPT {
+        return Err(format!("the script {} is larger than 1 MiB", file.display()));
+    }
+    Ok(text)
+}
+
+fn is_stdin(script: Option<&Path>) -> bool {
+    script == Some(Path::new("-"))
+}
+
+/// An empty stdin need not be forwarded: the command gets its own `/dev/null`.
+fn stdin_is_null() -> bool {
+    const NULL: (u64, u64) = (1, 3); // devices.txt of the kernel
+    fstat(io::stdin()).is_ok_and(|file| {
+        let kind = SFlag::from_bits_truncate(file.st_mode & SFlag::S_IFMT.bits());
+        kind == SFlag::S_IFCHR && (major(file.st_rdev), minor(file.st_rdev)) == NULL
+    })
+}

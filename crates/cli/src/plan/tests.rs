@@ -1,0 +1,96 @@
+//! Tests of plans.
+
+use super::*;
+use crate::args::{self, Request};
+use rexec_client::DEFAULT_PORT;
+
+/// A configuration folder with the files that are needed by default.
+fn home() -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::create_dir(dir.path().join("rexec")).unwrap();
+    for file in ["identity.pem", "authority.crt"] {
+        std::fs::write(dir.path().join("rexec").join(file), "").unwrap();
+    }
+    dir
+}
+
+fn plan_in(home: &Path, line: &[&str]) -> Result<Plan, String> {
+    let env = |name: &str| (name == "XDG_CONFIG_HOME").then(|| home.into());
+    let words = std::iter::once("rexec").chain(line.iter().copied()).map(OsString::from);
+    match args::parse(&words.collect::<Vec<_>>()) {
+        Ok(Request::Run(run)) => Plan::new(*run, &env),
+        other => panic!("{line:?}: {other:?}"),
+    }
+}
+
+fn plan(line: &[&str]) -> Result<Plan, String> {
+    plan_in(home().path(), line)
+}
+
+#[test]
+fn one_word_is_a_line_and_several_are_an_argv() {
+    let work = |line: &[&str]| plan(line).unwrap().work;
+    assert_eq!(work(&["w", "a b"]), Work::Line("a b".into()));
+    assert_eq!(work(&["w", "a", "b c"]), Work::Argv("a".into(), vec!["b c".into()]));
+    assert_eq!(work(&["--shell", "w", "a", "b c"]), Work::Line("a b c".into()));
+    assert_eq!(work(&["--argv", "w", "a b"]), Work::Argv("a b".into(), vec![]));
+    assert_eq!(work(&["w", "--", "a"]), Work::Line("a".into()));
+    assert!(plan(&["w", "", "x"]).unwrap_err().contains("empty"));
+}
+
+#[test]
+fn a_missing_command_is_said_before_a_missing_identity() {
+    let empty = tempfile::tempdir().unwrap();
+    for line in [&["al@w"][..], &["al@w", "--"], &["--shell", "al@w"]] {
+        let error = plan_in(empty.path(), line).unwrap_err();
+        for part in ["no command given", "ssh", "rexec al@w 'df -h'"] {
+            assert!(error.contains(part), "{error}");
+        }
+    }
+}
+
+#[test]
+fn letters_go_before_o_and_that_before_the_target() {
+    let made =
+        plan(&["-o", "Port=2", "-o", "port=3", "-l", "bob", "-o", "User=eve", "al@w:9", "x"])
+            .unwrap();
+    assert_eq!((made.endpoint.port, made.user.as_deref()), (2, Some("bob")));
+    let made = plan(&["al@w:9", "x"]).unwrap();
+    assert_eq!((made.endpoint.port, made.user.as_deref()), (9, Some("al")));
+    assert_eq!(plan(&["w", "x"]).unwrap().endpoint.port, DEFAULT_PORT);
+}
+
+#[test]
+fn variables_come_from_both_kinds_of_option() {
+    let made =
+        plan(&["--env", "A=2", "-o", "SetEnv=A=1", "--env", "NOT_SET_HERE", "w", "x"]).unwrap();
+    assert_eq!(made.env, [("A".into(), "1".into()), ("A".into(), "2".into())]);
+}
+
+#[test]
+fn a_script_is_read_here() {
+    let home = home();
+    let file = home.path().join("s.sh");
+    std::fs::write(&file, b"echo \xff\n").unwrap();
+    let script = file.to_str().unwrap();
+    let made = plan_in(home.path(), &["--script", script, "w", "a b"]).unwrap();
+    assert_eq!(made.work, Work::Script { text: b"echo \xff\n".to_vec(), args: vec!["a b".into()] });
+    std::fs::write(&file, vec![b'#'; 1024 * 1024 + 1]).unwrap();
+    assert!(plan_in(home.path(), &["--script", script, "w"]).unwrap_err().contains("larger"));
+    assert!(plan(&["--script", "/nowhere", "w"]).unwrap_err().contains("/nowhere"));
+}
+
+#[test]
+fn missing_files_are_named_with_a_way_to_get_them() {
+    let empty = tempfile::tempdir().unwrap();
+    let error = plan_in(empty.path(), &["w", "x"]).unwrap_err();
+    let file = empty.path().join("rexec/identity.pem");
+    assert!(error.contains(file.to_str().unwrap()) && error.contains("rexec ca"), "{error}");
+    let error = plan(&["--authority", "/nowhere.crt", "w", "x"]).unwrap_err();
+    assert!(error.contains("/nowhere.crt") && error.contains("authority"), "{error}");
+}
+
+#[test]
+fn a_relative_folder_has_no_meaning_there() {
+    assert!(plan(&["--cwd", "src", "w", "x"]).unwrap_err().contains("absolute"));
+}

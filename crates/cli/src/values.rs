@@ -1,0 +1,239 @@
+//! Values of options that several places take: durations, variables, ssh's `-o`.
+
+use serde::Deserialize;
+use serde::de::{Deserializer, Error as _};
+use std::env;
+use std::ffi::OsString;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::PathBuf;
+use std::time::Duration;
+
+const FORM: &str = "a duration is a number with a unit, ms, s, m, h or d, as in 90s or 1h30m; a \
+                    plain number means seconds";
+const TOO_LONG: &str = "that is too long";
+
+/// A duration as people write it: `90s`, `5m`, `1h 30m`, and a plain number for seconds.
+pub fn duration(text: &str) -> Result<Duration, String> {
+    let text = text.trim();
+    let parsed = match text.parse::<f64>() {
+        Ok(seconds) if seconds.is_nan() => Err(FORM),
+        Ok(seconds) if seconds <= 0.0 => Ok(Duration::ZERO),
+        Ok(seconds) => Duration::try_from_secs_f64(seconds).map_err(|_| TOO_LONG),
+        Err(_) => humantime::parse_duration(text).map_err(|error| match error {
+            humantime::DurationError::NumberOverflow => TOO_LONG,
+            _ => FORM,
+        }),
+    };
+    match parsed {
+        Ok(Duration::ZERO) => Err("it must be longer than zero".to_owned()),
+        other => other.map_err(str::to_owned),
+    }
+}
+
+/// [`duration`] in a configuration file, where it may also be an integer.
+pub(crate) fn duration_in_file<'de, D: Deserializer<'de>>(
+    d: D,
+) -> Result<Option<Duration>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged, expecting = "a duration such as \"10s\", or a number of seconds")]
+    enum Written {
+        Seconds(u32),
+        Text(String),
+    }
+    let text = match Written::deserialize(d)? {
+        Written::Seconds(seconds) => seconds.to_string(),
+        Written::Text(text) => text,
+    };
+    duration(&text).map(Some).map_err(D::Error::custom)
+}
+
+/// A variable for the command; `None` for its value means that of this process.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Variable {
+    /// The part before the first `=`.
+    pub name: OsString,
+    /// The part after it.
+    pub value: Option<OsString>,
+}
+
+impl Variable {
+    /// Takes `NAME=VALUE` or `NAME` apart.
+    pub fn parse(text: OsString) -> Result<Self, String> {
+        let bytes = text.as_bytes();
+        let (name, value) = match bytes.iter().position(|byte| *byte == b'=') {
+            Some(at) => {
+                let (name, value) = bytes.split_at(at);
+                (name, value.get(1..))
+            }
+            None => (bytes, None),
+        };
+        if name.is_empty() {
+            return Err("a variable is written NAME=VALUE, or NAME for its value here".to_owned());
+        }
+        let own = |bytes: &[u8]| OsString::from_vec(bytes.to_vec());
+        Ok(Self { name: own(name), value: value.map(own) })
+    }
+
+    /// The pair to send; `None` if the value is that of this process, and this has none.
+    pub fn resolve(self) -> Option<(OsString, OsString)> {
+        let value = self.value.or_else(|| env::var_os(&self.name))?;
+        Some((self.name, value))
+    }
+}
+
+/// How much to say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogLevel {
+    /// Errors only.
+    Quiet,
+    /// What a user needs to know.
+    Normal,
+    /// As with this many `-v`.
+    Verbose(u8),
+}
+
+/// One `-o KEY=VALUE`, those of ssh's that have a meaning here.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SshOption {
+    /// `User`.
+    User(String),
+    /// `Port`.
+    Port(u16),
+    /// `ConnectTimeout`.
+    ConnectTimeout(Duration),
+    /// `IdentityFile`.
+    IdentityFile(PathBuf),
+    /// `SetEnv`: one or more `NAME=VALUE`, separated by blanks; double quotes hold one together.
+    SetEnv(Vec<Variable>),
+    /// `LogLevel`.
+    LogLevel(LogLevel),
+}
+
+impl SshOption {
+    /// Takes `KEY=VALUE` or `KEY VALUE`, the key in any case.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let (key, value) = text
+            .split_once(|c: char| c == '=' || c.is_whitespace())
+            .ok_or("it is written KEY=VALUE")?;
+        let value = value.trim_start_matches(|c: char| c == '=' || c.is_whitespace()).trim_end();
+        if value.is_empty() {
+            return Err(format!("'{key}' needs a value"));
+        }
+        match key.to_ascii_lowercase().as_str() {
+            "user" => Ok(Self::User(value.to_owned())),
+            "port" => port(value).map(Self::Port),
+            "connecttimeout" => duration(value).map(Self::ConnectTimeout),
+            "identityfile" => Ok(Self::IdentityFile(value.into())),
+            "setenv" => set_env(value).map(Self::SetEnv),
+            "loglevel" => log_level(value).map(Self::LogLevel),
+            _ => Err(format!(
+                "'{key}' is not known; known are User, Port, ConnectTimeout, IdentityFile, SetEnv and \
+                 LogLevel"
+            )),
+        }
+    }
+}
+
+/// A port, which is never 0.
+pub fn port(text: &str) -> Result<u16, String> {
+    match text.parse() {
+        Ok(port) if port > 0 => Ok(port),
+        _ => Err("a port is a number from 1 to 65535".to_owned()),
+    }
+}
+
+fn log_level(text: &str) -> Result<LogLevel, String> {
+    Ok(match text.to_ascii_lowercase().as_str() {
+        "quiet" | "fatal" | "error" => LogLevel::Quiet,
+        "info" => LogLevel::Normal,
+        "verbose" => LogLevel::Verbose(1),
+        "debug" | "debug1" => LogLevel::Verbose(2),
+        "debug2" | "debug3" => LogLevel::Verbose(3),
+        _ => {
+            return Err(
+                "known are QUIET, FATAL, ERROR, INFO, VERBOSE, DEBUG, DEBUG1 to DEBUG3".to_owned()
+            );
+        }
+    })
+}
+
+fn set_env(text: &str) -> Result<Vec<Variable>, String> {
+    let mut words = Vec::new();
+    let mut word = String::new();
+    let mut quoted = false;
+    for c in text.chars() {
+        match c {
+            '"' => quoted = !quoted,
+            c if c.is_whitespace() && !quoted => words.push(std::mem::take(&mut word)),
+            c => word.push(c),
+        }
+    }
+    if quoted {
+        return Err("a '\"' is not closed".to_owned());
+    }
+    words.push(word);
+    let words = words.into_iter().filter(|word| !word.is_empty());
+    words
+        .map(|word| match Variable::parse(word.into())? {
+            variable @ Variable { value: Some(_), .. } => Ok(variable),
+            variable => Err(format!("'{}' has no value", variable.name.display())),
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations() {
+        for (text, ms) in
+            [("30s", 30_000), ("5m", 300_000), ("10", 10_000), ("0.5", 500), ("1m 1s", 61_000)]
+        {
+            assert_eq!(duration(text), Ok(Duration::from_millis(ms)), "{text}");
+        }
+        for bad in ["", "0", "0s", "-1", "soon", "1 parsec", "inf", "NaN"] {
+            assert!(duration(bad).is_err(), "{bad}");
+        }
+        for (bad, why) in [
+            ("5x", FORM),
+            ("s", FORM),
+            ("NaN", FORM),
+            ("inf", TOO_LONG),
+            ("99999999999999999999d", TOO_LONG),
+        ] {
+            assert_eq!(duration(bad), Err(why.to_owned()), "{bad}");
+        }
+    }
+
+    #[test]
+    fn variables_are_bytes() {
+        let raw = OsString::from_vec(b"K=a=\xff".to_vec());
+        let parsed = Variable::parse(raw).unwrap();
+        assert_eq!(
+            (parsed.name, parsed.value),
+            ("K".into(), Some(OsString::from_vec(b"a=\xff".to_vec())))
+        );
+        assert_eq!(Variable::parse("K".into()).unwrap().value, None);
+        assert_eq!(Variable::parse("K=".into()).unwrap().value, Some(OsString::new()));
+        assert!(Variable::parse("=x".into()).is_err());
+        assert!(Variable::parse("PATH".into()).unwrap().resolve().is_some());
+    }
+
+    #[test]
+    fn ssh_options() {
+        let ok = |text| SshOption::parse(text).unwrap();
+        assert_eq!(ok("Port=99"), SshOption::Port(99));
+        assert_eq!(ok("port 99"), SshOption::Port(99));
+        assert_eq!(ok("USER = bob"), SshOption::User("bob".to_owned()));
+        assert_eq!(ok("ConnectTimeout=3"), SshOption::ConnectTimeout(Duration::from_secs(3)));
+        assert_eq!(ok("loglevel=ERROR"), SshOption::LogLevel(LogLevel::Quiet));
+        let SshOption::SetEnv(variables) = ok("SetEnv=A=1 B=\"two words\"") else { panic!() };
+        assert_eq!(variables.len(), 2);
+        assert_eq!(variables[1].value, Some("two words".into()));
+        for bad in ["Port", "Port=", "Port=0", "SetEnv=A", "SetEnv=A=\"x", "LogLevel=loud"] {
+            assert!(SshOption::parse(bad).is_err(), "{bad}");
+        }
+        assert!(SshOption::parse("ProxyJump=x").unwrap_err().contains("ConnectTimeout"));
+    }
+}
