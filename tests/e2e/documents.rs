@@ -1,0 +1,53 @@
+//! What the documents show is run as it stands.
+
+use crate::support::{TestAgent, program};
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+#[test]
+fn the_demo_of_the_readme_works() {
+    let agent = TestAgent::start();
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    let readme = std::fs::read_to_string(root.join("README.md")).unwrap();
+    let marked =
+        readme.split("<!-- demo -->").nth(1).unwrap().split("<!-- /demo -->").next().unwrap();
+    let demo: Vec<&str> = marked.lines().filter(|line| !line.starts_with("```")).collect();
+    assert!(demo.iter().any(|line| line.contains("rexec 127.0.0.1")), "{demo:?}");
+    let file = agent.path("demo.sh");
+    std::fs::write(&file, demo.join("\n")).unwrap();
+    // What `. certs/dev/env` sets up.
+    let bin = program("rexec").parent().unwrap().to_owned();
+    let path = format!("{}:{}", bin.display(), std::env::var("PATH").unwrap());
+    let mut shell = Command::new("sh");
+    shell.arg("-e").arg(&file).current_dir(agent.dir.path()).stdin(Stdio::null());
+    shell.env("PATH", path).env("REXEC_PORT", agent.port.to_string());
+    shell.env("REXEC_IDENTITY", agent.path("alice.pem"));
+    shell.env("REXEC_AUTHORITY", agent.path("authority.crt"));
+    let output = shell.output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+}
+
+#[test]
+fn the_tour_of_the_library_works() {
+    let agent = TestAgent::start();
+    let output = Command::new(program("examples/tour"))
+        .arg(agent.target())
+        .env("REXEC_IDENTITY", agent.path("alice.pem"))
+        .env("REXEC_AUTHORITY", agent.path("authority.crt"))
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{output:?}");
+    for line in [
+        "words: <two words><*>",
+        "status: Some(7)",
+        "echo: one",
+        "echo: two",
+        "sed succeeded: true",
+        "signal: Some(\"TERM\")",
+        "timed out: true",
+        "nothing ran: true (the command was not started: ",
+    ] {
+        assert!(said.contains(line), "{line:?} is not in:\n{said}");
+    }
+}

@@ -1,0 +1,27 @@
+//! End-to-end tests: real agents, real clients, real commands, over loopback.
+//!
+//! One module per behaviour. Each test starts what it needs and ends it again; nothing waits for
+//! time to pass where it can wait for an event.
+
+#![allow(unreachable_pub, missing_docs, reason = "a test binary has no outside")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::print_stderr,
+    clippy::print_stdout,
+    reason = "a test fails by panicking"
+)]
+
+mod support;
+
+mod documents;
+mod exec;
+mod exit_status;
+mod forgotten;
+mod hostile;
+mod identity;
+mod kill_tree;
+mod lifecycle;
+mod streams;

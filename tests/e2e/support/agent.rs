@@ -1,0 +1,130 @@
+//! A real agent in a directory of its own, ended when the test ends.
+
+use super::certs::{Authority, write_private};
+use super::program;
+use rexec_client::{Connector, Files, Session};
+use std::fs::{self, File};
+use std::os::unix::net::UnixDatagram;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::Duration;
+use tempfile::TempDir;
+
+/// A running agent.
+pub struct TestAgent {
+    pub dir: TempDir,
+    pub authority: Authority,
+    pub port: u16,
+    child: Child,
+}
+
+impl TestAgent {
+    /// An agent with the default configuration.
+    pub fn start() -> Self {
+        Self::with("")
+    }
+
+    /// An agent with more lines in its configuration file.
+    pub fn with(config: &str) -> Self {
+        Self::prepared(config, |_| {})
+    }
+
+    /// An agent whose start command was changed.
+    pub fn prepared(config: &str, prepare: impl FnOnce(&mut Command)) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let authority = Authority::new();
+        fs::write(dir.path().join("authority.crt"), authority.pem()).unwrap();
+        write_private(dir.path(), "agent.pem", &authority.issue_agent());
+        write_private(dir.path(), "alice.pem", &authority.issue_user("alice"));
+        let path = |name: &str| dir.path().join(name);
+        fs::write(path("agent.toml"), config).unwrap();
+        let mut command = Command::new(program("rexec-agent"));
+        command
+            .arg("--config")
+            .arg(path("agent.toml"))
+            .args(["--listen", "127.0.0.1:0", "--log-level", "debug", "--identity"])
+            .arg(path("agent.pem"))
+            .arg("--authority")
+            .arg(path("authority.crt"))
+            .arg("--ready-file")
+            .arg(path("ready"))
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(File::create(path("log")).unwrap());
+        prepare(&mut command);
+        let (child, port) = await_ready(command, dir.path());
+        Self { dir, authority, port, child }
+    }
+
+    /// The agent's process id.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// A path in the agent's directory.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// Alice's credentials.
+    pub fn files(&self) -> Files {
+        self.files_of("alice")
+    }
+
+    /// The credentials in `NAME.pem`.
+    pub fn files_of(&self, name: &str) -> Files {
+        let identity = self.path(&format!("{name}.pem"));
+        Files { identity, key: None, authority: self.path("authority.crt") }
+    }
+
+    /// A connection as Alice.
+    pub async fn session(&self) -> Session {
+        let connector = Connector::new(&self.files()).unwrap();
+        connector.connect("127.0.0.1", self.port).await.unwrap()
+    }
+
+    /// What the agent has logged so far.
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.path("log")).unwrap()
+    }
+
+    /// Sends the agent a signal.
+    pub fn signal(&self, signal: nix::sys::signal::Signal) {
+        let pid = nix::unistd::Pid::from_raw(self.pid().try_into().unwrap());
+        nix::sys::signal::kill(pid, signal).unwrap();
+    }
+
+    /// Waits for the agent to end by itself.
+    pub fn wait(&mut self) -> ExitStatus {
+        self.child.wait().unwrap()
+    }
+}
+
+impl Drop for TestAgent {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if std::thread::panicking() {
+            let log = self.log();
+            let lines: Vec<&str> = log.lines().collect();
+            let last = lines.len().saturating_sub(40);
+            eprintln!("--- agent log, last lines ---\n{}", lines[last..].join("\n"));
+        }
+    }
+}
+
+/// Starts the agent and waits until it says that it is ready, as systemd would.
+fn await_ready(mut command: Command, dir: &Path) -> (Child, u16) {
+    let notify = dir.join("notify");
+    let socket = UnixDatagram::bind(&notify).unwrap();
+    socket.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+    let child = command.env("NOTIFY_SOCKET", &notify).spawn().unwrap();
+    let mut message = [0; 64];
+    if let Err(error) = socket.recv(&mut message) {
+        let log = fs::read_to_string(dir.join("log")).unwrap_or_default();
+        panic!("the agent did not become ready: {error}\n{log}");
+    }
+    let address = fs::read_to_string(dir.join("ready")).unwrap();
+    let port = address.trim().rsplit(':').next().unwrap().parse().unwrap();
+    (child, port)
+}

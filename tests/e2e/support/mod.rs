@@ -1,0 +1,24 @@
+//! What all tests share.
+
+pub mod agent;
+pub mod certs;
+pub mod cli;
+pub mod proc;
+pub mod raw;
+
+pub use agent::TestAgent;
+pub use certs::Authority;
+
+use std::path::PathBuf;
+
+/// A program of this workspace. `scripts/test` builds them all before the tests run.
+pub fn program(name: &str) -> PathBuf {
+    let test = std::env::current_exe().unwrap();
+    let path = test.ancestors().nth(2).unwrap().join(name);
+    assert!(
+        path.exists(),
+        "{} is missing: run scripts/test, or cargo build --bins",
+        path.display()
+    );
+    path
+}
