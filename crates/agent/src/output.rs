@@ -8,8 +8,12 @@ use std::io;
 use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe;
 
-/// Room for a first read; it grows while reads fill it, up to one `data` body.
+/// Room for a first read; it grows while reads fill it.
 const SMALL: usize = 8 * 1024;
+/// The largest room: what was read is still in the processor's cache when it is digested and
+/// encrypted, which larger pieces are not.
+const LARGE: usize = 128 * 1024;
+const _: () = assert!(LARGE <= MAX_DATA, "a read is one data body");
 
 /// One output pipe.
 #[derive(Debug)]
@@ -48,7 +52,7 @@ impl Output {
     pub async fn read(&mut self) -> Bytes {
         self.make_room();
         let Some(pipe) = &mut self.pipe else { return Bytes::new() };
-        let mut room = (&mut self.buffer).limit(MAX_DATA);
+        let mut room = (&mut self.buffer).limit(LARGE);
         let n = pipe.read_buf(&mut room).await.unwrap_or_default();
         self.take(n)
     }
@@ -56,7 +60,7 @@ impl Output {
     /// What is in the pipe right now; `None` if nothing is.
     pub fn try_read(&mut self) -> Option<Bytes> {
         self.make_room();
-        let mut room = (&mut self.buffer).limit(MAX_DATA);
+        let mut room = (&mut self.buffer).limit(LARGE);
         match self.pipe.as_ref()?.try_read_buf(&mut room) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => None,
             read => Some(self.take(read.unwrap_or_default())),
@@ -71,7 +75,7 @@ impl Output {
 
     fn take(&mut self, n: usize) -> Bytes {
         if self.buffer.capacity() == n {
-            self.room = (self.room * 2).min(MAX_DATA);
+            self.room = (self.room * 2).min(LARGE);
         }
         if let Some(pipe) = &self.pipe {
             self.size.moved(pipe, n);
