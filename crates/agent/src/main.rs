@@ -176,7 +176,7 @@ fn start_logging(config: &Config) -> Result<(), ConfigError> {
     Ok(())
 }
 
-#[allow(clippy::print_stderr, reason = "there is no log yet")]
+#[allow(clippy::print_stderr, reason = "the last words, and there may be no log yet")]
 fn fail(error: &dyn std::error::Error) -> ExitCode {
     eprintln!("rexec-agent: {error}");
     ExitCode::FAILURE

@@ -1,8 +1,8 @@
 //! Large buffers, used again once everyone has let go of what was in them.
 //!
-//! Bulk transfer takes a fresh buffer for every body. Left to the allocator, those are given back to
-//! the kernel and faulted in again, page by page, which was measured to cost a quarter of the
-//! throughput.
+//! Bulk transfer takes a fresh buffer for every body. Left to the allocator, those may be given back
+//! to the kernel and faulted in again, page by page. A program that calls [`crate::memory::keep_freed`]
+//! is spared most of that anyway; users of the client library need not call it.
 
 use bytes::BytesMut;
 use std::collections::VecDeque;
