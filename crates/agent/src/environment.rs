@@ -5,7 +5,7 @@
 //! for the two variables that say what rexec knows.
 
 use crate::account::Account;
-use crate::keeper::{LaunchSpec, Program};
+use crate::keeper::{Credentials, LaunchSpec, Limits, Program};
 use crate::policy::Permit;
 use rexec_net::Identity;
 use rexec_protocol::JobId;
@@ -18,14 +18,22 @@ use std::os::unix::ffi::OsStrExt;
 const PATH: &str = "/usr/local/bin:/usr/bin:/bin";
 const ROOT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// Works out what to launch.
-pub fn launch_spec(permit: &Permit, identity: &Identity, job: &JobId) -> LaunchSpec {
+/// What files and folders that a command makes are not open to, unless its rule says otherwise.
+const UMASK: u32 = 0o022;
+
+/// Works out what to launch. With `switch`, the command becomes the permit's user; otherwise it
+/// stays the agent's, which is the same then.
+pub fn launch_spec(permit: &Permit, identity: &Identity, job: &JobId, switch: bool) -> LaunchSpec {
     let (spec, account) = (permit.spec(), permit.account());
     LaunchSpec {
         program: program(&spec.command, account),
         env: variables(spec, account, identity, job),
         cwd: spec.cwd.clone().unwrap_or_else(|| bytes(&account.home)),
+        cwd_or_root: spec.cwd.is_none(),
         stdin: spec.stdin,
+        credentials: switch.then(|| Credentials::from(&**account)),
+        umask: UMASK,
+        limits: Limits::default(),
     }
 }
 
@@ -49,7 +57,7 @@ fn variables(
     identity: &Identity,
     job: &JobId,
 ) -> Vec<(ByteBuf, ByteBuf)> {
-    let path = if account.is_root { ROOT_PATH } else { PATH };
+    let path = if account.is_root() { ROOT_PATH } else { PATH };
     let ours: [(&str, &OsStr); 5] = [
         ("HOME", account.home.as_os_str()),
         ("USER", account.name.as_ref()),

@@ -81,9 +81,10 @@ impl Request {
         if let Some(fault) = self.spec.fault() {
             return Err(never(NeverStarted::Invalid, fault.to_owned()));
         }
-        let permit = policy::decide(identity, &agent.account, self.spec.clone())
+        let accounts = &agent.accounts;
+        let permit = policy::decide(identity, accounts.own(), self.spec.clone())
             .map_err(|denied| Outcome::Denied { message: shorten(denied.to_string()) })?;
-        let spec = environment::launch_spec(&permit, identity, job);
+        let spec = environment::launch_spec(&permit, identity, job, accounts.own().is_root());
         let launched = agent.zygote.launch(permit, job, spec).await;
         launched.map_err(|error| match error {
             LaunchError::NeverStarted { reason, message } => never(reason, message),

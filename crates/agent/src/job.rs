@@ -91,6 +91,8 @@ struct Ended {
     /// `None`: its keeper died, and nobody knows.
     status: Option<Status>,
     usage: Usage,
+    /// The kernel killed it because it wanted more memory than its rule allows.
+    out_of_memory: bool,
     /// When to stop waiting for the pipes: at the earlier one, of which output moves the first on.
     quiet: Instant,
     max: Instant,
@@ -212,7 +214,9 @@ impl Job {
 
     fn keeper_said(&mut self, event: Option<Event>) {
         match event {
-            Some(Event::Exited { status, usage }) => self.reaped(Some(status), usage),
+            Some(Event::Exited { status, usage, out_of_memory }) => {
+                self.reaped(Some(status), usage, out_of_memory);
+            }
             Some(Event::TreeGone { survivors }) => {
                 if survivors > 0 {
                     tracing::error!(survivors, "processes of an ended command cannot be killed");
@@ -223,16 +227,17 @@ impl Job {
                 tracing::error!("the keeper of a job died; how its command ended is not known");
                 self.tree_gone = true;
                 if self.ended.is_none() {
-                    self.reaped(None, Usage::default());
+                    self.reaped(None, Usage::default(), false);
                 }
             }
         }
     }
 
-    fn reaped(&mut self, status: Option<Status>, usage: Usage) {
+    fn reaped(&mut self, status: Option<Status>, usage: Usage, out_of_memory: bool) {
         let now = Instant::now();
         let Limits { drain_quiet, drain_max, .. } = self.limits;
-        self.ended = Some(Ended { status, usage, quiet: now + drain_quiet, max: now + drain_max });
+        let (quiet, max) = (now + drain_quiet, now + drain_max);
+        self.ended = Some(Ended { status, usage, out_of_memory, quiet, max });
     }
 
     async fn control(&mut self, control: Control) {
@@ -283,7 +288,7 @@ impl Job {
     }
 
     async fn finish(self, stdin: Tally) -> Outcome {
-        let Some(Ended { status, mut usage, .. }) = self.ended else {
+        let Some(Ended { status, mut usage, out_of_memory, .. }) = self.ended else {
             unreachable!("a job is over only after its command was reaped");
         };
         usage.wall_ms = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
@@ -292,7 +297,7 @@ impl Job {
             (Some(Cause::TimedOut), _) => Outcome::TimedOut,
             (Some(Cause::Cancelled | Cause::Disconnected), _) => Outcome::Cancelled,
             (_, Some(Status::Code(code))) => Outcome::Exited { code },
-            (_, Some(Status::Signal(signal))) => Outcome::Signaled { signal },
+            (_, Some(Status::Signal(signal))) => Outcome::Signaled { signal, out_of_memory },
         };
         let (stdout, stderr) = (self.log.tally(Channel::Out), self.log.tally(Channel::Err));
         let (held, exit) = (self.held, outcome.clone());

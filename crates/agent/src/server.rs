@@ -1,6 +1,6 @@
 //! The accept loop, and what all connections share.
 
-use crate::account::Account;
+use crate::account::Accounts;
 use crate::config::Config;
 use crate::keeper::Zygote;
 use crate::session;
@@ -33,8 +33,8 @@ const LAST: Duration = Duration::from_secs(10);
 pub struct Agent {
     /// The configuration.
     pub config: Config,
-    /// The account this process runs as.
-    pub account: Arc<Account>,
+    /// The local users.
+    pub accounts: Accounts,
     /// Starts commands.
     pub zygote: Zygote,
     tls: Reloading,
@@ -54,7 +54,7 @@ impl Server {
     /// Loads the certificates, starts the zygote (`exe`, this program's own file) and listens.
     pub async fn start(config: Config, exe: &Path) -> io::Result<Self> {
         let tls = Reloading::new(config.files()).map_err(io::Error::other)?;
-        let account = tokio::task::spawn_blocking(Account::own).await??;
+        let accounts = Accounts::new().await.map_err(io::Error::other)?;
         let mut listeners = Vec::new();
         for address in &config.listen {
             let listener = TcpListener::bind(address).await.map_err(|error| {
@@ -64,7 +64,7 @@ impl Server {
         }
         let zygote = Zygote::start(exe).await?;
         let agent = Agent {
-            account: Arc::new(account),
+            accounts,
             zygote,
             tls,
             stop: CancellationToken::new(),

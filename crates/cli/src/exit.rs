@@ -94,7 +94,7 @@ fn sentence(ended: &Ended) -> Option<(Weight, String)> {
         ),
         Outcome::Exited { .. } => return None,
         // As with a local pipe: whatever read the output wanted no more, and SIGPIPE says so.
-        Outcome::Signaled { signal }
+        Outcome::Signaled { signal, .. }
             if is_pipe(*signal) && ended.closed.contains(&Output::Stdout) =>
         {
             return None;
@@ -183,7 +183,7 @@ mod tests {
         let reason = NeverStarted::NotFound;
         for (outcome, weight, part) in [
             (
-                Outcome::Signaled { signal: Signal::KILL },
+                Outcome::Signaled { signal: Signal::KILL, out_of_memory: false },
                 Weight::Information,
                 "web1: the command was ended by signal KILL",
             ),
@@ -212,7 +212,7 @@ mod tests {
     #[test]
     fn a_reader_that_left_needs_no_word() {
         let signal = Signal::from_number(13).unwrap();
-        let mut end = ended(Outcome::Signaled { signal });
+        let mut end = ended(Outcome::Signaled { signal, out_of_memory: false });
         assert!(sentence(&end).is_some());
         end.closed = vec![Output::Stdout];
         assert_eq!(sentence(&end), None);

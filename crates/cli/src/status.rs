@@ -88,7 +88,7 @@ impl<'a> Record<'a> {
                 _ => None,
             },
             signal: match outcome {
-                Outcome::Signaled { signal } => Some(signal.to_string()),
+                Outcome::Signaled { signal, .. } => Some(signal.to_string()),
                 _ => None,
             },
             reason: match outcome {
@@ -134,6 +134,7 @@ fn message(outcome: &Outcome) -> Option<&str> {
         | Outcome::Lost { message }
         | Outcome::Incomplete { message }
         | Outcome::Local { message } => Some(message),
+        Outcome::Signaled { out_of_memory: true, .. } => Some("out of memory"),
         _ => None,
     }
 }
@@ -202,7 +203,7 @@ mod tests {
         let message = || "m\n\u{1b}".to_owned();
         for (outcome, name, code) in [
             (Outcome::Exited { code: 7 }, "exited", 7),
-            (Outcome::Signaled { signal: Signal::KILL }, "signaled", 137),
+            (Outcome::Signaled { signal: Signal::KILL, out_of_memory: false }, "signaled", 137),
             (Outcome::TimedOut, "timed_out", 124),
             (Outcome::NeverStarted { reason, message: message() }, "never_started", 127),
             (Outcome::Local { message: message() }, "local", 125),

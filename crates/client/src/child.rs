@@ -185,7 +185,7 @@ impl ExitStatus {
     /// The signal that ended the command, if one did.
     pub fn signal(&self) -> Option<Signal> {
         match self.exit.outcome {
-            Outcome::Signaled { signal } => Some(signal),
+            Outcome::Signaled { signal, .. } => Some(signal),
             _ => None,
         }
     }

@@ -18,6 +18,10 @@ pub enum Outcome {
     Signaled {
         /// Which.
         signal: Signal,
+        /// The kernel sent it, because the command wanted more memory than the agent's policy
+        /// allows it.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        out_of_memory: bool,
     },
     /// The command ran longer than it was allowed to and was ended.
     TimedOut,
@@ -111,7 +115,7 @@ impl Outcome {
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Exited { code } => *code,
-            Self::Signaled { signal } => 128_u8.saturating_add(signal.number()),
+            Self::Signaled { signal, .. } => 128_u8.saturating_add(signal.number()),
             Self::TimedOut => 124,
             Self::Denied { .. } | Self::Local { .. } => 125,
             Self::NeverStarted { reason: NeverStarted::NotFound, .. } => 127,
@@ -133,7 +137,13 @@ impl fmt::Display for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Exited { code } => write!(f, "exited with status {code}"),
-            Self::Signaled { signal } => write!(f, "ended by signal {signal}"),
+            Self::Signaled { signal, out_of_memory: false } => {
+                write!(f, "ended by signal {signal}")
+            }
+            Self::Signaled { signal, .. } => write!(
+                f,
+                "ended by signal {signal}: out of memory (it wanted more than the agent's policy allows)"
+            ),
             Self::TimedOut => f.write_str("timed out, and was ended with all it had started"),
             Self::Cancelled => f.write_str("cancelled, and ended with all it had started"),
             Self::NeverStarted { message, .. } => {
@@ -186,7 +196,7 @@ mod tests {
         let never = |reason| Outcome::NeverStarted { reason, message: message() };
         for (outcome, code) in [
             (Outcome::Exited { code: 7 }, 7),
-            (Outcome::Signaled { signal: Signal::KILL }, 137),
+            (Outcome::Signaled { signal: Signal::KILL, out_of_memory: true }, 137),
             (Outcome::TimedOut, 124),
             (never(NeverStarted::NotExecutable), 126),
             (never(NeverStarted::NotFound), 127),

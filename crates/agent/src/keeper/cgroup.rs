@@ -1,11 +1,16 @@
 //! A cgroup for each job, where the system allows it: one write ends all that is inside.
 //!
 //! It is a help, not a need. Without cgroup v2 (or without `cgroup.kill`, Linux 5.14) the process
-//! tree is walked instead. No controller is enabled, and the agent itself is not moved.
+//! tree is walked instead.
 
+use super::limits::Controller;
 use std::fs::{self, File};
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
+
+/// Where the agent itself goes if it must make room; beside `rexec`, where the jobs are.
+const AGENT: &str = "rexec-agent";
 
 /// The directory in which jobs get theirs: `rexec` in the cgroup of the zygote.
 pub(super) struct Parent(PathBuf);
@@ -15,49 +20,111 @@ impl Parent {
     pub(super) fn find() -> Option<Self> {
         let mounts = fs::read_to_string("/proc/self/mountinfo").ok()?;
         let own = fs::read_to_string("/proc/self/cgroup").ok()?;
-        let path = own_directory(&mounts, &own)?.join("rexec");
+        let mut own = own_directory(&mounts, &own)?;
+        if own.ends_with(AGENT) {
+            own.pop();
+        }
+        let path = own.join("rexec");
         if !path.is_dir() {
             fs::create_dir(&path).ok()?;
         }
-        let parent = Self(path);
-        parent.sweep();
-        parent.0.join("cgroup.kill").exists().then_some(parent)
+        sweep(&path);
+        let wanted: Vec<_> = Controller::ALL.iter().map(|controller| controller.name()).collect();
+        // Without them no limit can be set here, and a command that needs one is refused.
+        let _ = enable(&own, &wanted);
+        path.join("cgroup.kill").exists().then_some(Self(path))
     }
 
-    /// The directory of one job, empty. It has the name of its keeper's process, which makes it
-    /// unique and tells a sweep whether it is in use.
+    /// The directory of one job, empty.
     pub(super) fn make(&self) -> Option<Cgroup> {
-        let path = self.0.join(format!("keeper-{}", std::process::id()));
+        let path = self.0.join(own_name());
         // Another with this name is that of a keeper which was killed.
         remove(&path);
         fs::create_dir(&path).ok()?;
         let directory = File::open(&path).ok()?;
         Some(Cgroup { path, directory })
     }
+}
 
-    fn sweep(&self) {
-        for entry in fs::read_dir(&self.0).into_iter().flatten().flatten() {
-            let name = entry.file_name();
-            let keeper = name.to_str().and_then(|name| name.strip_prefix("keeper-"));
-            let is_kept = keeper.is_some_and(|pid| Path::new("/proc").join(pid).exists());
-            if !is_kept {
-                remove(&entry.path());
-            }
+/// What the directories of this keeper's job are called: the number makes it unique, and tells a
+/// sweep whether it is in use.
+pub(super) fn own_name() -> String {
+    format!("keeper-{}", std::process::id())
+}
+
+/// Removes the directories of jobs whose keepers are dead.
+pub(super) fn sweep(jobs: &Path) {
+    for entry in fs::read_dir(jobs).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let keeper = name.to_str().and_then(|name| name.strip_prefix("keeper-"));
+        let is_dead = keeper.is_some_and(|pid| !Path::new("/proc").join(pid).exists());
+        if is_dead {
+            remove(&entry.path());
         }
     }
+}
+
+/// Turns the controllers on for the jobs, those of `wanted` that are there.
+fn enable(own: &Path, wanted: &[&str]) -> io::Result<()> {
+    let there = fs::read_to_string(own.join("cgroup.controllers"))?;
+    let there: Vec<_> = there.split_whitespace().filter(|name| wanted.contains(name)).collect();
+    if there.is_empty() {
+        return Ok(());
+    }
+    let order = there.iter().map(|name| format!("+{name}")).collect::<Vec<_>>().join(" ");
+    let control = own.join("cgroup.subtree_control");
+    if fs::write(&control, &order).is_err() {
+        // Processes and controllers exclude each other, except in the root of all groups.
+        move_away(own)?;
+        fs::write(&control, &order)?;
+    }
+    fs::write(own.join("rexec/cgroup.subtree_control"), &order)
+}
+
+/// Moves the agent and this process out of `own`, if nobody else is in it: other processes are not
+/// ours to move.
+fn move_away(own: &Path) -> io::Result<()> {
+    let ours = [nix::unistd::getpid(), nix::unistd::getppid()].map(|pid| pid.to_string());
+    let inside = fs::read_to_string(own.join("cgroup.procs"))?;
+    if inside.lines().any(|pid| !ours.iter().any(|our| our == pid)) {
+        return Err(io::ErrorKind::ResourceBusy.into());
+    }
+    let target = own.join(AGENT);
+    if !target.is_dir() {
+        fs::create_dir(&target)?;
+    }
+    inside.lines().try_for_each(|pid| fs::write(target.join("cgroup.procs"), pid))
 }
 
 /// Where the cgroup of a process is in the file system, from its `mountinfo` and `cgroup` in
 /// `/proc`: on a unified hierarchy, and on a hybrid one, where v2 is one mount of many.
 fn own_directory(mounts: &str, own: &str) -> Option<PathBuf> {
-    let own = Path::new(own.lines().find_map(|line| line.strip_prefix("0::"))?);
+    let own = own.lines().find_map(|line| line.strip_prefix("0::"))?;
+    mounted(mounts, own, |kind, _| kind == "cgroup2")
+}
+
+/// The same for one controller of version 1.
+pub(super) fn version1_directory(mounts: &str, own: &str, controller: &str) -> Option<PathBuf> {
+    let names = |list: &str| list.split(',').any(|name| name == controller);
+    let own = own.lines().find_map(|line| {
+        let mut fields = line.splitn(3, ':').skip(1);
+        let (list, path) = (fields.next()?, fields.next()?);
+        names(list).then_some(path)
+    })?;
+    mounted(mounts, own, |kind, options| kind == "cgroup" && names(options))
+}
+
+/// Where the group `own` is in the first cgroup file system for which `is_it(kind, options)`.
+fn mounted(mounts: &str, own: &str, is_it: impl Fn(&str, &str) -> bool) -> Option<PathBuf> {
     mounts.lines().find_map(|line| {
         let (mount, kind) = line.split_once(" - ")?;
         let mut fields = mount.split(' ').skip(3);
         let (root, point) = (fields.next()?, fields.next()?);
+        let mut kind = kind.split(' ');
+        let (kind, options) = (kind.next()?, kind.nth(1)?);
         // A backslash starts an escape; who mounts cgroups at such a place gets none from here.
-        let is_v2 = kind.starts_with("cgroup2 ") && !point.contains('\\');
-        let below = own.strip_prefix(root).ok().filter(|_| is_v2)?;
+        let matches = is_it(kind, options) && !point.contains('\\');
+        let below = Path::new(own).strip_prefix(root).ok().filter(|_| matches)?;
         Some(Path::new(point).join(below))
     })
 }
@@ -115,8 +182,7 @@ pub(super) fn remove(path: &Path) {
 
 #[cfg(test)]
 mod tests {
-    use super::own_directory;
-    use std::path::Path;
+    use super::*;
 
     #[test]
     fn the_own_directory_is_found_on_every_layout() {
@@ -138,6 +204,22 @@ mod tests {
             ("", "", None),
         ] {
             assert_eq!(own_directory(mounts, own).as_deref(), expected.map(Path::new), "{own}");
+        }
+    }
+
+    #[test]
+    fn the_home_of_a_controller_of_version_1_is_found() {
+        let mounts = "36 31 0:33 / /sys/fs/cgroup/memory rw,relatime - cgroup cgroup rw,memory\n\
+                      37 31 0:34 /a /sys/fs/cgroup/cpu,cpuacct rw - cgroup cgroup rw,cpu,cpuacct\n\
+                      41 31 0:38 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw\n";
+        let own = "9:name=systemd:/\n4:memory:/x\n2:cpu,cpuacct:/a/b\n0::/y\n";
+        for (controller, expected) in [
+            ("memory", Some("/sys/fs/cgroup/memory/x")),
+            ("cpu", Some("/sys/fs/cgroup/cpu,cpuacct/b")),
+            ("pids", None),
+        ] {
+            let found = version1_directory(mounts, own, controller);
+            assert_eq!(found.as_deref(), expected.map(Path::new), "{controller}");
         }
     }
 }

@@ -1,5 +1,6 @@
 //! Why a command did not start, in words for the person who wanted it to.
 
+use super::limits::Controller;
 use super::wire::{Failure, Stage};
 use super::{LaunchSpec, Program};
 use nix::errno::Errno;
@@ -55,6 +56,11 @@ impl LaunchError {
                 NeverStarted::Resource,
                 format!("the system lacks what it takes to start {}: {words}", name(spec)),
             ),
+            Stage::Limit(controller) => (NeverStarted::Resource, limit(controller, errno)),
+            Stage::Credentials => (
+                NeverStarted::User,
+                format!("the agent cannot become the user that {} runs as: {words}", name(spec)),
+            ),
             Stage::Cwd => (
                 NeverStarted::Cwd,
                 format!("cannot enter the directory {}: {words}", quoted(&spec.cwd)),
@@ -63,6 +69,22 @@ impl LaunchError {
         };
         Self::NeverStarted { reason, message }
     }
+}
+
+fn limit(controller: Controller, errno: Errno) -> String {
+    let what = match controller {
+        Controller::Memory => "memory",
+        Controller::Processes => "the number of processes",
+        Controller::Cpu => "processor time",
+    };
+    let controller = controller.name();
+    let why = match errno {
+        Errno::EOPNOTSUPP => format!(
+            "there is no cgroup controller '{controller}' for it (a systemd service needs Delegate=yes)"
+        ),
+        errno => errno.desc().to_owned(),
+    };
+    format!("the policy limits {what}, and this machine cannot enforce that: {why}")
 }
 
 fn exec(errno: Errno, found: bool, spec: &LaunchSpec) -> (NeverStarted, String) {

@@ -1,11 +1,11 @@
 //! The last steps of a new process before it is the command.
 
 use super::cgroup::Cgroup;
+use super::limits::Controllers;
 use super::wire::{Failure, Stage};
-use super::{LaunchSpec, Program, sys};
+use super::{Credentials, LaunchSpec, Limits, Program, sys};
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::SigSet;
 use nix::sys::stat::{Mode, umask};
 use nix::unistd::{chdir, dup2_stderr, dup2_stdin, dup2_stdout, execve, setsid};
@@ -13,7 +13,7 @@ use std::ffi::{CStr, CString};
 use std::fs::File;
 use std::io::Read;
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Where programs are looked for when the environment has no `PATH`; glibc's own choice.
 const DEFAULT_PATH: &[u8] = b"/bin:/usr/bin";
@@ -25,8 +25,21 @@ pub(super) struct Image {
     argv: Vec<CString>,
     env: Vec<CString>,
     cwd: CString,
+    cwd_or_root: bool,
+    credentials: Option<Credentials>,
+    umask: Mode,
+    limits: Limits,
     /// The file that the command must inherit: the script it consists of.
     script: Option<OwnedFd>,
+}
+
+/// Where a job's limits are set.
+pub(super) struct Site<'a> {
+    pub(super) controllers: &'a Controllers,
+    /// The job's cgroup of version 2.
+    pub(super) cgroup: Option<PathBuf>,
+    /// The job's directories of version 1.
+    pub(super) name: String,
 }
 
 /// The command's ends of its pipes.
@@ -36,7 +49,7 @@ pub(super) struct Stdio {
     pub(super) stderr: OwnedFd,
 }
 
-/// Gives this process what every command has: a session, its output, clean signals and limits.
+/// Gives this process what every command has: a session, its output, and clean signals.
 pub(super) fn become_clean(stdio: &Stdio, joins: Option<&Cgroup>) -> nix::Result<()> {
     setsid()?;
     if let Some(cgroup) = joins {
@@ -47,10 +60,16 @@ pub(super) fn become_clean(stdio: &Stdio, joins: Option<&Cgroup>) -> nix::Result
     // The actions first: a signal that waited for the mask to open must find the default.
     sys::default_signals();
     SigSet::empty().thread_set_mask()?;
-    umask(Mode::from_bits_truncate(0o022));
-    // A core dump is for who asks for one (`ulimit -c`): it may hold secrets, and fill the disk.
-    let (_, hard) = getrlimit(Resource::RLIMIT_CORE)?;
-    setrlimit(Resource::RLIMIT_CORE, 0, hard)
+    forgo_protection();
+    Ok(())
+}
+
+/// The agent may be among the last to be killed when memory is short; its commands are not.
+fn forgo_protection() {
+    const FILE: &str = "/proc/self/oom_score_adj";
+    if std::fs::read_to_string(FILE).is_ok_and(|score| score.starts_with('-')) {
+        let _ = std::fs::write(FILE, "0");
+    }
 }
 
 impl Image {
@@ -78,6 +97,10 @@ impl Image {
             argv,
             env: env.collect::<Result<_, _>>()?,
             cwd: c(&spec.cwd)?,
+            cwd_or_root: spec.cwd_or_root,
+            credentials: spec.credentials.clone(),
+            umask: Mode::from_bits(spec.umask).ok_or(Errno::EINVAL)?,
+            limits: spec.limits,
             script,
         })
     }
@@ -89,17 +112,36 @@ impl Image {
 
     /// Turns this process into the command, or says why not. Without `with_stdin` the command reads
     /// `/dev/null`, as its keeper does.
-    pub(super) fn become_command(&self, stdio: &Stdio, with_stdin: bool) -> Failure {
-        match self.take_descriptors(stdio, with_stdin) {
-            Err(errno) => Failure::new(Stage::Resources, errno),
-            Ok(()) => match chdir(self.cwd.as_c_str()) {
-                Err(errno) => Failure::new(Stage::Cwd, errno),
-                Ok(()) => {
-                    let failure = Failure::new(Stage::Exec, self.exec());
-                    Failure { found: self.exists(), ..failure }
-                }
-            },
+    pub(super) fn become_command(
+        &self,
+        stdio: &Stdio,
+        with_stdin: bool,
+        site: &Site<'_>,
+    ) -> Failure {
+        match self.prepare(stdio, with_stdin, site) {
+            Err(failure) => failure,
+            Ok(()) => {
+                let failure = Failure::new(Stage::Exec, self.exec());
+                Failure { found: self.exists(), ..failure }
+            }
         }
+    }
+
+    /// What needs root comes before giving it up; what the user may not see, after.
+    fn prepare(&self, stdio: &Stdio, with_stdin: bool, site: &Site<'_>) -> Result<(), Failure> {
+        let at = |stage| move |errno| Failure::new(stage, errno);
+        self.take_descriptors(stdio, with_stdin).map_err(at(Stage::Resources))?;
+        site.controllers
+            .apply(&self.limits, site.cgroup.as_deref(), &site.name)
+            .map_err(|(controller, errno)| Failure::new(Stage::Limit(controller), errno))?;
+        self.limits.apply_to_process().map_err(at(Stage::Resources))?;
+        umask(self.umask);
+        if let Some(credentials) = &self.credentials {
+            credentials.assume().map_err(at(Stage::Credentials))?;
+        }
+        let entered = chdir(self.cwd.as_c_str());
+        let entered = if self.cwd_or_root { entered.or_else(|_| chdir("/")) } else { entered };
+        entered.map_err(at(Stage::Cwd))
     }
 
     fn take_descriptors(&self, stdio: &Stdio, with_stdin: bool) -> nix::Result<()> {

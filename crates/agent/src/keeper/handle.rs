@@ -62,7 +62,9 @@ impl Keeper {
     /// bring about; the command's cgroup, if it has one, and its group are then killed from here.
     pub async fn next(&mut self) -> Option<Event> {
         match self.line.hear().await {
-            Ok(Some(Report::Exited { status, usage })) => Some(Event::Exited { status, usage }),
+            Ok(Some(Report::Exited { status, usage, out_of_memory })) => {
+                Some(Event::Exited { status, usage, out_of_memory })
+            }
             Ok(Some(Report::TreeGone { survivors })) => Some(Event::TreeGone { survivors }),
             _ => {
                 self.kill();

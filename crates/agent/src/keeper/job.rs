@@ -1,9 +1,10 @@
 //! A keeper's own life: start one command, reap it and all it leaves behind, and end the whole tree
 //! when told to, or when there is nobody left who could.
 
-use super::cgroup::{Cgroup, Parent};
+use super::cgroup::{Cgroup, Parent, own_name};
 use super::ending::{Ending, Step};
 use super::launch::Embryo;
+use super::limits::Controllers;
 use super::process::watch_children;
 use super::wire::{self, Failure, Inbox, Order, Report, Stage};
 use super::{Status, sys, tree};
@@ -30,11 +31,16 @@ const KILL_ROUND: Duration = Duration::from_millis(50);
 
 /// The life of a keeper, in the process that the zygote forked for it. All that can be prepared is
 /// prepared before `take` waits for something to do.
-pub(super) fn keep(parent: Option<&Parent>, take: impl FnOnce() -> Option<OwnedFd>) {
-    let prepared = become_keeper().and_then(|children| Ok((children, Embryo::new(parent)?)));
+pub(super) fn keep(
+    parent: Option<&Parent>,
+    controllers: &Controllers,
+    take: impl FnOnce() -> Option<OwnedFd>,
+) {
+    let prepared =
+        become_keeper().and_then(|children| Ok((children, Embryo::new(parent, controllers)?)));
     let taken = take();
     match (prepared, taken) {
-        (Ok((children, embryo)), Some(socket)) => start(socket, children, embryo),
+        (Ok((children, embryo)), Some(socket)) => start(socket, children, embryo, controllers),
         (Ok((_, embryo)), None) => embryo.discard(),
         (Err(error), Some(socket)) => {
             let errno = error.raw_os_error().map_or(Errno::EIO, Errno::from_raw);
@@ -58,11 +64,12 @@ fn become_keeper() -> io::Result<SignalFd> {
     Ok(watch_children()?)
 }
 
-fn start(socket: OwnedFd, children: SignalFd, embryo: Embryo) {
+fn start(socket: OwnedFd, children: SignalFd, embryo: Embryo, controllers: &Controllers) {
     let born = Instant::now();
     if let Err(failure) = embryo.start(&socket) {
         report(&socket, &Report::Failed(failure), &[]);
         embryo.discard();
+        controllers.remove(&own_name());
         return;
     }
     let Embryo { pid, ends, handles, cgroup, .. } = embryo;
@@ -82,6 +89,7 @@ fn start(socket: OwnedFd, children: SignalFd, embryo: Embryo) {
         is_childless: false,
         ending: None,
         cgroup,
+        controllers,
     };
     job.run();
 }
@@ -99,7 +107,7 @@ struct Agent {
     inbox: Inbox,
 }
 
-struct Job {
+struct Job<'a> {
     /// `None`: it died.
     agent: Option<Agent>,
     /// Tells of SIGCHLD.
@@ -113,9 +121,10 @@ struct Job {
     is_childless: bool,
     ending: Option<Ending>,
     cgroup: Option<Cgroup>,
+    controllers: &'a Controllers,
 }
 
-impl Job {
+impl Job<'_> {
     fn run(mut self) {
         let mut is_released = false;
         while !is_released {
@@ -129,6 +138,7 @@ impl Job {
         if let Some(cgroup) = self.cgroup {
             cgroup.remove();
         }
+        self.controllers.remove(&own_name());
     }
 
     /// Reaps whatever has ended.
@@ -145,11 +155,18 @@ impl Job {
                 {
                     self.has_ended = true;
                     usage.wall_ms = self.born.elapsed().as_millis() as u64;
-                    self.report(&Report::Exited { status: Status::from_wait(status), usage });
+                    let status = Status::from_wait(status);
+                    let out_of_memory = self.was_out_of_memory(status);
+                    self.report(&Report::Exited { status, usage, out_of_memory });
                 }
                 sys::Wait::Ended(..) => {}
             }
         }
+    }
+
+    fn was_out_of_memory(&self, status: Status) -> bool {
+        status == Status::Signal(Signal::KILL)
+            && self.controllers.has_run_out_of_memory(self.cgroup.as_ref(), &own_name())
     }
 
     /// Does what is due, and says when something will be.

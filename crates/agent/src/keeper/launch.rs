@@ -4,8 +4,10 @@
 //! pipes, session, cgroup and clean signals, which lacks nothing but the command. When a launch is
 //! there, the embryo reads it and becomes the command.
 
+use super::cgroup::own_name;
 use super::cgroup::{Cgroup, Parent};
-use super::exec::{Image, Stdio, become_clean};
+use super::exec::{Image, Site, Stdio, become_clean};
+use super::limits::Controllers;
 use super::wire::{self, Failure, Inbox, Launch, Stage};
 use super::{Program, sys};
 use nix::errno::Errno;
@@ -34,18 +36,20 @@ pub(super) struct Embryo {
 }
 
 impl Embryo {
-    pub(super) fn new(parent: Option<&Parent>) -> io::Result<Self> {
+    pub(super) fn new(parent: Option<&Parent>, controllers: &Controllers) -> io::Result<Self> {
         let (stdin, to_stdin) = pipe2(OFlag::O_CLOEXEC)?;
         let (from_stdout, stdout) = pipe2(OFlag::O_CLOEXEC)?;
         let (from_stderr, stderr) = pipe2(OFlag::O_CLOEXEC)?;
         let (line, theirs) = UnixStream::pair()?;
         let cgroup = parent.and_then(Parent::make);
+        let path = cgroup.as_ref().map(|cgroup| cgroup.path().to_owned());
+        let site = Site { controllers, cgroup: path, name: own_name() };
         let (forked, joins) = fork(cgroup.as_ref());
         let Some(pid) = forked? else {
             drop(line);
             // The agent has to be the only one who could hold these open.
             drop((to_stdin, from_stdout, from_stderr));
-            grow(theirs, &Stdio { stdin, stdout, stderr }, joins);
+            grow(theirs, &Stdio { stdin, stdout, stderr }, joins, &site);
         };
         let handles: nix::Result<_> = [pid, getpid()].into_iter().map(sys::pidfd_open).collect();
         Ok(Self {
@@ -94,7 +98,7 @@ fn fork(cgroup: Option<&Cgroup>) -> (nix::Result<Option<Pid>>, Option<&Cgroup>) 
 }
 
 /// The life of an embryo. What it fails to prepare is told when there is someone to hear it.
-fn grow(line: UnixStream, stdio: &Stdio, joins: Option<&Cgroup>) -> ! {
+fn grow(line: UnixStream, stdio: &Stdio, joins: Option<&Cgroup>, site: &Site<'_>) -> ! {
     let prepared = become_clean(stdio, joins);
     let mut inbox = Inbox::default();
     let agent = inbox.fill(line.as_fd()).ok().and_then(|_| inbox.take_fds().next());
@@ -102,7 +106,7 @@ fn grow(line: UnixStream, stdio: &Stdio, joins: Option<&Cgroup>) -> ! {
     let failure = match prepared {
         Err(errno) => Failure::new(Stage::Resources, errno),
         Ok(()) => match receive(&agent) {
-            Ok(Some(launch)) => hatch(&launch, stdio),
+            Ok(Some(launch)) => hatch(&launch, stdio, site),
             // The agent has gone, or speaks in tongues.
             Ok(None) | Err(_) => Failure::new(Stage::Order, Errno::EPROTO),
         },
@@ -117,7 +121,7 @@ fn receive(agent: &OwnedFd) -> io::Result<Option<Launch>> {
 }
 
 /// Becomes the command.
-fn hatch(launch: &Launch, stdio: &Stdio) -> Failure {
+fn hatch(launch: &Launch, stdio: &Stdio, site: &Site<'_>) -> Failure {
     let script = match &launch.spec.program {
         Program::Script { text, name, .. } => script(text, name).map(Some),
         Program::Argv { .. } => Ok(None),
@@ -127,7 +131,7 @@ fn hatch(launch: &Launch, stdio: &Stdio) -> Failure {
         Err(errno) => return Failure::new(Stage::Resources, errno),
     };
     match Image::new(&launch.spec, script) {
-        Ok(image) => image.become_command(stdio, launch.spec.stdin),
+        Ok(image) => image.become_command(stdio, launch.spec.stdin, site),
         Err(errno) => Failure::new(Stage::Order, errno),
     }
 }

@@ -51,10 +51,13 @@
 //! | `ending` | keeper | when to ask, when to kill; no I/O |
 //! | `launch` | keeper, embryo | pipes, cgroup, fork, script |
 //! | `exec` | embryo | what makes it the command |
+//! | `credentials` | embryo | user and groups, set and verified |
+//! | `limits` | keeper, embryo | memory, processes and processor time of a job |
 //! | `tree`, `cgroup` | keeper | all processes of a job |
 //! | `sys` | all | system calls without a safe wrapper |
 
 mod cgroup;
+mod credentials;
 mod ending;
 mod error;
 mod exec;
@@ -62,6 +65,7 @@ mod force;
 mod handle;
 mod job;
 mod launch;
+mod limits;
 mod process;
 mod sys;
 #[cfg(test)]
@@ -70,8 +74,10 @@ mod tree;
 mod wire;
 mod zygote;
 
+pub use credentials::Credentials;
 pub use error::LaunchError;
 pub use handle::Keeper;
+pub use limits::Limits;
 pub use process::{ZYGOTE, zygote_main};
 pub use zygote::Zygote;
 
@@ -84,7 +90,8 @@ use tokio::net::unix::pipe;
 /// What to start, with every choice made.
 ///
 /// The command gets a session and process group of its own, the default action for every signal and
-/// none blocked, umask 022, a soft limit of 0 for core dumps, and the descriptors 0, 1 and 2.
+/// none blocked, a soft limit of 0 for core dumps and of 1024 for descriptors, and the descriptors
+/// 0, 1 and 2.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LaunchSpec {
     /// The command.
@@ -93,8 +100,17 @@ pub struct LaunchSpec {
     pub env: Vec<(ByteBuf, ByteBuf)>,
     /// Its working directory.
     pub cwd: ByteBuf,
+    /// Whether it starts in `/` if that cannot be entered: a missing home is no reason not to run,
+    /// a missing directory that was asked for is.
+    pub cwd_or_root: bool,
     /// Whether it gets a pipe as stdin; otherwise it is `/dev/null`.
     pub stdin: bool,
+    /// Whom it runs as; `None`: as the agent itself, which need not be root then.
+    pub credentials: Option<Credentials>,
+    /// Its umask; see umask(2).
+    pub umask: u32,
+    /// What it may use.
+    pub limits: Limits,
 }
 
 /// The forms of a command.
@@ -174,6 +190,8 @@ pub enum Event {
         status: Status,
         /// At what cost, with all the children that it waited for.
         usage: Usage,
+        /// It was killed because the job was out of memory.
+        out_of_memory: bool,
     },
     /// The answer to [`Keeper::end`], after `Exited`: the whole tree has been ended.
     TreeGone {

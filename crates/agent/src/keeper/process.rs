@@ -5,6 +5,7 @@
 //! neither the fork nor anything else that could be prepared is waited for.
 
 use super::cgroup::Parent;
+use super::limits::Controllers;
 use super::wire::{self, Failure, Inbox, Report, Stage};
 use super::{job, sys};
 use nix::errno::Errno;
@@ -53,7 +54,11 @@ fn serve() -> io::Result<()> {
     let _ = prctl::set_name(c"rexec-zygote");
     let children = watch_children()?;
     let with_cgroup = std::env::args_os().nth(2).is_none_or(|word| word != NO_CGROUP);
-    let parent = if with_cgroup { Parent::find() } else { None };
+    let (parent, controllers) = if with_cgroup {
+        (Parent::find(), Controllers::find())
+    } else {
+        (None, Controllers::default())
+    };
     let (taken, takes) = pipe2(OFlag::O_CLOEXEC)?;
     let mut zygote = Zygote { control, taken: taken.into(), children, ready: Vec::new() };
     wire::send(zygote.control.as_fd(), b"r", &[])?;
@@ -63,7 +68,7 @@ fn serve() -> io::Result<()> {
                 Ok(Some(pid)) => zygote.ready.push(pid),
                 Ok(None) => {
                     let control = zygote.into_control();
-                    job::keep(parent.as_ref(), || take(control, takes));
+                    job::keep(parent.as_ref(), &controllers, || take(control, takes));
                     return Ok(());
                 }
                 Err(errno) => {

@@ -2,6 +2,8 @@
 //! whether it was started as one.
 
 mod end;
+mod limits;
+mod run_as;
 mod start;
 mod zygote;
 
@@ -60,7 +62,11 @@ fn spec(words: &[&str]) -> LaunchSpec {
         program: Program::Argv { words: words.iter().map(|w| bytes(w)).collect(), argv0: None },
         env: vec![(bytes("PATH"), bytes("/usr/bin:/bin"))],
         cwd: bytes("/"),
+        cwd_or_root: false,
         stdin: false,
+        credentials: None,
+        umask: 0o022,
+        limits: Limits::default(),
     }
 }
 

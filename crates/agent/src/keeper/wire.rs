@@ -1,6 +1,7 @@
 //! What the agent and a keeper say to each other: a `u32` length, a MessagePack map, and
 //! descriptors beside them. Every loop over partial reads and writes of these sockets is here.
 
+use super::limits::Controller;
 use super::{LaunchSpec, Status, sys};
 use nix::cmsg_space;
 use nix::errno::Errno;
@@ -50,6 +51,7 @@ pub(super) enum Report {
     Exited {
         status: Status,
         usage: Usage,
+        out_of_memory: bool,
     },
     TreeGone {
         survivors: u32,
@@ -78,6 +80,10 @@ pub(super) enum Stage {
     Order,
     /// Making pipes, the script's file, the process.
     Resources,
+    /// Setting a limit for the whole job.
+    Limit(Controller),
+    /// Becoming the user.
+    Credentials,
     /// Entering the working directory.
     Cwd,
     /// Executing the program.

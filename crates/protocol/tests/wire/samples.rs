@@ -87,7 +87,7 @@ fn exits() -> Vec<(&'static str, Frame)> {
         reason: NeverStarted::NotFound,
         message: "ecoh: no such program".into(),
     };
-    let killed = Outcome::Signaled { signal: Sig::KILL };
+    let killed = Outcome::Signaled { signal: Sig::KILL, out_of_memory: false };
     let denied = Outcome::Denied { message: "not as root".into() };
     let lost = Outcome::Lost { message: "its keeper died".into() };
     let not_run = |outcome| Exit { usage: Usage::default(), ..exit(outcome, b"") };
