@@ -106,7 +106,8 @@ fn run(config: Config, ready_file: Option<PathBuf>) -> ExitCode {
     if let Err(error) = start_logging(&config) {
         return fail(&error);
     }
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    let runtime = match runtime.worker_threads(workers()).enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return fail(&error),
     };
@@ -114,6 +115,12 @@ fn run(config: Config, ready_file: Option<PathBuf>) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => fail(&error),
     }
+}
+
+/// Half of the processors: the commands need some too, and the fewer threads there are, the more of a
+/// command's bytes are digested and encrypted where they were read, in that processor's cache.
+fn workers() -> usize {
+    std::thread::available_parallelism().map_or(1, |processors| processors.get().div_ceil(2))
 }
 
 async fn serve(config: Config, ready_file: Option<PathBuf>) -> io::Result<()> {
