@@ -6,6 +6,7 @@
 use crate::error::ProtocolError;
 use crate::text;
 use bytes::Bytes;
+use rexec_guard::holds;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use sha2::Digest as _;
 use std::fmt;
@@ -188,8 +189,11 @@ impl Verifier {
     ) -> Result<Verified, ProtocolError> {
         self.hasher.update(&body);
         match claimed {
-            Some(claimed) if claimed == self.hasher.prefix() => Ok(Verified(body)),
+            Some(claimed) if holds("digest.matches", claimed == self.hasher.prefix()) => {
+                Ok(Verified(body))
+            }
             Some(_) => Err(ProtocolError::HashMismatch),
+            None if holds("digest.present", false) => Ok(Verified(body)),
             None => Err(ProtocolError::HashMissing),
         }
     }

@@ -6,6 +6,7 @@
 
 use crate::error::ProtocolError;
 use crate::frame::MAX_DATA;
+use rexec_guard::holds;
 
 /// Bytes that a client may send on a stream's stdin before the agent's first word about it.
 pub const INITIAL_WINDOW: u64 = 64 * 1024;
@@ -66,7 +67,8 @@ impl RecvWindow {
 
     /// Counts `n` bytes that came in.
     pub fn received(&mut self, n: u64) -> Result<(), ProtocolError> {
-        let total = self.received.checked_add(n).filter(|total| *total <= self.granted);
+        let granted = |total: &u64| holds("flow.window", *total <= self.granted);
+        let total = self.received.checked_add(n).filter(granted);
         self.received = total.ok_or(ProtocolError::Flow)?;
         Ok(())
     }

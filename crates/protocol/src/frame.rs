@@ -8,6 +8,7 @@ use crate::error::ProtocolError;
 use crate::ids::StreamId;
 use crate::message::{self, Message};
 use bytes::{Buf, BufMut, Bytes, BytesMut};
+use rexec_guard::holds;
 
 /// The longest header, in bytes.
 pub const MAX_HEADER: u32 = 64 * 1024;
@@ -119,7 +120,7 @@ impl Decoder {
     fn next_header(&mut self) -> Result<Option<message::Header>, ProtocolError> {
         let Some(length) = self.buffer.first_chunk::<LENGTH>() else { return Ok(None) };
         let length = u32::from_be_bytes(*length);
-        if length == 0 || length > MAX_HEADER {
+        if !holds("frame.header_length", (1..=MAX_HEADER).contains(&length)) {
             return Err(ProtocolError::HeaderLength(length));
         }
         let end = LENGTH + length as usize;

@@ -7,6 +7,7 @@
 
 use crate::error::ProtocolError;
 use crate::outcome::shorten;
+use rexec_guard::holds;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -89,7 +90,11 @@ impl<'a> Walk<'a> {
                 }
             }
         }
-        if self.rest.is_empty() { Ok(()) } else { Err("bytes after the message") }
+        if holds("msgpack.trailing", self.rest.is_empty()) {
+            Ok(())
+        } else {
+            Err("bytes after the message")
+        }
     }
 
     fn value(&mut self) -> Check<()> {
@@ -113,7 +118,8 @@ impl<'a> Walk<'a> {
 
     fn key(&mut self, key: &'a [u8]) -> Check<()> {
         let first = self.open.last().map_or(0, |map| map.first_key);
-        if self.keys.iter().skip(first).any(|known| *known == key) {
+        let is_new = self.keys.iter().skip(first).all(|known| *known != key);
+        if !holds("msgpack.duplicate_key", is_new) {
             return Err("a map key given twice");
         }
         self.keys.push(key);
@@ -125,10 +131,10 @@ impl<'a> Walk<'a> {
             return Err("a map with too many entries");
         }
         let left = if is_map { length * 2 } else { length };
-        if left as usize > self.rest.len() {
+        if !holds("msgpack.length", left as usize <= self.rest.len()) {
             return Err("a length beyond the end");
         }
-        if self.open.len() == MAX_DEPTH {
+        if !holds("msgpack.depth", self.open.len() < MAX_DEPTH) {
             return Err("nested too deeply");
         }
         self.open.push(Container { left, is_map, first_key: self.keys.len() });

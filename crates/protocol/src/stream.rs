@@ -6,6 +6,7 @@ use crate::frame::{Frame, MAX_DATA};
 use crate::ids::StreamId;
 use crate::message::{Channel, Data, Eof, Message};
 use bytes::Bytes;
+use rexec_guard::holds;
 use serde::{Deserialize, Serialize};
 
 /// How long a byte stream is, and what its digest is.
@@ -80,7 +81,7 @@ impl Receiver {
         body: Bytes,
         hash: Option<Digest>,
     ) -> Result<Verified, ProtocolError> {
-        if self.ended {
+        if !holds("stream.after_eof", !self.ended) {
             return Err(ProtocolError::AfterEof);
         }
         if body.is_empty() {
@@ -103,7 +104,7 @@ impl Receiver {
             return Err(ProtocolError::AfterEof);
         }
         self.expect_offset(tally.size)?;
-        if tally.hash != self.verifier.prefix() {
+        if !holds("stream.tally", tally.hash == self.verifier.prefix()) {
             return Err(ProtocolError::HashMismatch);
         }
         self.ended = true;
@@ -122,7 +123,11 @@ impl Receiver {
 
     fn expect_offset(&self, found: u64) -> Result<(), ProtocolError> {
         let expected = self.offset;
-        if found == expected { Ok(()) } else { Err(ProtocolError::Offset { expected, found }) }
+        if holds("stream.offset", found == expected) {
+            Ok(())
+        } else {
+            Err(ProtocolError::Offset { expected, found })
+        }
     }
 }
 

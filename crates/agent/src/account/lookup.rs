@@ -2,6 +2,7 @@
 
 use super::{Account, AccountError, shadow};
 use nix::unistd::{Gid, Uid, User, getgrouplist, getgroups};
+use rexec_guard::holds;
 use std::ffi::CString;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -25,7 +26,7 @@ impl Account {
 
     /// The account of this name, unless it is not for running commands.
     pub(super) fn find(name: &str) -> Result<Self, AccountError> {
-        if !is_legal(name) {
+        if !holds("account.name", is_legal(name)) {
             return Err(AccountError::Name(name.to_owned()));
         }
         let user = User::from_name(name).map_err(database)?;
@@ -56,14 +57,14 @@ impl Account {
 
     fn demand_range(&self) -> Result<(), AccountError> {
         let ids = [self.uid, self.gid].into_iter().chain(self.groups.iter().copied());
-        match ids.into_iter().find(|id| i32::try_from(*id).is_err()) {
+        match ids.into_iter().find(|id| !holds("account.range", i32::try_from(*id).is_ok())) {
             Some(id) => Err(AccountError::Range { name: self.name.clone(), id }),
             None => Ok(()),
         }
     }
 
     fn demand_login(&self) -> Result<(), AccountError> {
-        if refuses_logins(&self.shell) {
+        if !holds("account.nologin", !refuses_logins(&self.shell)) {
             let (name, shell) = (self.name.clone(), PathBuf::clone(&self.shell));
             return Err(AccountError::NoLogin { name, shell });
         }

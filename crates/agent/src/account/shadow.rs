@@ -5,6 +5,7 @@
 //! --lock` put a `!` before what was there, and that is a lock. So is an expiry date in the past,
 //! which is how chage(1) disables an account.
 
+use rexec_guard::holds;
 use std::ffi::{CStr, CString};
 use std::io;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -32,9 +33,10 @@ impl Entry {
             // "!" and "!!" are passwords that never were.
             !rest.is_empty() && rest != b"!"
         });
-        if is_locked {
+        let has_expired = u64::try_from(self.expires).is_ok_and(|last| last <= today);
+        if !holds("account.locked", !is_locked) {
             Some("the account is locked (usermod --unlock ends that)")
-        } else if u64::try_from(self.expires).is_ok_and(|last| last <= today) {
+        } else if !holds("account.expired", !has_expired) {
             Some("the account has expired (chage --expiredate says when)")
         } else {
             None

@@ -3,6 +3,7 @@
 //! A header is a map with the keys `verb`, `stream`, `size`, `hash` and `args`; the arguments are a
 //! map of their own, one struct per verb. A new verb is one file and one line in the table below.
 
+use rexec_guard::holds;
 mod control;
 mod data;
 mod error;
@@ -209,10 +210,10 @@ pub(crate) fn decode_header(bytes: &[u8]) -> Result<Header, ProtocolError> {
     let envelope: Incoming<IgnoredAny> = msgpack::decode(bytes, msgpack::HEADER)?;
     let Incoming { verb, stream, size, hash, .. } = envelope;
     let message = Message::decode(&verb, bytes)?;
-    if size > MAX_BODY {
+    if !holds("frame.body_length", size <= MAX_BODY) {
         return Err(ProtocolError::BodyLength(size));
     }
-    if size > 0 && !message.has_body() {
+    if !holds("frame.body_place", size == 0 || message.has_body()) {
         let verb = message.verb();
         return Err(ProtocolError::WrongState { verb, when: "with a body" });
     }
@@ -274,7 +275,7 @@ impl Gate {
         let Frame { stream, message, .. } = frame;
         let verb = message.verb();
         let wrong = |when| Err(ProtocolError::WrongState { verb, when });
-        if !message.allowed_from(self.from) {
+        if !holds("gate.role", message.allowed_from(self.from)) {
             return wrong(match self.from {
                 Role::Client => "from a client",
                 Role::Agent => "from an agent",
@@ -289,11 +290,13 @@ impl Gate {
                 Ok(())
             }
             Scope::Any if matches!(message, Message::Error(_)) && on_connection => Ok(()),
-            _ if !self.greeted => wrong("before hello"),
+            _ if !holds("gate.hello_first", self.greeted) => wrong("before hello"),
             Scope::Connection if !on_connection => wrong("on a stream"),
             Scope::Connection => Ok(()),
             Scope::Opens if on_connection => wrong("on stream 0"),
-            Scope::Opens if *stream <= self.last => Err(ProtocolError::StreamReused(*stream)),
+            Scope::Opens if !holds("gate.stream_reuse", *stream > self.last) => {
+                Err(ProtocolError::StreamReused(*stream))
+            }
             Scope::Opens => {
                 self.last = *stream;
                 Ok(())
