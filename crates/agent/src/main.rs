@@ -111,7 +111,10 @@ fn run(config: Config, ready_file: Option<PathBuf>) -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return fail(&error),
     };
-    match runtime.block_on(serve(config, ready_file)) {
+    let served = runtime.block_on(serve(config, ready_file));
+    // A question to the user database may hang for ever; nobody waits for the answer any more.
+    runtime.shutdown_background();
+    match served {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => fail(&error),
     }
