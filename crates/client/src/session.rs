@@ -10,7 +10,7 @@ use rexec_net::{NetError, Outbox};
 use rexec_protocol::hello::Terms;
 use rexec_protocol::message::{Exec, ExecSpec, Goodbye, Hello, Message, Ping};
 use rexec_protocol::outcome::printable;
-use rexec_protocol::{Algorithm, Frame, ProtocolError, StreamId, msgpack};
+use rexec_protocol::{Algorithm, ErrorCode, Frame, ProtocolError, StreamId, msgpack};
 use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -191,7 +191,8 @@ impl Shared {
     /// Tells everyone that the connection is gone.
     ///
     /// The first request travels with the hello, so an agent that was cut off may have begun it even
-    /// if it was never heard. Only a refusal proves that it has not.
+    /// if it was never heard. Only a refusal proves that it has not: one instead of a hello, or one
+    /// with a code that is sent before anything is served.
     fn fail(&self, error: &NetError) {
         let remotes = {
             let mut routes = self.routes();
@@ -199,13 +200,13 @@ impl Shared {
             std::mem::take(&mut routes.remotes)
         };
         let greeted = self.terms.borrow().is_some();
-        let refused = !greeted
-            && matches!(
-                error,
-                NetError::Refused(_)
-                    | NetError::Peer { .. }
-                    | NetError::Protocol(ProtocolError::Version { .. })
-            );
+        let refused = match error {
+            NetError::Peer { code: ErrorCode::Busy | ErrorCode::Identity, .. } => true,
+            NetError::Refused(_)
+            | NetError::Peer { .. }
+            | NetError::Protocol(ProtocolError::Version { .. }) => !greeted,
+            _ => false,
+        };
         let end = if refused { Error::unreachable } else { Error::lost };
         for remote in remotes.into_values() {
             remote.fail(end(error.to_string()));
