@@ -128,7 +128,7 @@ impl Default for Limits {
             connections_per_identity: 64,
             commands: 4_096,
             commands_per_identity: 128,
-            commands_per_connection: 128,
+            commands_per_connection: 256,
             frames_per_second: 10_000,
             frames_burst: 20_000,
             errors_per_connection: 100,

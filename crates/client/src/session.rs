@@ -53,6 +53,8 @@ struct Shared {
 #[derive(Debug, Default)]
 struct Routes {
     remotes: HashMap<StreamId, Arc<Remote>>,
+    /// The agent has answered a request, whichever.
+    served: bool,
     /// Why there is no connection any more.
     gone: Option<String>,
 }
@@ -181,7 +183,12 @@ impl Shared {
         }
         let stream = frame.stream;
         // Frames of a command that is over, or was forgotten, are late, not wrong.
-        let Some(remote) = self.routes().remotes.get(&stream).cloned() else { return Ok(()) };
+        let remote = {
+            let mut routes = self.routes();
+            routes.served = true;
+            routes.remotes.get(&stream).cloned()
+        };
+        let Some(remote) = remote else { return Ok(()) };
         if remote.receive(frame)? {
             self.routes().remotes.remove(&stream);
         }
@@ -194,14 +201,14 @@ impl Shared {
     /// if it was never heard. Only a refusal proves that it has not: one instead of a hello, or one
     /// with a code that is sent before anything is served.
     fn fail(&self, error: &NetError) {
-        let remotes = {
+        let (remotes, served) = {
             let mut routes = self.routes();
             routes.gone = Some(error.to_string());
-            std::mem::take(&mut routes.remotes)
+            (std::mem::take(&mut routes.remotes), routes.served)
         };
         let greeted = self.terms.borrow().is_some();
         let refused = match error {
-            NetError::Peer { code: ErrorCode::Busy | ErrorCode::Identity, .. } => true,
+            NetError::Peer { code: ErrorCode::Busy | ErrorCode::Identity, .. } => !served,
             NetError::Refused(_)
             | NetError::Peer { .. }
             | NetError::Protocol(ProtocolError::Version { .. }) => !greeted,
