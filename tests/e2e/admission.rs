@@ -186,7 +186,7 @@ async fn an_identity_has_a_limit_of_commands_over_all_its_connections() {
         (sleeper(&one).await, sleeper(&one).await, sleeper(&other).await);
     for session in [&one, &other] {
         let said = busy(session).await;
-        assert!(said.contains("3 commands are running of 'alice'"), "{said}");
+        assert!(said.contains("3 commands of 'alice' are running"), "{said}");
         assert!(said.contains("limits.commands_per_identity"), "{said}");
     }
     let bob = session_of(&agent, "bob").await;

@@ -252,6 +252,9 @@ mod tests {
     fn what_is_printed_can_be_read_again() {
         let text = toml::to_string(&Config::default()).unwrap();
         assert_eq!(parse(&text).unwrap(), Config::default(), "{text}");
+        for line in ["handshakes_per_source = 16", "[limits.penalties]", "timeout = \"10s\""] {
+            assert!(text.lines().any(|printed| printed == line), "{line} is not in:\n{text}");
+        }
     }
 
     #[test]

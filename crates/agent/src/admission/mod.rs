@@ -75,11 +75,12 @@ pub struct Held {
 
 /// A limit was reached.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{limit} {what} {whose}, which is the limit ({key})")]
+#[error("{limit} {what} {whose} are {state}, which is the limit ({key})")]
 pub struct Full {
     limit: usize,
     what: &'static str,
     whose: String,
+    state: &'static str,
     key: &'static str,
 }
 
@@ -120,7 +121,7 @@ impl Admission {
         let Limits { connections, connections_per_identity, .. } = self.limits;
         self.connections.take(
             identity,
-            "connections are open",
+            ("connections", "open"),
             (connections, "limits.connections"),
             (connections_per_identity, "limits.connections_per_identity"),
         )
@@ -131,7 +132,7 @@ impl Admission {
         let Limits { commands, commands_per_identity, .. } = self.limits;
         self.commands.take(
             identity,
-            "commands are running",
+            ("commands", "running"),
             (commands, "limits.commands"),
             (commands_per_identity, "limits.commands_per_identity"),
         )
@@ -146,18 +147,18 @@ impl Count {
     fn take(
         &self,
         identity: &Identity,
-        what: &'static str,
+        (what, state): (&'static str, &'static str),
         (limit, key): (usize, &'static str),
         (own_limit, own_key): (usize, &'static str),
     ) -> Result<Held, Full> {
         let name = identity.name();
         let own = self.by_identity.try_take(name.to_owned(), own_limit).ok_or_else(|| {
             let whose = format!("of '{}'", printable(name));
-            Full { limit: own_limit, what, whose, key: own_key }
+            Full { limit: own_limit, what, whose, state, key: own_key }
         })?;
         let all = self.all.try_take((), limit).ok_or_else(|| {
             let whose = "in all".to_owned();
-            Full { limit, what, whose, key }
+            Full { limit, what, whose, state, key }
         })?;
         Ok(Held { _all: all, _own: own })
     }

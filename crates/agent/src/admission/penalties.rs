@@ -138,6 +138,22 @@ mod tests {
     }
 
     #[test]
+    fn each_end_of_a_handshake_has_its_fault() {
+        let version = ProtocolError::Version { ours: "1".to_owned(), theirs: "2".to_owned() };
+        for (error, fault) in [
+            (NetError::Refused("bad certificate".to_owned()), Some(Fault::Failed)),
+            (NetError::Left("gone".to_owned()), Some(Fault::Left)),
+            (NetError::Closed, Some(Fault::Left)),
+            (NetError::Cut(None), Some(Fault::Left)),
+            (NetError::Deadline { phase: "hello", limit: SECOND }, Some(Fault::Timeout)),
+            (ProtocolError::HeaderLength(0).into(), Some(Fault::Protocol)),
+            (version.into(), None),
+        ] {
+            assert_eq!(Fault::of(&error), fault, "{error}");
+        }
+    }
+
+    #[test]
     fn a_flood_of_sources_does_not_grow_the_table() {
         let (mut penalties, now) = (penalties(), Instant::now());
         for n in 0..(SOURCES as u32 + 1_000) {
