@@ -297,3 +297,24 @@ async fn an_agent_without_descriptors_closes_connections_and_recovers() {
     assert_eq!(cat.wait().await.unwrap().code(), Some(0));
     is_sound(&agent);
 }
+
+/// The agent uses the whole of what it may have open; commands have what the agent was started with.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_raises_its_own_limit_of_descriptors() {
+    let wrapped = |command: &mut Command| {
+        let mut shell = Command::new("sh");
+        shell.args(["-c", "ulimit -Sn 300; exec \"$0\" \"$@\""]);
+        shell.arg(command.get_program()).args(command.get_args());
+        *command = shell;
+    };
+    let agent = TestAgent::prepared("", wrapped);
+    let session = agent.session().await;
+    let mut commands = Vec::new();
+    for _ in 0..100 {
+        commands.push(sleeper(&session).await);
+    }
+    assert!(descriptors(agent.pid()) > 300);
+    let output = session.shell("ulimit -Sn").output().await.unwrap();
+    assert_eq!(output.stdout, b"300\n");
+    drop(commands);
+}

@@ -1,6 +1,6 @@
 //! One command, from its request to its exit record: decide, launch, supervise.
 
-use crate::admission::{Held, door};
+use crate::admission::Held;
 use crate::config::Limits;
 use crate::environment;
 use crate::job::{Control, Job};
@@ -89,9 +89,6 @@ impl Request {
         let permit = policy::decide(identity, &agent.account, self.spec.clone())
             .map_err(|denied| Outcome::Denied { message: shorten(denied.to_string()) })?;
         let spec = environment::launch_spec(&permit, identity, job);
-        door::can_launch().map_err(|error| {
-            never(NeverStarted::Resource, format!("the agent cannot open pipes: {error}"))
-        })?;
         let launched = agent.zygote.launch(permit, job, spec).await;
         launched.map(|running| (running, place)).map_err(|error| match error {
             LaunchError::NeverStarted { reason, message } => never(reason, message),

@@ -29,6 +29,7 @@ pub mod admission;
 pub mod check;
 pub mod clock;
 pub mod config;
+pub mod descriptors;
 pub mod environment;
 pub mod exec;
 pub mod job;

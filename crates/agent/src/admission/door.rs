@@ -86,14 +86,3 @@ fn is_the_connections_own(error: &io::Error) -> bool {
     use io::ErrorKind::{ConnectionAborted, ConnectionReset, Interrupted};
     matches!(error.kind(), ConnectionAborted | ConnectionReset | Interrupted)
 }
-
-/// Whether this process can open as many more descriptors as a launch takes. A launch that runs out
-/// of them half way has started a command whose pipes cannot be had; so it is asked before.
-pub fn can_launch() -> io::Result<()> {
-    /// One socket pair, then three pipes and two processes.
-    const NEEDED: usize = 7;
-    let stdin = io::stdin();
-    let held: io::Result<Vec<OwnedFd>> =
-        (0..NEEDED).map(|_| stdin.as_fd().try_clone_to_owned()).collect();
-    held.map(drop)
-}
