@@ -126,7 +126,7 @@ async fn pings_are_answered() {
 /// One of two hundred has a reader that stalled; the others do not notice.
 #[tokio::test(flavor = "multi_thread")]
 async fn two_hundred_commands_on_one_connection() {
-    let agent = TestAgent::start();
+    let agent = TestAgent::with("[limits]\ncommands_per_identity = 200");
     let session = agent.session().await;
     let mut stalled = session.command("cat").arg("/dev/zero").spawn().await.unwrap();
     let commands: Vec<_> = (0..199)

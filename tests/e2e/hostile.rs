@@ -3,8 +3,8 @@
 //! The other side must not panic, hang or grow; it says what is wrong, closes, and its other
 //! connections do not notice.
 
-mod agent_side;
+pub mod agent_side;
 mod client_side;
 mod floods;
 mod kinds;
-mod neighbour;
+pub mod neighbour;

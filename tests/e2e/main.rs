@@ -16,6 +16,7 @@
 
 mod support;
 
+mod admission;
 mod documents;
 mod exec;
 mod exit_status;

@@ -1,6 +1,8 @@
 //! The agent's configuration: a file, flags over it, and defaults under it.
 
+use crate::admission::settings::{self, Penalties};
 use rexec_net::credentials::Files;
+use rexec_net::rates::Rates;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -36,12 +38,30 @@ pub struct Limits {
     /// From the TCP connection to the client's hello.
     #[serde(deserialize_with = "duration", serialize_with = "written")]
     pub handshake: Duration,
-    /// Handshakes under way at once; further connections wait in the kernel's queue.
+    /// Handshakes under way at once; further connections are closed.
     pub handshakes: usize,
-    /// Connections at once; further ones wait in the kernel's queue.
+    /// From this many on, some connections are closed at random, the more the fuller it is.
+    pub handshakes_early_drop: usize,
+    /// Handshakes under way at once of one source: an IPv4 address, or an IPv6 /64.
+    pub handshakes_per_source: usize,
+    /// Of `handshakes`: kept for sources where somebody has authenticated in the last 24 hours.
+    pub handshakes_reserved: usize,
+    /// Connections at once, after their handshakes.
     pub connections: usize,
+    /// Connections of one identity at once.
+    pub connections_per_identity: usize,
+    /// Commands running at once, over all connections.
+    pub commands: usize,
+    /// Commands of one identity running at once, over all its connections.
+    pub commands_per_identity: usize,
     /// Commands running at once on one connection.
     pub commands_per_connection: usize,
+    /// Frames that a client may send per second, `data` not counted, on one connection …
+    pub frames_per_second: u32,
+    /// … and this many at once.
+    pub frames_burst: u32,
+    /// Frames that are errors or cause one, on one connection.
+    pub errors_per_connection: u32,
     /// How long a command that is ended has before it is killed.
     #[serde(deserialize_with = "duration", serialize_with = "written")]
     pub kill_grace: Duration,
@@ -58,6 +78,8 @@ pub struct Limits {
     /// A silent client is pinged after this long, and given up after three times as long.
     #[serde(deserialize_with = "duration", serialize_with = "written")]
     pub keepalive: Duration,
+    /// Sources whose connections keep failing.
+    pub penalties: Penalties,
 }
 
 /// Logging.
@@ -99,14 +121,32 @@ impl Default for Limits {
         Self {
             handshake: Duration::from_secs(10),
             handshakes: 128,
+            handshakes_early_drop: 32,
+            handshakes_per_source: 16,
+            handshakes_reserved: 4,
             connections: 16_384,
+            connections_per_identity: 64,
+            commands: 4_096,
+            commands_per_identity: 128,
             commands_per_connection: 256,
+            frames_per_second: 10_000,
+            frames_burst: 20_000,
+            errors_per_connection: 100,
             kill_grace: Duration::from_secs(5),
             drain_quiet: Duration::from_secs(2),
             drain_max: Duration::from_secs(10),
             drain: Duration::from_secs(60),
             keepalive: Duration::from_secs(15),
+            penalties: Penalties::default(),
         }
+    }
+}
+
+impl Limits {
+    /// How much a client may send.
+    pub fn rates(&self) -> Rates {
+        let Self { frames_per_second, frames_burst, errors_per_connection, .. } = *self;
+        Rates { frames_per_second, frames_burst, errors: errors_per_connection }
     }
 }
 
@@ -153,18 +193,10 @@ impl Config {
 
     /// Checks what the types cannot.
     pub fn validate(&self) -> Result<(), ConfigError> {
-        let Limits { handshakes, connections, commands_per_connection, .. } = self.limits;
         if self.listen.is_empty() {
             return Err(ConfigError::Value("'listen' names no address".to_owned()));
         }
-        if [handshakes, connections, commands_per_connection].contains(&0) {
-            return Err(ConfigError::Value("a limit of 0 would refuse everything".to_owned()));
-        }
-        if handshakes.min(connections) < self.listen.len() {
-            let message = "'limits.handshakes' and 'limits.connections' must be at least the number of \
-                           addresses in 'listen': each keeps a place ready";
-            return Err(ConfigError::Value(message.to_owned()));
-        }
+        settings::validate(&self.limits).map_err(ConfigError::Value)?;
         if let Err(error) = tracing_subscriber::EnvFilter::try_new(&self.log.level) {
             return Err(ConfigError::Value(format!("'log.level': {error}")));
         }
@@ -185,11 +217,14 @@ impl Config {
     }
 }
 
-fn written<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+pub(crate) fn written<S: Serializer>(
+    duration: &Duration,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
     serializer.collect_str(&humantime::format_duration(*duration))
 }
 
-fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+pub(crate) fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
     let text = String::deserialize(deserializer)?;
     humantime::parse_duration(&text)
         .map_err(|error| serde::de::Error::custom(format!("not a duration: {text:?}: {error}")))
@@ -217,6 +252,9 @@ mod tests {
     fn what_is_printed_can_be_read_again() {
         let text = toml::to_string(&Config::default()).unwrap();
         assert_eq!(parse(&text).unwrap(), Config::default(), "{text}");
+        for line in ["handshakes_per_source = 16", "[limits.penalties]", "timeout = \"10s\""] {
+            assert!(text.lines().any(|printed| printed == line), "{line} is not in:\n{text}");
+        }
     }
 
     #[test]

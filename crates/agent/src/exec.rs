@@ -1,5 +1,6 @@
 //! One command, from its request to its exit record: decide, launch, supervise.
 
+use crate::admission::Held;
 use crate::config::Limits;
 use crate::environment;
 use crate::job::{Control, Job};
@@ -58,7 +59,7 @@ impl Request {
         job: &JobId,
     ) -> Result<Outcome, Outcome> {
         match self.launch(agent, identity, job).await {
-            Ok(running) => Ok(self.supervise(running, job, agent.config.limits.clone()).await),
+            Ok(started) => Ok(self.supervise(started, job, agent.config.limits.clone()).await),
             Err(outcome) => {
                 let exit = Exit::of_nothing(outcome.clone(), self.algorithm);
                 // If the connection is gone, there is nobody left to tell.
@@ -73,7 +74,7 @@ impl Request {
         agent: &Agent,
         identity: &Identity,
         job: &JobId,
-    ) -> Result<Running, Outcome> {
+    ) -> Result<(Running, Held), Outcome> {
         let never = |reason, message| Outcome::NeverStarted { reason, message: shorten(message) };
         if agent.is_stopping() {
             return Err(never(NeverStarted::Busy, "this agent is shutting down".to_owned()));
@@ -81,18 +82,27 @@ impl Request {
         if let Some(fault) = self.spec.fault() {
             return Err(never(NeverStarted::Invalid, fault.to_owned()));
         }
+        let place = agent
+            .admission
+            .command(identity)
+            .map_err(|full| never(NeverStarted::Busy, full.to_string()))?;
         let accounts = &agent.accounts;
         let permit = policy::decide(identity, accounts.own(), self.spec.clone())
             .map_err(|denied| Outcome::Denied { message: shorten(denied.to_string()) })?;
         let spec = environment::launch_spec(&permit, identity, job, accounts.own().is_root());
         let launched = agent.zygote.launch(permit, job, spec).await;
-        launched.map_err(|error| match error {
+        launched.map(|running| (running, place)).map_err(|error| match error {
             LaunchError::NeverStarted { reason, message } => never(reason, message),
             LaunchError::Unknown { message } => Outcome::Lost { message: shorten(message) },
         })
     }
 
-    async fn supervise(self, mut running: Running, job: &JobId, limits: Limits) -> Outcome {
+    async fn supervise(
+        self,
+        (mut running, place): (Running, Held),
+        job: &JobId,
+        limits: Limits,
+    ) -> Outcome {
         let Self { stream, outbox, .. } = self;
         let started = Started { job: job.clone(), pid: running.pid };
         let log = Arc::new(Log::new(stream, self.algorithm));
@@ -111,6 +121,8 @@ impl Request {
         let timeout = self.spec.timeout_ms.map(Duration::from_millis);
         let job = Job::new(running, Arc::clone(&log), limits, timeout, self.control);
         let outcome = job.run(|| feed.map_or(nothing, |feed| feed.tally())).await;
+        // Nothing of it runs any more. That its output may still be on its way costs no process.
+        drop(place);
         // Without a reader the pump would wait for credit, or for the exit record, for ever.
         if !log.is_abandoned()
             && let Err(error) = pump.await

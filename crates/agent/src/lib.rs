@@ -19,13 +19,17 @@
 //! Nothing in this process forks: commands are started by a [`keeper`], a small process per
 //! command that also reaps it and can end all that it started. See there.
 //!
+//! How much of all this any one client may have is decided in [`admission`].
+//!
 //! Shutting down: the accept loop stops, sessions say goodbye and take no new commands, running
 //! commands may finish until [`config::Limits::drain`] is over, then they are ended.
 
 pub mod account;
+pub mod admission;
 pub mod check;
 pub mod clock;
 pub mod config;
+pub mod descriptors;
 pub mod environment;
 pub mod exec;
 pub mod job;

@@ -4,7 +4,7 @@ use clap::{CommandFactory, Parser};
 use rexec_agent::config::{self, Config, ConfigError, LogFormat};
 use rexec_agent::notify::{State, notify};
 use rexec_agent::server::{Agent, Server};
-use rexec_agent::{check, keeper};
+use rexec_agent::{check, descriptors, keeper};
 use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -105,6 +105,9 @@ fn configure(args: Args) -> Result<Config, ConfigError> {
 fn run(config: Config, ready_file: Option<PathBuf>) -> ExitCode {
     if let Err(error) = start_logging(&config) {
         return fail(&error);
+    }
+    if let Err(error) = descriptors::raise() {
+        tracing::warn!(%error, "cannot raise the limit of descriptors");
     }
     let mut runtime = tokio::runtime::Builder::new_multi_thread();
     let runtime = match runtime.worker_threads(workers()).enable_all().build() {

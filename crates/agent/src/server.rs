@@ -1,6 +1,8 @@
 //! The accept loop, and what all connections share.
 
 use crate::account::Accounts;
+use crate::admission::door::Door;
+use crate::admission::{Admission, Handshake};
 use crate::config::Config;
 use crate::keeper::Zygote;
 use crate::session;
@@ -8,24 +10,20 @@ use rexec_net::NetError;
 use rexec_net::handshake::{self, Deadline};
 use rexec_net::inbound::Keepalive;
 use rexec_net::tls::Reloading;
-use rexec_protocol::hello;
+use rexec_protocol::{ErrorCode, hello};
 use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
+use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::Instrument;
 
 /// How often the certificate files are looked at.
 const RELOAD: Duration = Duration::from_secs(1);
-/// How long the accept loop rests when the machine has no descriptor left; doubled up to a second.
-const REST: Duration = Duration::from_millis(10);
-const LONGEST_REST: Duration = Duration::from_secs(1);
 /// How long the connections have to end, after the time their commands have to end.
 const LAST: Duration = Duration::from_secs(10);
 
@@ -37,11 +35,11 @@ pub struct Agent {
     pub accounts: Accounts,
     /// Starts commands.
     pub zygote: Zygote,
+    /// How much of the agent any one may have.
+    pub admission: Arc<Admission>,
     tls: Reloading,
     stop: CancellationToken,
     abort: CancellationToken,
-    connections: Arc<Semaphore>,
-    handshakes: Arc<Semaphore>,
 }
 
 /// An agent that listens, but does not accept yet.
@@ -69,8 +67,7 @@ impl Server {
             tls,
             stop: CancellationToken::new(),
             abort: CancellationToken::new(),
-            connections: Arc::new(Semaphore::new(config.limits.connections)),
-            handshakes: Arc::new(Semaphore::new(config.limits.handshakes)),
+            admission: Arc::new(Admission::new(config.limits.clone())),
             config,
         };
         Ok(Self { agent: Arc::new(agent), listeners })
@@ -158,51 +155,20 @@ async fn reload(agent: Arc<Agent>) {
 }
 
 async fn accept(agent: Arc<Agent>, listener: TcpListener, sessions: TaskTracker) {
-    let mut rest = REST;
+    let mut door = Door::new(listener);
     loop {
-        let next = async {
-            // Places are taken before the connection, so that what is over the limit waits in the
-            // kernel's queue, where it costs this process nothing.
-            let connection = Arc::clone(&agent.connections).acquire_owned().await;
-            let handshake = Arc::clone(&agent.handshakes).acquire_owned().await;
-            (connection, handshake, listener.accept().await)
-        };
-        let (connection, handshake, accepted) = tokio::select! {
-            next = next => next,
+        let (socket, from) = tokio::select! {
+            accepted = door.next() => accepted,
             () = agent.stopping() => return,
         };
-        match accepted {
-            Ok((socket, from)) => {
-                rest = REST;
-                let span = tracing::info_span!("connection", %from);
-                let agent = Arc::clone(&agent);
-                sessions.spawn(
-                    async move {
-                        let _place = connection;
-                        serve(agent, socket, handshake.ok()).await;
-                    }
-                    .instrument(span),
-                );
-            }
-            Err(error) if is_the_connections_own(&error) => {}
-            Err(error) => {
-                // EMFILE and its kin stay until something is closed: accepting again at once
-                // would only spin (tokio-rs/tokio#3529).
-                tracing::error!(%error, "cannot accept connections");
-                sleep(rest).await;
-                rest = (rest * 2).min(LONGEST_REST);
-            }
-        }
+        // A refused socket is closed here: whoever waits would wait in vain.
+        let Ok(handshake) = agent.admission.handshake(from) else { continue };
+        let span = tracing::info_span!("connection", %from);
+        sessions.spawn(serve(Arc::clone(&agent), socket, handshake).instrument(span));
     }
 }
 
-/// Errors of accept(2) that concern only the connection that was to be accepted.
-fn is_the_connections_own(error: &io::Error) -> bool {
-    use io::ErrorKind::{ConnectionAborted, ConnectionReset, Interrupted};
-    matches!(error.kind(), ConnectionAborted | ConnectionReset | Interrupted)
-}
-
-async fn serve(agent: Arc<Agent>, socket: TcpStream, handshake: Option<OwnedSemaphorePermit>) {
+async fn serve(agent: Arc<Agent>, socket: TcpStream, handshake: Handshake) {
     let ours = hello::ours(crate::SOFTWARE);
     let deadline = Deadline::after(agent.config.limits.handshake);
     let files = agent.config.files();
@@ -214,13 +180,26 @@ async fn serve(agent: Arc<Agent>, socket: TcpStream, handshake: Option<OwnedSema
     let mut accepted = tokio::select! {
         greeted = greeted => match greeted {
             Ok(accepted) => accepted,
-            Err(error) => return tracing::warn!(%error, "connection refused"),
+            Err(error) => {
+                handshake.failed(&error);
+                return tracing::warn!(%error, "connection refused");
+            }
         },
         () = agent.stopping() => return,
+    };
+    handshake.succeeded();
+    let place = match agent.admission.connection(&accepted.identity) {
+        Ok(place) => place,
+        Err(full) => {
+            tracing::warn!(user = accepted.identity.name(), %full, "connection refused");
+            return accepted.connection.refuse(ErrorCode::Busy, &full.to_string()).await;
+        }
     };
     drop(handshake);
     let keepalive = Keepalive { interval: agent.config.limits.keepalive, ..Keepalive::default() };
     accepted.connection.inbound.set_keepalive(keepalive);
+    accepted.connection.inbound.set_rates(agent.config.limits.rates());
     tracing::info!(user = accepted.identity.name(), "connected");
     session::serve(agent, accepted).await;
+    drop(place);
 }

@@ -109,8 +109,9 @@ impl Child {
     /// its output is dropped, unless stdout or stderr was taken: then it must be read, or dropped,
     /// because the end comes after it.
     pub async fn kill(&mut self) -> Result<ExitStatus, Error> {
-        (self.stdout, self.stderr) = (None, None);
+        // In this order, or the command might end of its closed pipe first.
         self.cancel_with(Signal::KILL, Duration::ZERO).await;
+        (self.stdout, self.stderr) = (None, None);
         self.wait().await
     }
 

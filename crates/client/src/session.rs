@@ -10,7 +10,7 @@ use rexec_net::{NetError, Outbox};
 use rexec_protocol::hello::Terms;
 use rexec_protocol::message::{Exec, ExecSpec, Goodbye, Hello, Message, Ping};
 use rexec_protocol::outcome::printable;
-use rexec_protocol::{Algorithm, Frame, ProtocolError, StreamId, msgpack};
+use rexec_protocol::{Algorithm, ErrorCode, Frame, ProtocolError, StreamId, msgpack};
 use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -53,6 +53,8 @@ struct Shared {
 #[derive(Debug, Default)]
 struct Routes {
     remotes: HashMap<StreamId, Arc<Remote>>,
+    /// The agent has answered a request, whichever.
+    served: bool,
     /// Why there is no connection any more.
     gone: Option<String>,
 }
@@ -181,7 +183,12 @@ impl Shared {
         }
         let stream = frame.stream;
         // Frames of a command that is over, or was forgotten, are late, not wrong.
-        let Some(remote) = self.routes().remotes.get(&stream).cloned() else { return Ok(()) };
+        let remote = {
+            let mut routes = self.routes();
+            routes.served = true;
+            routes.remotes.get(&stream).cloned()
+        };
+        let Some(remote) = remote else { return Ok(()) };
         if remote.receive(frame)? {
             self.routes().remotes.remove(&stream);
         }
@@ -191,21 +198,22 @@ impl Shared {
     /// Tells everyone that the connection is gone.
     ///
     /// The first request travels with the hello, so an agent that was cut off may have begun it even
-    /// if it was never heard. Only a refusal proves that it has not.
+    /// if it was never heard. Only a refusal proves that it has not: one instead of a hello, or one
+    /// with a code that is sent before anything is served.
     fn fail(&self, error: &NetError) {
-        let remotes = {
+        let (remotes, served) = {
             let mut routes = self.routes();
             routes.gone = Some(error.to_string());
-            std::mem::take(&mut routes.remotes)
+            (std::mem::take(&mut routes.remotes), routes.served)
         };
         let greeted = self.terms.borrow().is_some();
-        let refused = !greeted
-            && matches!(
-                error,
-                NetError::Refused(_)
-                    | NetError::Peer { .. }
-                    | NetError::Protocol(ProtocolError::Version { .. })
-            );
+        let refused = match error {
+            NetError::Peer { code: ErrorCode::Busy | ErrorCode::Identity, .. } => !served,
+            NetError::Refused(_)
+            | NetError::Peer { .. }
+            | NetError::Protocol(ProtocolError::Version { .. }) => !greeted,
+            _ => false,
+        };
         let end = if refused { Error::unreachable } else { Error::lost };
         for remote in remotes.into_values() {
             remote.fail(end(error.to_string()));

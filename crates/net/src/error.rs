@@ -20,6 +20,9 @@ pub enum NetError {
     /// TLS failed, on either side; the text says whose certificate is wrong and how.
     #[error("{0}")]
     Refused(String),
+    /// The peer was gone before TLS was set up.
+    #[error("{0}")]
+    Left(String),
     /// The peer broke the protocol.
     #[error("the peer broke the protocol: {0}")]
     Protocol(#[from] ProtocolError),

@@ -101,13 +101,9 @@ where
     let (stream, presented) = deadline.bound("the TLS handshake", observe(accepting)).await?;
     let stream = stream.map_err(|error| {
         let presented = presented.as_ref();
-        NetError::Refused(explain::refusal(
-            Side::Agent,
-            &error,
-            presented,
-            files,
-            SystemTime::now(),
-        ))
+        let now = SystemTime::now();
+        let words = explain::refusal(Side::Agent, &error, presented, files, now);
+        if is_tls(&error) { NetError::Refused(words) } else { NetError::Left(words) }
     })?;
     let (_, tls) = stream.get_ref();
     if !agreed_on_rexec(tls) {

@@ -2,12 +2,13 @@
 
 use crate::error::NetError;
 use crate::outbox::Outbox;
+use crate::rates::{Meter, Rates};
 use crate::recycler::Recycler;
 use rexec_protocol::message::{self, Gate, Message};
 use rexec_protocol::{Decoder, ErrorCode, Frame, ProtocolError, Role, StreamId};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::time::timeout;
 
@@ -37,6 +38,8 @@ pub struct Inbound {
     gate: Gate,
     outbox: Outbox,
     keepalive: Keepalive,
+    /// `None`: whatever the peer sends is taken.
+    meter: Option<Meter>,
     /// The highest stream this side has opened; agents open none.
     opened: Arc<AtomicU64>,
     /// Counts pings, to have a number for each.
@@ -55,7 +58,13 @@ impl Inbound {
         let (decoder, gate) = (Decoder::new(), Gate::new(from));
         let keepalive = Keepalive::default();
         let recycler = Recycler::default();
-        Self { io: Box::new(io), decoder, recycler, gate, outbox, keepalive, opened, pings: 0 }
+        let io = Box::new(io);
+        Self { io, decoder, recycler, gate, outbox, keepalive, meter: None, opened, pings: 0 }
+    }
+
+    /// Bounds what the peer may send from now on.
+    pub fn set_rates(&mut self, rates: Rates) {
+        self.meter = Some(Meter::new(rates, Instant::now()));
     }
 
     /// Changes how silence is treated.
@@ -84,6 +93,9 @@ impl Inbound {
     fn admit(&mut self, frame: Frame) -> Result<Option<Frame>, NetError> {
         self.gate.opened(StreamId(self.opened.load(Ordering::Acquire)));
         self.gate.check(&frame)?;
+        if let Some(meter) = &mut self.meter {
+            meter.count(&frame.message, Instant::now())?;
+        }
         match &frame.message {
             Message::Ping(ping) => self.outbox.pong(ping.nonce),
             Message::Unknown => self.answer_unknown(frame.stream)?,

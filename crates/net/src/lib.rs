@@ -12,6 +12,7 @@
 //! | [`outbox`] | the writing half: two lanes, coalesced credit, one writer |
 //! | [`credit`], [`inbox`] | flow control: waiting for credit, keeping what came in |
 //! | [`memory`] | how the allocator treats large buffers |
+//! | [`rates`] | how many frames and errors a peer may send |
 //! | [`recycler`] | large buffers, used again |
 //! | [`tls`] | the rustls configurations, and their reload |
 //! | [`credentials`] | keys, certificates and authorities from PEM files |
@@ -30,6 +31,7 @@ pub mod inbox;
 pub mod memory;
 pub mod outbox;
 mod pem;
+pub mod rates;
 mod readahead;
 pub mod recycler;
 pub mod tls;

@@ -422,6 +422,7 @@ async fn words_of_an_agent_are_escaped() {
             &[hello(), started(), error(1, "internal", evil)],
             "lost",
         )),
+        says(case("busy after the hello", &[hello(), error(0, "busy", evil)], "unreachable")),
         says(case("error instead of a hello", &[error(0, "busy", evil)], "unreachable")),
         says(case(
             "not found",

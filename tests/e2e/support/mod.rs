@@ -3,6 +3,7 @@
 pub mod agent;
 pub mod certs;
 pub mod cli;
+pub mod dial;
 pub mod proc;
 pub mod raw;
 

@@ -42,3 +42,14 @@ pub fn memory(pid: u32, key: &str) -> u64 {
     let line = status.lines().find(|line| line.starts_with(key)).unwrap();
     line.split_whitespace().nth(1).unwrap().parse().unwrap()
 }
+
+/// The processor time that a process has used; see proc_pid_stat(5), `utime` and `stime`.
+pub fn cpu_time(pid: u32) -> Duration {
+    /// USER_HZ, which is the same on all architectures that Linux runs on today.
+    const TICK: Duration = Duration::from_millis(10);
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    let (_, fields) = stat.rsplit_once(')').unwrap();
+    let fields: Vec<&str> = fields.split_whitespace().collect();
+    let ticks = |n: usize| fields[n].parse::<u32>().unwrap();
+    TICK * (ticks(11) + ticks(12))
+}

@@ -1,6 +1,7 @@
 //! A peer that sends what it is told to, however wrong: TLS done right, frames by hand.
 
 use super::certs::{Authority, write_private};
+use super::dial::dial;
 use super::program;
 use rexec_client::Files;
 use rexec_net::credentials::Credentials;
@@ -9,7 +10,7 @@ use rexec_protocol::{Decoder, ErrorCode, Frame, Message};
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection, Connection, ServerConfig, ServerConnection};
 use std::io::{self, Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::process::Command;
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -32,6 +33,13 @@ impl Raw {
         let name = ServerName::try_from("127.0.0.1").unwrap();
         let tls = ClientConnection::new(Arc::clone(config), name).map_err(io::Error::other)?;
         Self::over(TcpStream::connect(("127.0.0.1", port))?, tls.into())
+    }
+
+    /// Connects to an agent from an address of this machine.
+    pub fn connect_from(from: Ipv4Addr, port: u16, config: &Arc<ClientConfig>) -> io::Result<Self> {
+        let name = ServerName::try_from("127.0.0.1").unwrap();
+        let tls = ClientConnection::new(Arc::clone(config), name).map_err(io::Error::other)?;
+        Self::over(dial(from, port)?, tls.into())
     }
 
     fn over(socket: TcpStream, tls: Connection) -> io::Result<Self> {

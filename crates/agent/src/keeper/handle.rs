@@ -96,6 +96,11 @@ impl Line {
         timeout(SAY_TIME, self.send(&wire::frame(order)?)).await?
     }
 
+    /// Returns once there is something to hear.
+    pub(super) async fn speaks(&self) -> io::Result<()> {
+        self.socket.readable().await
+    }
+
     /// `None` at the end. Safe to cancel: whatever was read is in the inbox.
     pub(super) async fn hear(&mut self) -> io::Result<Option<Report>> {
         loop {

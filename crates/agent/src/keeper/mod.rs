@@ -44,6 +44,7 @@
 //! | `zygote` | agent | one zygote, kept running; launches |
 //! | `handle` | agent | [`Keeper`]: orders out, events in |
 //! | `force` | agent | the end of a job whose keeper is dead or stuck |
+//! | `room` | agent | room for the descriptors of a launch |
 //! | `error` | agent | [`LaunchError`]: an errno in words |
 //! | `wire` | all | the messages, and descriptors beside them |
 //! | `process` | zygote | its main loop: keep some keepers ready |
@@ -67,6 +68,7 @@ mod job;
 mod launch;
 mod limits;
 mod process;
+mod room;
 mod sys;
 #[cfg(test)]
 mod tests;

@@ -8,6 +8,7 @@ use super::cgroup::Parent;
 use super::limits::Controllers;
 use super::wire::{self, Failure, Inbox, Report, Stage};
 use super::{job, sys};
+use crate::descriptors;
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -46,6 +47,7 @@ fn serve() -> io::Result<()> {
     // What the agent's own parent has left open is not for every command to hold.
     sys::close_from(3);
     sys::default_signals();
+    descriptors::take_over()?;
     let control = own_stdin()?;
     // A session of its own: Ctrl-C in the agent's terminal is for the agent. Fails if it has one.
     let _ = setsid();

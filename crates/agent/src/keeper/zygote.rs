@@ -4,8 +4,10 @@ use super::error::LaunchError;
 use super::force::{Force, Handle};
 use super::handle::{Keeper, Line};
 use super::process::ZYGOTE;
+use super::room::Room;
 use super::wire::{self, Launch, Report};
 use super::{LaunchSpec, Running};
+use crate::descriptors;
 use crate::policy::Permit;
 use nix::unistd::Pid;
 use rexec_protocol::{JobId, NeverStarted};
@@ -131,7 +133,10 @@ impl Zygote {
             let link = self.link().await.map_err(|error| {
                 LaunchError::machinery("cannot start the process that starts commands", &error)
             })?;
-            match link.order(frame).await {
+            let room = Room::take().map_err(|error| {
+                LaunchError::machinery("lacks descriptors for the command's pipes", &error)
+            })?;
+            match link.order(frame, room).await {
                 Attempt::Answered(line, report) => return Ok((line, report)),
                 Attempt::NotTaken(error) => {
                     link.is_broken.store(true, Ordering::Relaxed);
@@ -178,6 +183,7 @@ impl Link {
         let process = Command::new(exe)
             .arg0("rexec-agent")
             .args(args)
+            .envs(descriptors::to_pass_on())
             .stdin(Stdio::from(OwnedFd::from(theirs)))
             .stdout(Stdio::null())
             .kill_on_drop(true)
@@ -191,15 +197,21 @@ impl Link {
         Ok(Self { control, is_broken: AtomicBool::new(false), process })
     }
 
-    async fn order(&self, frame: &[u8]) -> Attempt {
+    async fn order(&self, frame: &[u8], mut room: Room) -> Attempt {
         let deadline = Instant::now() + DEADLINE;
+        room.give_line();
         let mut line = match timeout_at(deadline, self.hand_over(frame)).await {
             Ok(Ok(line)) => line,
             Ok(Err(error)) => return Attempt::NotTaken(error),
             // Who finds the socket closed before the end of the order starts nothing.
             Err(_) => return Attempt::Stuck,
         };
-        match timeout_at(deadline, line.hear()).await {
+        let answer = async {
+            line.speaks().await?;
+            drop(room);
+            line.hear().await
+        };
+        match timeout_at(deadline, answer).await {
             Ok(Ok(Some(report))) => Attempt::Answered(line, report),
             // So Linux says that the other end was closed with some of the order still unread. Who
             // has not read all of it has started nothing.

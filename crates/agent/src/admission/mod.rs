@@ -1,0 +1,240 @@
+//! How much of the agent any one may have: sources before they have proved who they are, and
+//! identities after.
+//!
+//! # Theory of operation
+//!
+//! A connection passes these, in this order:
+//!
+//! | what | counted per | when it is too much |
+//! |---|---|---|
+//! | [`door`]: descriptors | process | closed |
+//! | [`gate`]: penalties, handshakes under way | source, agent | closed, before TLS |
+//! | connections | identity, agent | told `busy`, closed |
+//! | frames and errors ([`rexec_net::rates`]) | connection | told `flood`, closed |
+//! | commands | identity, agent | that command is `never_started`, `busy` |
+//!
+//! What is closed before TLS costs the agent one accept(2). Counting is by RAII: [`Handshake`] and
+//! [`Place`] give back what they hold when they are dropped. A command's place is held until it was
+//! reaped and, if it was ended, until its whole tree is gone: cancelling makes no room by itself.
+//! (HTTP/2's rapid reset, CVE-2023-44487, is the flood that counts only what is not cancelled.)
+//!
+//! Only what happens before the identity is known counts against a source. Later, the identity's
+//! own limits hold, and others at its address must not suffer.
+
+pub mod door;
+mod expiring;
+pub mod gate;
+pub mod penalties;
+pub mod places;
+mod refusals;
+pub mod settings;
+pub mod source;
+
+use crate::config::Limits;
+use gate::{Gate, Refusal};
+use penalties::Fault;
+use places::{Place, Places};
+use refusals::Refusals;
+use rexec_net::{Identity, NetError};
+use rexec_protocol::outcome::printable;
+use source::Source;
+use std::hash::{BuildHasher, RandomState};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+/// What all connections of an agent have in use.
+#[derive(Debug)]
+pub struct Admission {
+    limits: Limits,
+    before: Mutex<Before>,
+    connections: Count,
+    commands: Count,
+}
+
+/// What happens before anybody is known.
+#[derive(Debug)]
+struct Before {
+    gate: Gate,
+    refusals: Refusals,
+}
+
+/// Something counted both in all and per identity.
+#[derive(Debug, Default)]
+struct Count {
+    all: Places<()>,
+    by_identity: Places<String>,
+}
+
+/// What one identity holds of a [`Count`].
+#[derive(Debug)]
+pub struct Held {
+    _all: Place<()>,
+    _own: Place<String>,
+}
+
+/// A limit was reached.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{limit} {what} {whose} are {state}, which is the limit ({key})")]
+pub struct Full {
+    limit: usize,
+    what: &'static str,
+    whose: String,
+    state: &'static str,
+    key: &'static str,
+}
+
+/// A handshake under way, until it is dropped.
+#[derive(Debug)]
+pub struct Handshake {
+    admission: Arc<Admission>,
+    from: IpAddr,
+}
+
+impl Admission {
+    /// Nothing in use.
+    pub fn new(limits: Limits) -> Self {
+        let before = Before { gate: Gate::new(limits.clone()), refusals: Refusals::default() };
+        let (connections, commands) = <(Count, Count)>::default();
+        Self { limits, before: Mutex::new(before), connections, commands }
+    }
+
+    /// Lets a handshake begin, or says, to the log as well, why not.
+    pub fn handshake(self: &Arc<Self>, from: SocketAddr) -> Result<Handshake, Refusal> {
+        let now = Instant::now();
+        let mut before = self.before();
+        let refusal = match before.gate.enter(from.ip(), chance(), now) {
+            Ok(()) => return Ok(Handshake { admission: Arc::clone(self), from: from.ip() }),
+            Err(refusal) => refusal,
+        };
+        let sum = before.refusals.count(refusal, now);
+        drop(before);
+        tracing::debug!(%from, %refusal, "closed before TLS");
+        if let Some(counts) = sum {
+            tracing::warn!(last = %from, why = %refusal, counts, "connections closed before TLS");
+        }
+        Err(refusal)
+    }
+
+    /// Takes a place for a connection.
+    pub fn connection(&self, identity: &Identity) -> Result<Held, Full> {
+        let Limits { connections, connections_per_identity, .. } = self.limits;
+        self.connections.take(
+            identity,
+            ("connections", "open"),
+            (connections, "limits.connections"),
+            (connections_per_identity, "limits.connections_per_identity"),
+        )
+    }
+
+    /// Takes a place for a command; to be held until nothing of it runs any more.
+    pub fn command(&self, identity: &Identity) -> Result<Held, Full> {
+        let Limits { commands, commands_per_identity, .. } = self.limits;
+        self.commands.take(
+            identity,
+            ("commands", "running"),
+            (commands, "limits.commands"),
+            (commands_per_identity, "limits.commands_per_identity"),
+        )
+    }
+
+    fn before(&self) -> MutexGuard<'_, Before> {
+        self.before.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Count {
+    fn take(
+        &self,
+        identity: &Identity,
+        (what, state): (&'static str, &'static str),
+        (limit, key): (usize, &'static str),
+        (own_limit, own_key): (usize, &'static str),
+    ) -> Result<Held, Full> {
+        let name = identity.name();
+        let own = self.by_identity.try_take(name.to_owned(), own_limit).ok_or_else(|| {
+            let whose = format!("of '{}'", printable(name));
+            Full { limit: own_limit, what, whose, state, key: own_key }
+        })?;
+        let all = self.all.try_take((), limit).ok_or_else(|| {
+            let whose = "in all".to_owned();
+            Full { limit, what, whose, state, key }
+        })?;
+        Ok(Held { _all: all, _own: own })
+    }
+}
+
+impl Handshake {
+    /// The peer has proved who it is.
+    pub fn succeeded(&self) {
+        self.admission.before().gate.authenticated(self.from, Instant::now());
+    }
+
+    /// The handshake has failed; its source may be refused from now on.
+    pub fn failed(&self, error: &NetError) {
+        let Some(fault) = Fault::of(error) else { return };
+        let refused = self.admission.before().gate.failed(self.from, fault, Instant::now());
+        if let Some(time) = refused {
+            tracing::warn!(
+                source = %Source::of(self.from), seconds = time.as_secs(), last = %fault,
+                "connections of this source keep failing; it is refused for now"
+            );
+        }
+    }
+}
+
+impl Drop for Handshake {
+    fn drop(&mut self) {
+        self.admission.before().gate.leave(self.from);
+    }
+}
+
+/// From 0 to below 1. The keys of a hash map's hasher are made so that nobody can guess its values,
+/// which is all that is needed here.
+fn chance() -> f64 {
+    const BITS: u32 = f64::MANTISSA_DIGITS;
+    let random = RandomState::new().hash_one(()) >> (u64::BITS - BITS);
+    random as f64 / (1_u64 << BITS) as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn from(n: u8) -> SocketAddr {
+        SocketAddr::from(([10, 0, 0, n], 1))
+    }
+
+    #[test]
+    fn a_handshake_gives_its_place_back() {
+        let limits = Limits { handshakes_per_source: 1, ..Limits::default() };
+        let admission = Arc::new(Admission::new(limits));
+        let first = admission.handshake(from(1)).unwrap();
+        assert_eq!(admission.handshake(from(1)).unwrap_err(), Refusal::Source);
+        assert!(admission.handshake(from(2)).is_ok());
+        drop(first);
+        assert!(admission.handshake(from(1)).is_ok());
+    }
+
+    #[test]
+    fn failures_are_counted_against_the_source() {
+        let admission = Arc::new(Admission::new(Limits::default()));
+        for _ in 0..4 {
+            let handshake = admission.handshake(from(1)).unwrap();
+            handshake.failed(&NetError::Refused("a bad certificate".to_owned()));
+        }
+        assert!(matches!(admission.handshake(from(1)), Err(Refusal::Penalised(_))));
+        assert!(admission.handshake(from(2)).is_ok());
+    }
+
+    #[test]
+    fn chances_are_spread_evenly() {
+        let mut tenths = [0; 10];
+        for _ in 0..10_000 {
+            let chance = chance();
+            assert!((0.0..1.0).contains(&chance));
+            tenths[(chance * 10.0) as usize] += 1;
+        }
+        assert!(tenths.iter().all(|count| (800..1_200).contains(count)), "{tenths:?}");
+    }
+}

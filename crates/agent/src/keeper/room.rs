@@ -1,0 +1,30 @@
+//! Room for the descriptors of a launch, taken before it and given back as they come.
+//!
+//! A command whose pipes find no room has been started all the same, and nothing can be said of how
+//! it ended. So a launch is not begun unless there is room for all that it brings.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+
+/// The two ends of the socket to a keeper.
+const LINE: usize = 2;
+/// Three pipes and two processes.
+const COMMAND: usize = 5;
+
+/// Descriptors that hold the places of others.
+#[derive(Debug)]
+pub(super) struct Room(Vec<OwnedFd>);
+
+impl Room {
+    /// Takes room for one launch.
+    pub(super) fn take() -> io::Result<Self> {
+        let any = io::stdin();
+        let held = (0..LINE + COMMAND).map(|_| any.as_fd().try_clone_to_owned());
+        held.collect::<io::Result<_>>().map(Self)
+    }
+
+    /// Gives back the room for the line, which is about to be opened.
+    pub(super) fn give_line(&mut self) {
+        self.0.truncate(COMMAND);
+    }
+}
