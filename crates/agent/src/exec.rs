@@ -1,11 +1,12 @@
 //! One command, from its request to its exit record: decide, launch, supervise.
 
+use crate::account::Account;
 use crate::config::Limits;
 use crate::environment;
 use crate::job::{Control, Job};
 use crate::keeper::{LaunchError, Running};
 use crate::log::Log;
-use crate::policy;
+use crate::policy::{self, Policy};
 use crate::pump;
 use crate::server::Agent;
 use crate::stdin::{self, Feed};
@@ -15,6 +16,7 @@ use rexec_protocol::message::{ExecSpec, Exit, Started};
 use rexec_protocol::outcome::shorten;
 use rexec_protocol::stream::Tally;
 use rexec_protocol::{Algorithm, Frame, JobId, NeverStarted, Outcome, StreamId};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
@@ -24,6 +26,8 @@ use tokio_util::task::AbortOnDropHandle;
 pub struct Request {
     /// Where the answers go.
     pub stream: StreamId,
+    /// Where the client connects from.
+    pub from: IpAddr,
     /// What to run.
     pub spec: ExecSpec,
     /// The digest of the streams.
@@ -58,7 +62,9 @@ impl Request {
         job: &JobId,
     ) -> Result<Outcome, Outcome> {
         match self.launch(agent, identity, job).await {
-            Ok(running) => Ok(self.supervise(running, job, agent.config.limits.clone()).await),
+            Ok((running, timeout)) => {
+                Ok(self.supervise(running, job, agent.config.limits.clone(), timeout).await)
+            }
             Err(outcome) => {
                 let exit = Exit::of_nothing(outcome.clone(), self.algorithm);
                 // If the connection is gone, there is nobody left to tell.
@@ -68,12 +74,13 @@ impl Request {
         }
     }
 
+    /// Decides, and starts the command; with it comes how long it may run.
     async fn launch(
         &self,
         agent: &Agent,
         identity: &Identity,
         job: &JobId,
-    ) -> Result<Running, Outcome> {
+    ) -> Result<(Running, Option<Duration>), Outcome> {
         let never = |reason, message| Outcome::NeverStarted { reason, message: shorten(message) };
         if agent.is_stopping() {
             return Err(never(NeverStarted::Busy, "this agent is shutting down".to_owned()));
@@ -81,17 +88,47 @@ impl Request {
         if let Some(fault) = self.spec.fault() {
             return Err(never(NeverStarted::Invalid, fault.to_owned()));
         }
-        let permit = policy::decide(identity, &agent.account, self.spec.clone())
-            .map_err(|denied| Outcome::Denied { message: shorten(denied.to_string()) })?;
+        let denied = |message| Outcome::Denied { message: shorten(message) };
+        // One version of the policy for all of this decision.
+        let policy = agent.policy.current();
+        let account = self.account(agent, identity, &policy).map_err(denied)?;
+        let permit = policy::decide(&policy, identity, self.from, account, self.spec.clone())
+            .map_err(|error| denied(error.message))?;
+        let timeout = permit.spec().timeout_ms.map(Duration::from_millis);
         let spec = environment::launch_spec(&permit, identity, job);
         let launched = agent.zygote.launch(permit, job, spec).await;
-        launched.map_err(|error| match error {
+        launched.map(|running| (running, timeout)).map_err(|error| match error {
             LaunchError::NeverStarted { reason, message } => never(reason, message),
             LaunchError::Unknown { message } => Outcome::Lost { message: shorten(message) },
         })
     }
 
-    async fn supervise(self, mut running: Running, job: &JobId, limits: Limits) -> Outcome {
+    /// The account that the command is for, which can only be the agent's own.
+    fn account<'a>(
+        &self,
+        agent: &'a Agent,
+        identity: &Identity,
+        policy: &Policy,
+    ) -> Result<&'a Arc<Account>, String> {
+        let own = &agent.account;
+        match policy::local_user(policy, identity, self.from, &self.spec) {
+            Some(user) if user != own.name => Err(format!(
+                "{} may not run commands as '{user}': this agent runs everything as '{}'",
+                identity.name(),
+                own.name,
+            )),
+            // Where policy has nobody for this caller, it will say why.
+            _ => Ok(own),
+        }
+    }
+
+    async fn supervise(
+        self,
+        mut running: Running,
+        job: &JobId,
+        limits: Limits,
+        timeout: Option<Duration>,
+    ) -> Outcome {
         let Self { stream, outbox, .. } = self;
         let started = Started { job: job.clone(), pid: running.pid };
         let log = Arc::new(Log::new(stream, self.algorithm));
@@ -107,7 +144,6 @@ impl Request {
             AbortOnDropHandle::new(tokio::spawn(stdin::run(feed, pipe, stream, outbox)))
         });
         let nothing = Tally::nothing(self.algorithm);
-        let timeout = self.spec.timeout_ms.map(Duration::from_millis);
         let job = Job::new(running, Arc::clone(&log), limits, timeout, self.control);
         let outcome = job.run(|| feed.map_or(nothing, |feed| feed.tally())).await;
         // Without a reader the pump would wait for credit, or for the exit record, for ever.

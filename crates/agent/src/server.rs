@@ -3,6 +3,7 @@
 use crate::account::Account;
 use crate::config::Config;
 use crate::keeper::Zygote;
+use crate::policy;
 use crate::session;
 use rexec_net::NetError;
 use rexec_net::handshake::{self, Deadline};
@@ -10,7 +11,7 @@ use rexec_net::inbound::Keepalive;
 use rexec_net::tls::Reloading;
 use rexec_protocol::hello;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::Instrument;
 
-/// How often the certificate files are looked at.
+/// How often the files of certificates and policy are looked at.
 const RELOAD: Duration = Duration::from_secs(1);
 /// How long the accept loop rests when the machine has no descriptor left; doubled up to a second.
 const REST: Duration = Duration::from_millis(10);
@@ -37,6 +38,8 @@ pub struct Agent {
     pub account: Arc<Account>,
     /// Starts commands.
     pub zygote: Zygote,
+    /// Who may do what.
+    pub policy: policy::Reloading,
     tls: Reloading,
     stop: CancellationToken,
     abort: CancellationToken,
@@ -51,9 +54,10 @@ pub struct Server {
 }
 
 impl Server {
-    /// Loads the certificates, starts the zygote (`exe`, this program's own file) and listens.
+    /// Loads the certificates and the policy, starts the zygote (`exe`, this program's own file) and listens.
     pub async fn start(config: Config, exe: &Path) -> io::Result<Self> {
         let tls = Reloading::new(config.files()).map_err(io::Error::other)?;
+        let policy = policy::Reloading::new(config.policy_paths()).map_err(io::Error::other)?;
         let account = tokio::task::spawn_blocking(Account::own).await??;
         let mut listeners = Vec::new();
         for address in &config.listen {
@@ -66,6 +70,7 @@ impl Server {
         let agent = Agent {
             account: Arc::new(account),
             zygote,
+            policy,
             tls,
             stop: CancellationToken::new(),
             abort: CancellationToken::new(),
@@ -143,14 +148,17 @@ impl Agent {
     }
 }
 
-/// Takes new versions of the certificate files as they appear.
+/// Takes new versions of certificates and policy as they appear.
 async fn reload(agent: Arc<Agent>) {
     let mut ticks = interval(RELOAD);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {
-            _ = ticks.tick() => if agent.tls.refresh() {
-                tracing::info!("certificates were re-read; new connections use them");
+            _ = ticks.tick() => {
+                if agent.tls.refresh() {
+                    tracing::info!("certificates were re-read; new connections use them");
+                }
+                agent.policy.refresh();
             },
             () = agent.stopping() => return,
         }
@@ -179,7 +187,7 @@ async fn accept(agent: Arc<Agent>, listener: TcpListener, sessions: TaskTracker)
                 sessions.spawn(
                     async move {
                         let _place = connection;
-                        serve(agent, socket, handshake.ok()).await;
+                        serve(agent, socket, from.ip(), handshake.ok()).await;
                     }
                     .instrument(span),
                 );
@@ -202,7 +210,12 @@ fn is_the_connections_own(error: &io::Error) -> bool {
     matches!(error.kind(), ConnectionAborted | ConnectionReset | Interrupted)
 }
 
-async fn serve(agent: Arc<Agent>, socket: TcpStream, handshake: Option<OwnedSemaphorePermit>) {
+async fn serve(
+    agent: Arc<Agent>,
+    socket: TcpStream,
+    from: IpAddr,
+    handshake: Option<OwnedSemaphorePermit>,
+) {
     let ours = hello::ours(crate::SOFTWARE);
     let deadline = Deadline::after(agent.config.limits.handshake);
     let files = agent.config.files();
@@ -222,5 +235,5 @@ async fn serve(agent: Arc<Agent>, socket: TcpStream, handshake: Option<OwnedSema
     let keepalive = Keepalive { interval: agent.config.limits.keepalive, ..Keepalive::default() };
     accepted.connection.inbound.set_keepalive(keepalive);
     tracing::info!(user = accepted.identity.name(), "connected");
-    session::serve(agent, accepted).await;
+    session::serve(agent, accepted, from).await;
 }

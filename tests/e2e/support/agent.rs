@@ -38,6 +38,7 @@ impl TestAgent {
         write_private(dir.path(), "alice.pem", &authority.issue_user("alice"));
         let path = |name: &str| dir.path().join(name);
         fs::write(path("agent.toml"), config).unwrap();
+        write_private(dir.path(), "policy.toml", &everything());
         let mut command = Command::new(program("rexec-agent"));
         command
             .arg("--config")
@@ -46,6 +47,10 @@ impl TestAgent {
             .arg(path("agent.pem"))
             .arg("--authority")
             .arg(path("authority.crt"))
+            .arg("--policy")
+            .arg(path("policy.toml"))
+            .arg("--policy-folder")
+            .arg(path("policy.d"))
             .arg("--ready-file")
             .arg(path("ready"))
             .stdin(Stdio::null())
@@ -111,6 +116,15 @@ impl Drop for TestAgent {
             eprintln!("--- agent log, last lines ---\n{}", lines[last..].join("\n"));
         }
     }
+}
+
+/// A policy by which everybody may run everything as the user that the tests run as.
+pub fn everything() -> String {
+    let uid = nix::unistd::Uid::effective();
+    let user = nix::unistd::User::from_uid(uid).unwrap().unwrap().name;
+    format!(
+        "[[rule]]\nname = 'everything'\nusers = ['*']\nas = ['{user}']\ncommands = 'any'\nenv = ['*', 'PATH']\n"
+    )
 }
 
 /// Starts the agent and waits until it says that it is ready, as systemd would.
