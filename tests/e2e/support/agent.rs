@@ -29,8 +29,17 @@ impl TestAgent {
         Self::prepared(config, |_| {})
     }
 
+    /// An agent with this policy.
+    pub fn with_policy(policy: &str) -> Self {
+        Self::begin("", policy, |_| {})
+    }
+
     /// An agent whose start command was changed.
     pub fn prepared(config: &str, prepare: impl FnOnce(&mut Command)) -> Self {
+        Self::begin(config, &everything(), prepare)
+    }
+
+    fn begin(config: &str, policy: &str, prepare: impl FnOnce(&mut Command)) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let authority = Authority::new();
         fs::write(dir.path().join("authority.crt"), authority.pem()).unwrap();
@@ -38,7 +47,7 @@ impl TestAgent {
         write_private(dir.path(), "alice.pem", &authority.issue_user("alice"));
         let path = |name: &str| dir.path().join(name);
         fs::write(path("agent.toml"), config).unwrap();
-        write_private(dir.path(), "policy.toml", &everything());
+        write_private(dir.path(), "policy.toml", policy);
         let mut command = Command::new(program("rexec-agent"));
         command
             .arg("--config")
@@ -118,12 +127,16 @@ impl Drop for TestAgent {
     }
 }
 
-/// A policy by which everybody may run everything as the user that the tests run as.
-pub fn everything() -> String {
-    let uid = nix::unistd::Uid::effective();
-    let user = nix::unistd::User::from_uid(uid).unwrap().unwrap().name;
+/// The name of the user that the tests run as.
+pub fn own_user() -> String {
+    nix::unistd::User::from_uid(nix::unistd::Uid::effective()).unwrap().unwrap().name
+}
+
+/// A policy by which everybody may run everything as that user.
+fn everything() -> String {
+    let user = own_user();
     format!(
-        "[[rule]]\nname = 'everything'\nusers = ['*']\nas = ['{user}']\ncommands = 'any'\nenv = ['*', 'PATH']\n"
+        "[[rule]]\nname = 'everything'\nusers = ['*']\nas = ['{user}']\ncommands = 'any'\nenv = ['*']\n"
     )
 }
 
