@@ -11,6 +11,7 @@
 //! | [`rate`] | commands one after another on one connection |
 //! | [`idle`] | what an idle connection costs the agent |
 //! | [`size`] | the programs themselves |
+//! | [`policy`] | a decision |
 //! | [`lab`] | what the script has prepared |
 //! | [`table`] | medians, ratios, and what was asked for |
 
@@ -19,6 +20,7 @@ mod bulk;
 mod cold;
 mod idle;
 mod lab;
+mod policy;
 mod rate;
 mod size;
 mod table;
@@ -100,6 +102,7 @@ enum What {
     Rate,
     Idle,
     Size,
+    Policy,
 }
 
 /// Whatever goes wrong ends the run, with its words.
@@ -148,6 +151,9 @@ fn compare(lab: &Lab, what: &[What], quick: bool) -> Result<()> {
     }
     if wanted(What::Size) {
         size::measure(lab, &mut table)?;
+    }
+    if wanted(What::Policy) {
+        policy::measure(quick, &mut table)?;
     }
     Ok(table.print(&mut io::stdout())?)
 }

@@ -154,6 +154,7 @@ fn check_tells_what_is_wrong() {
     let check = |identity: &str| {
         let mut command = Command::new(crate::support::program("rexec-agent"));
         command.arg("--check").arg("--config").arg(agent.path("agent.toml"));
+        command.arg("--policy").arg(agent.path("policy.toml"));
         command.arg("--authority").arg(agent.path("authority.crt"));
         command.arg("--identity").arg(agent.path(identity)).output().unwrap()
     };

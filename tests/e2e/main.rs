@@ -25,4 +25,5 @@ mod hostile;
 mod identity;
 mod kill_tree;
 mod lifecycle;
+mod policy;
 mod streams;

@@ -2,6 +2,7 @@
 
 use crate::account::Account;
 use crate::config::Config;
+use crate::policy::{Policy, PolicyPaths};
 use rexec_net::credentials::Credentials;
 use rexec_net::tls;
 use std::io::{self, Write};
@@ -36,5 +37,21 @@ fn write_report(config: &Config, out: &mut dyn Write) -> io::Result<bool> {
         "certificates",
         credentials.map(|_| "key, chain and authority fit together".to_owned()),
     )?;
+    verdict("policy", policy(&config.policy_paths()))?;
     Ok(fit)
+}
+
+/// Loads the policy and runs the tests that it carries.
+fn policy(paths: &PolicyPaths) -> Result<String, String> {
+    let policy = Policy::load(paths).map_err(|error| error.to_string())?;
+    let (rules, files, tests) = (policy.rules().len(), policy.files().len(), policy.tests());
+    let failures: Vec<String> = policy.failures().iter().map(ToString::to_string).collect();
+    if !failures.is_empty() {
+        let count = failures.len();
+        return Err(format!("{count} of {tests} tests fail:\n#   {}", failures.join("\n#   ")));
+    }
+    if rules == 0 {
+        return Ok(format!("there is none, so everything is denied; {}", policy.how_to_begin()));
+    }
+    Ok(format!("{rules} rules in {files} files; {tests} tests of theirs, which all pass"))
 }

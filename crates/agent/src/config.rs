@@ -1,6 +1,7 @@
 //! The agent's configuration: a file, flags over it, and defaults under it.
 
 use crate::admission::settings::{self, Penalties};
+use crate::policy::PolicyPaths;
 use rexec_net::credentials::Files;
 use rexec_net::rates::Rates;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -25,6 +26,10 @@ pub struct Config {
     pub key: Option<PathBuf>,
     /// The authorities whose user certificates are accepted, PEM.
     pub authority: PathBuf,
+    /// Who may do what, TOML; without it everything is denied.
+    pub policy: PathBuf,
+    /// More of the policy: the files in this folder whose names end in `.toml`.
+    pub policy_folder: PathBuf,
     /// Limits and times.
     pub limits: Limits,
     /// Logging.
@@ -110,6 +115,8 @@ impl Default for Config {
             identity: "/etc/rexec/agent.pem".into(),
             key: None,
             authority: "/etc/rexec/authority.crt".into(),
+            policy: "/etc/rexec/policy.toml".into(),
+            policy_folder: "/etc/rexec/policy.d".into(),
             limits: Limits::default(),
             log: Log::default(),
         }
@@ -214,6 +221,11 @@ impl Config {
             key: self.key.clone(),
             authority: self.authority.clone(),
         }
+    }
+
+    /// The files that say who may do what.
+    pub fn policy_paths(&self) -> PolicyPaths {
+        PolicyPaths { file: self.policy.clone(), folder: self.policy_folder.clone() }
     }
 }
 

@@ -1,15 +1,16 @@
 //! From a request to what is handed to the kernel: program, environment, directory.
 //!
 //! The environment is built from nothing, as sshd does it; see environ(7) and sshd(8), "LOGIN
-//! PROCESS". What the client sent is added last, so a command sees what its caller asked for, except
-//! for the two variables that say what rexec knows.
+//! PROCESS". What the client sent, and policy let pass, is added last, so a command sees what its caller
+//! asked for, except for the variables that say what rexec knows.
 
 use crate::account::Account;
 use crate::keeper::{Credentials, LaunchSpec, Limits, Program};
+use crate::policy;
 use crate::policy::Permit;
 use rexec_net::Identity;
 use rexec_protocol::JobId;
-use rexec_protocol::message::{Command, ExecSpec};
+use rexec_protocol::message::Command;
 use serde_bytes::ByteBuf;
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -27,13 +28,23 @@ pub fn launch_spec(permit: &Permit, identity: &Identity, job: &JobId, switch: bo
     let (spec, account) = (permit.spec(), permit.account());
     LaunchSpec {
         program: program(&spec.command, account),
-        env: variables(spec, account, identity, job),
+        env: variables(permit, identity, job),
         cwd: spec.cwd.clone().unwrap_or_else(|| bytes(&account.home)),
         cwd_or_root: spec.cwd.is_none(),
         stdin: spec.stdin,
         credentials: switch.then(|| Credentials::from(&**account)),
-        umask: UMASK,
-        limits: Limits::default(),
+        umask: permit.grant().umask.unwrap_or(UMASK),
+        limits: limits(&permit.grant().limits),
+    }
+}
+
+/// The limits that the kernel enforces. The others are the agent's business.
+fn limits(limits: &policy::Limits) -> Limits {
+    Limits {
+        memory: limits.memory,
+        processes: limits.processes,
+        millicpus: limits.milli_cpus.map(u64::from),
+        open_files: limits.open_files,
     }
 }
 
@@ -51,12 +62,8 @@ fn program(command: &Command, account: &Account) -> Program {
     }
 }
 
-fn variables(
-    spec: &ExecSpec,
-    account: &Account,
-    identity: &Identity,
-    job: &JobId,
-) -> Vec<(ByteBuf, ByteBuf)> {
+fn variables(permit: &Permit, identity: &Identity, job: &JobId) -> Vec<(ByteBuf, ByteBuf)> {
+    let (spec, account) = (permit.spec(), permit.account());
     let path = if account.is_root() { ROOT_PATH } else { PATH };
     let ours: [(&str, &OsStr); 5] = [
         ("HOME", account.home.as_os_str()),
@@ -65,13 +72,14 @@ fn variables(
         ("SHELL", account.shell.as_os_str()),
         ("PATH", path.as_ref()),
     ];
-    let facts: [(&str, &OsStr); 2] =
-        [("REXEC_JOB", job.as_str().as_ref()), ("REXEC_CALLER", identity.name().as_ref())];
+    let known = [("REXEC_JOB", job.as_str().as_ref()), ("REXEC_CALLER", identity.name().as_ref())];
+    let original =
+        permit.original().map(|words| ("REXEC_ORIGINAL_COMMAND", OsStr::from_bytes(words)));
+    let facts = known.into_iter().chain(original);
     let pair = |(name, value): (&str, &OsStr)| (ByteBuf::from(name), bytes(value));
     let mut variables: BTreeMap<ByteBuf, ByteBuf> = BTreeMap::new();
     let asked = spec.env.iter().cloned();
-    for (name, value) in ours.into_iter().map(pair).chain(asked).chain(facts.into_iter().map(pair))
-    {
+    for (name, value) in ours.into_iter().map(pair).chain(asked).chain(facts.map(pair)) {
         variables.insert(name, value);
     }
     variables.into_iter().collect()

@@ -1,12 +1,12 @@
 //! One command, from its request to its exit record: decide, launch, supervise.
 
-use crate::admission::Held;
+use crate::admission::{Full, Held, HeldByRule};
+use crate::authorize::authorize;
 use crate::config::Limits;
 use crate::environment;
 use crate::job::{Control, Job};
 use crate::keeper::{LaunchError, Running};
 use crate::log::Log;
-use crate::policy;
 use crate::pump;
 use crate::server::Agent;
 use crate::stdin::{self, Feed};
@@ -16,6 +16,7 @@ use rexec_protocol::message::{ExecSpec, Exit, Started};
 use rexec_protocol::outcome::shorten;
 use rexec_protocol::stream::Tally;
 use rexec_protocol::{Algorithm, Frame, JobId, NeverStarted, Outcome, StreamId};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
@@ -25,6 +26,8 @@ use tokio_util::task::AbortOnDropHandle;
 pub struct Request {
     /// Where the answers go.
     pub stream: StreamId,
+    /// Where the client connects from.
+    pub from: IpAddr,
     /// What to run.
     pub spec: ExecSpec,
     /// The digest of the streams.
@@ -59,7 +62,7 @@ impl Request {
         job: &JobId,
     ) -> Result<Outcome, Outcome> {
         match self.launch(agent, identity, job).await {
-            Ok(started) => Ok(self.supervise(started, job, agent.config.limits.clone()).await),
+            Ok(launched) => Ok(self.supervise(launched, job, agent.config.limits.clone()).await),
             Err(outcome) => {
                 let exit = Exit::of_nothing(outcome.clone(), self.algorithm);
                 // If the connection is gone, there is nobody left to tell.
@@ -74,35 +77,34 @@ impl Request {
         agent: &Agent,
         identity: &Identity,
         job: &JobId,
-    ) -> Result<(Running, Held), Outcome> {
-        let never = |reason, message| Outcome::NeverStarted { reason, message: shorten(message) };
+    ) -> Result<Launched, Outcome> {
         if agent.is_stopping() {
-            return Err(never(NeverStarted::Busy, "this agent is shutting down".to_owned()));
+            return Err(never(NeverStarted::Busy, "this agent is shutting down"));
         }
         if let Some(fault) = self.spec.fault() {
-            return Err(never(NeverStarted::Invalid, fault.to_owned()));
+            return Err(never(NeverStarted::Invalid, fault));
         }
-        let place = agent
-            .admission
-            .command(identity)
-            .map_err(|full| never(NeverStarted::Busy, full.to_string()))?;
-        let accounts = &agent.accounts;
-        let permit = policy::decide(identity, accounts.own(), self.spec.clone())
-            .map_err(|denied| Outcome::Denied { message: shorten(denied.to_string()) })?;
-        let spec = environment::launch_spec(&permit, identity, job, accounts.own().is_root());
-        let launched = agent.zygote.launch(permit, job, spec).await;
-        launched.map(|running| (running, place)).map_err(|error| match error {
-            LaunchError::NeverStarted { reason, message } => never(reason, message),
-            LaunchError::Unknown { message } => Outcome::Lost { message: shorten(message) },
-        })
+        let busy = |full: Full| never(NeverStarted::Busy, full);
+        let place = agent.admission.command(identity).map_err(busy)?;
+        // One version of the policy for all of this decision.
+        let policy = agent.policy.current();
+        let permit = authorize(agent, &policy, identity, self.from, &self.spec).await;
+        let permit = permit.map_err(|refused| refused.outcome())?;
+        let of_rule = agent.admission.under_rule(identity, &permit).map_err(busy)?;
+        let timeout = permit.spec().timeout_ms.map(Duration::from_millis);
+        let switch = agent.accounts.own().is_root();
+        let spec = environment::launch_spec(&permit, identity, job, switch);
+        match agent.zygote.launch(permit, job, spec).await {
+            Ok(running) => Ok(Launched { running, timeout, places: (place, of_rule) }),
+            Err(LaunchError::NeverStarted { reason, message }) => Err(never(reason, message)),
+            Err(LaunchError::Unknown { message }) => {
+                Err(Outcome::Lost { message: shorten(message) })
+            }
+        }
     }
 
-    async fn supervise(
-        self,
-        (mut running, place): (Running, Held),
-        job: &JobId,
-        limits: Limits,
-    ) -> Outcome {
+    async fn supervise(self, launched: Launched, job: &JobId, limits: Limits) -> Outcome {
+        let Launched { mut running, timeout, places } = launched;
         let Self { stream, outbox, .. } = self;
         let started = Started { job: job.clone(), pid: running.pid };
         let log = Arc::new(Log::new(stream, self.algorithm));
@@ -118,11 +120,10 @@ impl Request {
             AbortOnDropHandle::new(tokio::spawn(stdin::run(feed, pipe, stream, outbox)))
         });
         let nothing = Tally::nothing(self.algorithm);
-        let timeout = self.spec.timeout_ms.map(Duration::from_millis);
         let job = Job::new(running, Arc::clone(&log), limits, timeout, self.control);
         let outcome = job.run(|| feed.map_or(nothing, |feed| feed.tally())).await;
         // Nothing of it runs any more. That its output may still be on its way costs no process.
-        drop(place);
+        drop(places);
         // Without a reader the pump would wait for credit, or for the exit record, for ever.
         if !log.is_abandoned()
             && let Err(error) = pump.await
@@ -131,6 +132,19 @@ impl Request {
         }
         outcome
     }
+}
+
+/// A command that was started.
+struct Launched {
+    running: Running,
+    /// How long it may run.
+    timeout: Option<Duration>,
+    /// What it is counted against, until its end.
+    places: (Held, Option<HeldByRule>),
+}
+
+fn never(reason: NeverStarted, message: impl ToString) -> Outcome {
+    Outcome::NeverStarted { reason, message: shorten(message.to_string()) }
 }
 
 /// A new id, in the order of time (UUID version 7, RFC 9562).

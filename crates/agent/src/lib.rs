@@ -26,6 +26,7 @@
 
 pub mod account;
 pub mod admission;
+pub mod authorize;
 pub mod check;
 pub mod clock;
 pub mod config;

@@ -1,8 +1,9 @@
 //! The daemon `rexec-agent`.
 
-use clap::{CommandFactory, Parser};
+use clap::{CommandFactory, Parser, Subcommand};
 use rexec_agent::config::{self, Config, ConfigError, LogFormat};
 use rexec_agent::notify::{State, notify};
+use rexec_agent::policy::explain;
 use rexec_agent::server::{Agent, Server};
 use rexec_agent::{check, descriptors, keeper};
 use std::io;
@@ -22,7 +23,7 @@ use tracing_subscriber::EnvFilter;
 #[command(name = "rexec-agent", version)]
 struct Args {
     /// Configuration file [default: /etc/rexec/agent.toml, if it exists]
-    #[arg(long, short, value_name = "FILE", env = "REXEC_AGENT_CONFIG")]
+    #[arg(long, short, value_name = "FILE", env = "REXEC_AGENT_CONFIG", global = true)]
     config: Option<PathBuf>,
     /// Address and port to listen on, instead of those in the file; may be repeated
     #[arg(long, short, value_name = "ADDR:PORT")]
@@ -36,6 +37,12 @@ struct Args {
     /// Authorities whose user certificates are accepted, PEM
     #[arg(long, short, value_name = "FILE")]
     authority: Option<PathBuf>,
+    /// Who may do what, TOML
+    #[arg(long, value_name = "FILE", global = true)]
+    policy: Option<PathBuf>,
+    /// Folder with more of the policy
+    #[arg(long, value_name = "FOLDER", global = true)]
+    policy_folder: Option<PathBuf>,
     /// Form of the log lines on stderr
     #[arg(long, value_name = "FORM")]
     log_format: Option<LogFormat>,
@@ -45,12 +52,28 @@ struct Args {
     /// Write the address that is listened on to this file once the agent is ready
     #[arg(long, value_name = "FILE")]
     ready_file: Option<PathBuf>,
-    /// Check the configuration and the certificates, print what is in force, and exit
+    /// Check the configuration, the certificates and the policy with its tests, print what is in force, and exit
     #[arg(long)]
     check: bool,
     /// Print the man page
     #[arg(long, hide = true)]
     man: bool,
+    #[command(subcommand)]
+    tool: Option<Tool>,
+}
+
+/// What an administrator does beside running the agent.
+#[derive(Debug, Subcommand)]
+enum Tool {
+    /// The policy: who may do what
+    #[command(subcommand)]
+    Policy(PolicyTool),
+}
+
+#[derive(Debug, Subcommand)]
+enum PolicyTool {
+    /// Say what would be decided, and which rule does; exits with 0 if allowed, 1 if denied, 2 on trouble
+    Test(explain::Asked),
 }
 
 fn main() -> ExitCode {
@@ -59,15 +82,22 @@ fn main() -> ExitCode {
         return keeper::zygote_main();
     }
     rexec_net::memory::keep_freed();
-    let args = Args::parse();
+    let mut args = Args::parse();
     if args.man {
         return print_manual();
     }
-    let (check, ready_file) = (args.check, args.ready_file.clone());
-    match configure(args) {
-        Ok(config) if check => check::report(&config, &mut io::stdout()),
-        Ok(config) => run(config, ready_file),
-        Err(error) => fail(&error),
+    let (check, ready_file, tool) = (args.check, args.ready_file.take(), args.tool.take());
+    match (configure(args), tool) {
+        (Ok(config), Some(Tool::Policy(PolicyTool::Test(asked)))) => {
+            explain::run(&asked, &config.policy_paths(), &mut io::stdout())
+        }
+        (Ok(config), None) if check => check::report(&config, &mut io::stdout()),
+        (Ok(config), None) => run(config, ready_file),
+        (Err(error), None) => fail(&error),
+        (Err(error), Some(_)) => {
+            fail(&error);
+            ExitCode::from(explain::TROUBLE)
+        }
     }
 }
 
@@ -95,6 +125,8 @@ fn configure(args: Args) -> Result<Config, ConfigError> {
     };
     set(&mut config.identity, args.identity);
     set(&mut config.authority, args.authority);
+    set(&mut config.policy, args.policy);
+    set(&mut config.policy_folder, args.policy_folder);
     config.key = args.key.or(config.key);
     config.log.format = args.log_format.unwrap_or(config.log.format);
     config.log.level = args.log_level.unwrap_or(config.log.level);

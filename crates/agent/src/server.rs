@@ -5,6 +5,7 @@ use crate::admission::door::Door;
 use crate::admission::{Admission, Handshake};
 use crate::config::Config;
 use crate::keeper::Zygote;
+use crate::policy;
 use crate::session;
 use rexec_net::NetError;
 use rexec_net::handshake::{self, Deadline};
@@ -22,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::Instrument;
 
-/// How often the certificate files are looked at.
+/// How often the files of certificates and policy are looked at.
 const RELOAD: Duration = Duration::from_secs(1);
 /// How long the connections have to end, after the time their commands have to end.
 const LAST: Duration = Duration::from_secs(10);
@@ -37,6 +38,8 @@ pub struct Agent {
     pub zygote: Zygote,
     /// How much of the agent any one may have.
     pub admission: Arc<Admission>,
+    /// Who may do what.
+    pub policy: policy::Reloading,
     tls: Reloading,
     stop: CancellationToken,
     abort: CancellationToken,
@@ -49,10 +52,12 @@ pub struct Server {
 }
 
 impl Server {
-    /// Loads the certificates, starts the zygote (`exe`, this program's own file) and listens.
+    /// Loads the certificates and the policy, starts the zygote (`exe`, this program's own file) and
+    /// listens.
     pub async fn start(config: Config, exe: &Path) -> io::Result<Self> {
         let tls = Reloading::new(config.files()).map_err(io::Error::other)?;
         let accounts = Accounts::new().await.map_err(io::Error::other)?;
+        let policy = policy::Reloading::new(config.policy_paths()).map_err(io::Error::other)?;
         let mut listeners = Vec::new();
         for address in &config.listen {
             let listener = TcpListener::bind(address).await.map_err(|error| {
@@ -64,6 +69,7 @@ impl Server {
         let agent = Agent {
             accounts,
             zygote,
+            policy,
             tls,
             stop: CancellationToken::new(),
             abort: CancellationToken::new(),
@@ -140,14 +146,17 @@ impl Agent {
     }
 }
 
-/// Takes new versions of the certificate files as they appear.
+/// Takes new versions of certificates and policy as they appear.
 async fn reload(agent: Arc<Agent>) {
     let mut ticks = interval(RELOAD);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {
-            _ = ticks.tick() => if agent.tls.refresh() {
-                tracing::info!("certificates were re-read; new connections use them");
+            _ = ticks.tick() => {
+                if agent.tls.refresh() {
+                    tracing::info!("certificates were re-read; new connections use them");
+                }
+                agent.policy.refresh();
             },
             () = agent.stopping() => return,
         }
@@ -164,11 +173,11 @@ async fn accept(agent: Arc<Agent>, listener: TcpListener, sessions: TaskTracker)
         // A refused socket is closed here: whoever waits would wait in vain.
         let Ok(handshake) = agent.admission.handshake(from) else { continue };
         let span = tracing::info_span!("connection", %from);
-        sessions.spawn(serve(Arc::clone(&agent), socket, handshake).instrument(span));
+        sessions.spawn(serve(Arc::clone(&agent), socket, from, handshake).instrument(span));
     }
 }
 
-async fn serve(agent: Arc<Agent>, socket: TcpStream, handshake: Handshake) {
+async fn serve(agent: Arc<Agent>, socket: TcpStream, from: SocketAddr, handshake: Handshake) {
     let ours = hello::ours(crate::SOFTWARE);
     let deadline = Deadline::after(agent.config.limits.handshake);
     let files = agent.config.files();
@@ -200,6 +209,6 @@ async fn serve(agent: Arc<Agent>, socket: TcpStream, handshake: Handshake) {
     accepted.connection.inbound.set_keepalive(keepalive);
     accepted.connection.inbound.set_rates(agent.config.limits.rates());
     tracing::info!(user = accepted.identity.name(), "connected");
-    session::serve(agent, accepted).await;
+    session::serve(agent, accepted, from.ip()).await;
     drop(place);
 }

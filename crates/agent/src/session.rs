@@ -16,6 +16,7 @@ use rexec_protocol::hello::Terms;
 use rexec_protocol::message::{Cancel, Channel, Exec, ExecSpec, Exit, Goodbye, Message};
 use rexec_protocol::{Frame, NeverStarted, Outcome, ProtocolError, Signal, StreamId, msgpack};
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
@@ -32,6 +33,8 @@ const ABORT: Duration = Duration::from_secs(3);
 struct Session {
     agent: Arc<Agent>,
     identity: Arc<Identity>,
+    /// The client's address.
+    from: IpAddr,
     terms: Terms,
     outbox: Outbox,
     streams: HashMap<StreamId, Stream>,
@@ -56,12 +59,13 @@ enum Next {
 }
 
 /// Serves one connection to its end. When this returns, all its commands have ended.
-pub async fn serve(agent: Arc<Agent>, accepted: Accepted) {
+pub async fn serve(agent: Arc<Agent>, accepted: Accepted, from: IpAddr) {
     let Accepted { connection, identity, terms } = accepted;
     let (done, mut done_queue) = mpsc::channel(CONTROLS);
     let mut session = Session {
         agent,
         identity: Arc::new(identity),
+        from,
         terms,
         outbox: connection.outbox.clone(),
         streams: HashMap::new(),
@@ -203,6 +207,7 @@ impl Session {
         let (control, controls) = mpsc::channel(CONTROLS);
         let request = Request {
             stream,
+            from: self.from,
             spec,
             algorithm: exec.digest,
             credit: Arc::clone(&credit),

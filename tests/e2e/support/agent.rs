@@ -29,8 +29,17 @@ impl TestAgent {
         Self::prepared(config, |_| {})
     }
 
+    /// An agent with this policy.
+    pub fn with_policy(policy: &str) -> Self {
+        Self::begin("", policy, |_| {})
+    }
+
     /// An agent whose start command was changed.
     pub fn prepared(config: &str, prepare: impl FnOnce(&mut Command)) -> Self {
+        Self::begin(config, &everything(), prepare)
+    }
+
+    fn begin(config: &str, policy: &str, prepare: impl FnOnce(&mut Command)) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let authority = Authority::new();
         fs::write(dir.path().join("authority.crt"), authority.pem()).unwrap();
@@ -38,6 +47,7 @@ impl TestAgent {
         write_private(dir.path(), "alice.pem", &authority.issue_user("alice"));
         let path = |name: &str| dir.path().join(name);
         fs::write(path("agent.toml"), config).unwrap();
+        write_private(dir.path(), "policy.toml", policy);
         let mut command = Command::new(program("rexec-agent"));
         command
             .arg("--config")
@@ -46,6 +56,10 @@ impl TestAgent {
             .arg(path("agent.pem"))
             .arg("--authority")
             .arg(path("authority.crt"))
+            .arg("--policy")
+            .arg(path("policy.toml"))
+            .arg("--policy-folder")
+            .arg(path("policy.d"))
             .arg("--ready-file")
             .arg(path("ready"))
             .stdin(Stdio::null())
@@ -111,6 +125,19 @@ impl Drop for TestAgent {
             eprintln!("--- agent log, last lines ---\n{}", lines[last..].join("\n"));
         }
     }
+}
+
+/// The name of the user that the tests run as.
+pub fn own_user() -> String {
+    nix::unistd::User::from_uid(nix::unistd::Uid::effective()).unwrap().unwrap().name
+}
+
+/// A policy by which everybody may run everything as that user.
+fn everything() -> String {
+    let user = own_user();
+    format!(
+        "[[rule]]\nname = 'everything'\nusers = ['*']\nas = ['{user}']\ncommands = 'any'\nenv = ['*']\n"
+    )
 }
 
 /// Starts the agent and waits until it says that it is ready, as systemd would.

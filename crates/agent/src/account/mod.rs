@@ -43,6 +43,19 @@ pub struct Account {
 }
 
 impl Account {
+    /// An account of which nothing is known but its name, to be talked about and not to be used.
+    pub(crate) fn stranger(name: &str) -> Self {
+        let (home, shell) = ("/".into(), "/bin/sh".into());
+        Self {
+            name: name.to_owned(),
+            uid: u32::MAX,
+            gid: u32::MAX,
+            groups: Vec::new(),
+            home,
+            shell,
+        }
+    }
+
     /// Root gets a `PATH` with the system directories, and is in no policy unless named.
     pub fn is_root(&self) -> bool {
         self.uid == 0

@@ -31,6 +31,7 @@ pub mod settings;
 pub mod source;
 
 use crate::config::Limits;
+use crate::policy::Permit;
 use gate::{Gate, Refusal};
 use penalties::Fault;
 use places::{Place, Places};
@@ -38,6 +39,7 @@ use refusals::Refusals;
 use rexec_net::{Identity, NetError};
 use rexec_protocol::outcome::printable;
 use source::Source;
+use std::borrow::Cow;
 use std::hash::{BuildHasher, RandomState};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -50,6 +52,8 @@ pub struct Admission {
     before: Mutex<Before>,
     connections: Count,
     commands: Count,
+    /// By identity and rule.
+    by_rule: Places<(String, String)>,
 }
 
 /// What happens before anybody is known.
@@ -73,6 +77,9 @@ pub struct Held {
     _own: Place<String>,
 }
 
+/// What one identity holds of what a rule of the policy allows it at once.
+pub type HeldByRule = Place<(String, String)>;
+
 /// A limit was reached.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{limit} {what} {whose} are {state}, which is the limit ({key})")]
@@ -81,7 +88,7 @@ pub struct Full {
     what: &'static str,
     whose: String,
     state: &'static str,
-    key: &'static str,
+    key: Cow<'static, str>,
 }
 
 /// A handshake under way, until it is dropped.
@@ -96,7 +103,8 @@ impl Admission {
     pub fn new(limits: Limits) -> Self {
         let before = Before { gate: Gate::new(limits.clone()), refusals: Refusals::default() };
         let (connections, commands) = <(Count, Count)>::default();
-        Self { limits, before: Mutex::new(before), connections, commands }
+        let (before, by_rule) = (Mutex::new(before), Places::default());
+        Self { limits, before, connections, commands, by_rule }
     }
 
     /// Lets a handshake begin, or says, to the log as well, why not.
@@ -138,6 +146,26 @@ impl Admission {
         )
     }
 
+    /// Takes a place among the commands that the permit's rule allows the identity at once, if it
+    /// limits them; to be held as long.
+    pub fn under_rule(
+        &self,
+        identity: &Identity,
+        permit: &Permit,
+    ) -> Result<Option<HeldByRule>, Full> {
+        let Some(limit) = permit.grant().limits.commands else { return Ok(None) };
+        let (name, rule) = (identity.name(), permit.rule());
+        let limit = limit as usize;
+        match self.by_rule.try_take((name.to_owned(), rule.to_owned()), limit) {
+            Some(place) => Ok(Some(place)),
+            None => {
+                let whose = format!("of '{}'", printable(name));
+                let key = format!("'limits.commands' of the policy's rule '{rule}'").into();
+                Err(Full { limit, what: "commands", whose, state: "running", key })
+            }
+        }
+    }
+
     fn before(&self) -> MutexGuard<'_, Before> {
         self.before.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -154,11 +182,11 @@ impl Count {
         let name = identity.name();
         let own = self.by_identity.try_take(name.to_owned(), own_limit).ok_or_else(|| {
             let whose = format!("of '{}'", printable(name));
-            Full { limit: own_limit, what, whose, state, key: own_key }
+            Full { limit: own_limit, what, whose, state, key: own_key.into() }
         })?;
         let all = self.all.try_take((), limit).ok_or_else(|| {
             let whose = "in all".to_owned();
-            Full { limit, what, whose, state, key }
+            Full { limit, what, whose, state, key: key.into() }
         })?;
         Ok(Held { _all: all, _own: own })
     }

@@ -1,0 +1,69 @@
+//! From a request to a permit: which local user it is for, who that is, and what policy says.
+
+use crate::account::{Account, AccountError};
+use crate::policy::{self, Denied, Permit, Policy};
+use crate::server::Agent;
+use rexec_net::Identity;
+use rexec_protocol::Outcome;
+use rexec_protocol::message::ExecSpec;
+use rexec_protocol::outcome::{printable, shorten};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+/// Why there is no permit.
+#[derive(Debug, thiserror::Error)]
+pub enum Refused {
+    /// Policy said no.
+    #[error(transparent)]
+    Denied(#[from] Denied),
+    /// Policy might say yes, but there is no such account to run commands as.
+    #[error(transparent)]
+    Account(#[from] AccountError),
+}
+
+impl Refused {
+    /// What the client is told.
+    pub fn outcome(&self) -> Outcome {
+        match self {
+            Self::Denied(denied) => Outcome::Denied { message: shorten(denied.message.clone()) },
+            Self::Account(error) => error.outcome(),
+        }
+    }
+}
+
+/// Decides on a request of `identity` at `from`, under one version of the policy.
+pub async fn authorize(
+    agent: &Agent,
+    policy: &Policy,
+    identity: &Identity,
+    from: IpAddr,
+    spec: &ExecSpec,
+) -> Result<Permit, Refused> {
+    let account = account(agent, policy, identity, from, spec).await?;
+    Ok(policy::decide(policy, identity, from, &account, spec.clone())?)
+}
+
+async fn account(
+    agent: &Agent,
+    policy: &Policy,
+    identity: &Identity,
+    from: IpAddr,
+    spec: &ExecSpec,
+) -> Result<Arc<Account>, Refused> {
+    let (accounts, own) = (&agent.accounts, agent.accounts.own());
+    let Some(user) = policy::local_user(policy, identity, from, spec) else {
+        // There is no rule about this caller, and policy will say so, whatever the account.
+        return Ok(Arc::clone(own));
+    };
+    // Asked before the user database is, so that who may not be a user does not learn whether it
+    // exists.
+    policy::may_be(policy, identity, from, &user, spec)?;
+    if !accounts.can_become(&user) {
+        let (user, own) = (printable(&user), &own.name);
+        let message = format!(
+            "nothing can be run as '{user}': this agent is not root, and runs everything as '{own}'"
+        );
+        return Err(Denied { message, rule: None }.into());
+    }
+    Ok(accounts.resolve(&user).await?)
+}

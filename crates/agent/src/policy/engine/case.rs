@@ -1,0 +1,124 @@
+//! The tests that a policy carries: what must be allowed, and what must never be.
+
+use super::format::{self, PolicyError, Run, place};
+use super::question::{Action, Caller, Local, Question};
+use super::rule::Effect;
+use super::rules::{Answer, Policy, Source};
+use std::fmt;
+use std::path::{Path, PathBuf};
+use toml::Spanned;
+
+/// One `[[test]]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Case {
+    file: PathBuf,
+    line: usize,
+    test: format::Test,
+}
+
+/// A test that fails.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failure<'a> {
+    /// The file of the test.
+    pub file: &'a Path,
+    /// The line on which it begins, from 1.
+    pub line: usize,
+    /// What was expected, and what was decided.
+    pub message: String,
+}
+
+impl Case {
+    pub(super) fn new(source: &Source, test: Spanned<format::Test>) -> Result<Self, PolicyError> {
+        let (line, column) = place(&source.text, test.span().start);
+        let test = test.into_inner();
+        let fault = |message: &str| PolicyError {
+            file: source.path.clone(),
+            place: Some((line, column)),
+            rule: None,
+            message: format!("a test {message}"),
+        };
+        let paths = [&test.read, &test.write, &test.attach].into_iter().flatten().count();
+        let is_run = test.run.is_some();
+        if paths + usize::from(is_run) != 1 {
+            return Err(fault("has exactly one of 'run', 'read', 'write' and 'attach'"));
+        }
+        if matches!(&test.run, Some(Run::Words(words)) if words.is_empty()) {
+            return Err(fault("runs no word at all"));
+        }
+        if !is_run && (test.terminal || !test.env.is_empty()) {
+            return Err(fault("has 'terminal' or 'env' without 'run'"));
+        }
+        Ok(Self { file: source.path.clone(), line, test })
+    }
+
+    /// `None` if the policy says what is expected.
+    pub(super) fn run<'a>(&'a self, policy: &'a Policy) -> Option<Failure<'a>> {
+        let fails = |message: String| Failure { file: &self.file, line: self.line, message };
+        let Some(answer) = self.answer(policy) else {
+            let message = "no rule about this caller says as whom, and the test has no 'as'";
+            let expected = self.test.expect == Effect::Deny && self.test.rule.is_none();
+            return if expected { None } else { Some(fails(message.to_owned())) };
+        };
+        let (effect, rule) = match &answer {
+            Answer::Allowed { rule } => (Effect::Allow, Some(rule.name.as_str())),
+            Answer::Denied { rule, .. } => (Effect::Deny, *rule),
+        };
+        let is_rule = self.test.rule.as_deref().is_none_or(|wanted| rule == Some(wanted));
+        if effect == self.test.expect && is_rule {
+            return None;
+        }
+        let expected = match &self.test.rule {
+            Some(rule) => format!("{} by rule '{rule}'", self.test.expect),
+            None => self.test.expect.to_string(),
+        };
+        let decided = match rule {
+            Some(rule) => format!("{effect} by rule '{rule}'"),
+            None => format!("{effect}, as no rule matches"),
+        };
+        let why = match answer {
+            Answer::Denied { reason, .. } => format!(" ({reason})"),
+            Answer::Allowed { .. } => String::new(),
+        };
+        Some(fails(format!("expected {expected}, decided {decided}{why}")))
+    }
+
+    /// `None` if the test names no local user, and the policy has none for this caller.
+    fn answer<'a>(&self, policy: &'a Policy) -> Option<Answer<'a>> {
+        let test = &self.test;
+        let caller = Caller { user: &test.user, groups: &test.groups, from: test.from };
+        if let Some(owner) = &test.attach {
+            let action = Action::Attach { owner, owner_groups: &test.owner_groups };
+            return Some(policy.answer(&Question { caller, action }));
+        }
+        let name = test.local.clone().or_else(|| policy.default_user(&caller))?;
+        let shell = test.shell.as_bytes();
+        let local = Local { name: &name, is_root: name == "root", shell };
+        let env: Vec<&[u8]> = test.env.iter().map(|name| name.as_bytes()).collect();
+        let argv: Vec<&[u8]> = match &test.run {
+            Some(Run::Words(words)) => words.iter().map(|word| word.as_bytes()).collect(),
+            Some(Run::Line(line)) => vec![shell, b"-c", line.as_bytes()],
+            None => Vec::new(),
+        };
+        let action = match (&test.read, &test.write) {
+            (Some(path), _) => Action::Read { local, path: path.as_bytes() },
+            (_, Some(path)) => Action::Write { local, path: path.as_bytes() },
+            _ => Action::Run { local, argv: &argv, env: &env, terminal: test.terminal },
+        };
+        Some(policy.answer(&Question { caller, action }))
+    }
+}
+
+impl fmt::Display for Effect {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Allow => "allow",
+            Self::Deny => "deny",
+        })
+    }
+}
+
+impl fmt::Display for Failure<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}: {}", self.file.display(), self.line, self.message)
+    }
+}

@@ -1,0 +1,246 @@
+//! A rule as it is written becomes a rule that can be asked, or an error.
+//!
+//! What could be misread is an error, not a guess: an empty list, a rule about nobody, a key that
+//! would do nothing in its rule.
+
+use super::format::{self, PolicyError, place};
+use super::pattern::Words;
+use super::rule::{Account, Commands, Effect, Limits, Owner, Rule, Who};
+use super::rules::Source;
+use super::variable::Variable;
+use std::time::Duration;
+use toml::Spanned;
+
+/// What a name of a user, a group or a rule may be long.
+const MAX_NAME: usize = 2048;
+
+/// Checks one rule.
+pub(super) fn rule(source: &Source, raw: Spanned<format::Rule>) -> Result<Rule, PolicyError> {
+    let (line, column) = place(&source.text, raw.span().start);
+    let raw = raw.into_inner();
+    let name = raw.name.clone();
+    compile(raw, source, line).map_err(|message| PolicyError {
+        file: source.path.clone(),
+        place: Some((line, column)),
+        rule: Some(name),
+        message,
+    })
+}
+
+fn compile(raw: format::Rule, source: &Source, line: usize) -> Result<Rule, String> {
+    if !is_name(&raw.name) {
+        return Err("a rule's name is one word without blanks".to_owned());
+    }
+    check_sense(&raw)?;
+    let deny = raw.effect == Effect::Deny;
+    let commands = raw.commands.map(commands).transpose()?;
+    let read = list("read", raw.read, |path| Words::path(&path))?;
+    let write = list("write", raw.write, |path| Words::path(&path))?;
+    let attach = list("attach", raw.attach, owner)?;
+    let says_nothing = commands.is_none() && read.is_none() && write.is_none() && attach.is_none();
+    let all_paths = || Words::path("/**").map(|all| vec![all]);
+    // A deny rule that names nothing denies everything; with 'as', everything that is done as a
+    // local user, which attaching is not.
+    let (commands, read, write, attach) = if deny && says_nothing {
+        let attach = raw.locals.is_none().then(|| vec![Owner::Any]);
+        (Some(Commands::Any), Some(all_paths()?), Some(all_paths()?), attach)
+    } else {
+        (commands, read, write, attach)
+    };
+    Ok(Rule {
+        who: who(raw.users, raw.groups)?,
+        from: list("from", raw.from, |network| network.parse())?,
+        locals: list("as", raw.locals, account)?,
+        env: list("env", raw.env, |name| {
+            if deny { Variable::parse(&name) } else { Variable::allowed(&name) }
+        })?,
+        force: list("force", raw.force, word)?,
+        umask: raw.umask.map(|umask| parse_umask(&umask)).transpose()?,
+        limits: limits(raw.limits)?,
+        name: raw.name,
+        file: source.path.clone(),
+        line,
+        effect: raw.effect,
+        terminal: raw.terminal,
+        commands,
+        read,
+        write,
+        attach,
+    })
+}
+
+/// Keys that would do nothing, and rules that would.
+fn check_sense(raw: &format::Rule) -> Result<(), String> {
+    let without_commands = raw.commands.is_none();
+    let without_transfer = raw.read.is_none() && raw.write.is_none();
+    let has_grant =
+        raw.force.is_some() || raw.umask.is_some() || raw.limits != format::Limits::default();
+    let of_commands = raw.terminal.is_some() || raw.env.is_some();
+    let says = |wrong: bool, words: &str| if wrong { Err(words.to_owned()) } else { Ok(()) };
+    if raw.effect == Effect::Deny {
+        says(has_grant, "'force', 'umask' and 'limits' are for what is allowed, and this denies")?;
+        says(
+            raw.terminal == Some(false),
+            "a deny rule is about commands with a terminal, or (without 'terminal') about all",
+        )?;
+        let others = !without_transfer || raw.attach.is_some();
+        return says(
+            of_commands && without_commands,
+            if others {
+                "'terminal' and 'env' are conditions for 'commands', which this rule does not name"
+            } else {
+                "with 'terminal' or 'env' say which commands: commands = \"any\""
+            },
+        );
+    }
+    says(
+        without_commands && without_transfer && raw.attach.is_none(),
+        "it allows nothing: add 'commands', 'read', 'write' or 'attach'",
+    )?;
+    says(
+        without_commands && (has_grant || of_commands),
+        "'force', 'umask', 'limits', 'terminal' and 'env' are about 'commands', which it does not allow",
+    )?;
+    says(
+        raw.locals.is_none() && !(without_commands && without_transfer),
+        "it does not say as which local users: as = [\"deploy\"], or as = [\"@self\"] for the one with the caller's name",
+    )
+}
+
+/// Each entry of a list, which must have one: an empty list looks like a limit and like none.
+fn list<T>(
+    key: &str,
+    entries: Option<Vec<String>>,
+    read: impl Fn(String) -> Result<T, String>,
+) -> Result<Option<Vec<T>>, String> {
+    let Some(entries) = entries else { return Ok(None) };
+    if entries.is_empty() {
+        return Err(format!("'{key}' is an empty list; leave it out, or say what it should hold"));
+    }
+    let read = |entry| read(entry).map_err(|error| format!("'{key}': {error}"));
+    entries.into_iter().map(read).collect::<Result<_, _>>().map(Some)
+}
+
+fn who(users: Option<Vec<String>>, groups: Option<Vec<String>>) -> Result<Who, String> {
+    let name = |name: String| {
+        if is_name(&name) { Ok(name) } else { Err(format!("'{name}' is not a name")) }
+    };
+    let users = list("users", users, |user| if user == "*" { Ok(user) } else { name(user) })?;
+    let groups = list("groups", groups, name)?;
+    if users.is_none() && groups.is_none() {
+        let message = "it is about nobody: add users = [\"alice\"] or groups = [\"deploy\"]; users = [\"*\"] is everybody";
+        return Err(message.to_owned());
+    }
+    let users = users.unwrap_or_default();
+    let anybody = users.iter().any(|user| user == "*");
+    Ok(Who { anybody, users, groups: groups.unwrap_or_default() })
+}
+
+/// A name of a user, a group or a SPIFFE id: one word, and not a pattern.
+fn is_name(name: &str) -> bool {
+    let legal = |byte: u8| byte.is_ascii_alphanumeric() || b"._@-:/".contains(&byte);
+    (1..=MAX_NAME).contains(&name.len()) && name.bytes().all(legal)
+}
+
+fn account(name: String) -> Result<Account, String> {
+    let legal = |byte: u8| byte.is_ascii_graphic() && !b"*?@:/,\\".contains(&byte);
+    match name.as_str() {
+        "*" => Ok(Account::Any),
+        "@self" => Ok(Account::Own),
+        "" => Err("'' is not a local user".to_owned()),
+        _ if name.starts_with('-') || !name.bytes().all(legal) => {
+            Err(format!("'{name}' is not a local user: a name, \"@self\" or \"*\""))
+        }
+        _ => Ok(Account::Named(name)),
+    }
+}
+
+fn commands(raw: format::Commands) -> Result<Commands, String> {
+    match raw {
+        format::Commands::Word(word) if word == "any" => Ok(Commands::Any),
+        format::Commands::Word(word) => Err(format!(
+            "'commands' is \"any\" or a list of commands, each a list of words; it is '{word}'"
+        )),
+        format::Commands::Listed(listed) if listed.is_empty() => {
+            Err("'commands' is an empty list; leave it out, or name commands".to_owned())
+        }
+        format::Commands::Listed(listed) => {
+            let patterns = listed.iter().map(|words| Words::command(words));
+            let patterns = patterns.collect::<Result<_, _>>();
+            patterns.map(Commands::Listed).map_err(|error| format!("'commands': {error}"))
+        }
+    }
+}
+
+fn owner(name: String) -> Result<Owner, String> {
+    match name.as_str() {
+        "*" => Ok(Owner::Any),
+        "own" => Ok(Owner::Own),
+        text => match text.strip_prefix("group:") {
+            Some(group) if is_name(group) => Ok(Owner::Group(group.to_owned())),
+            None if is_name(text) => Ok(Owner::User(name)),
+            _ => Err(format!("'{name}' is not \"own\", a user, \"group:NAME\" or \"*\"")),
+        },
+    }
+}
+
+fn word(word: String) -> Result<String, String> {
+    if word.is_empty() || word.contains('\0') {
+        Err("a word is empty or holds a NUL byte".to_owned())
+    } else {
+        Ok(word)
+    }
+}
+
+fn parse_umask(text: &str) -> Result<u32, String> {
+    let is_octal = (3..=4).contains(&text.len()) && text.bytes().all(|c| matches!(c, b'0'..=b'7'));
+    let umask = u32::from_str_radix(text, 8).ok().filter(|umask| is_octal && *umask <= 0o777);
+    umask.ok_or_else(|| format!("'umask' is three octal digits, as \"027\"; it is '{text}'"))
+}
+
+fn limits(raw: format::Limits) -> Result<Limits, String> {
+    let zero = |key: &str| format!("'limits.{key}' of 0 would allow nothing; leave it out");
+    let at_least_one = |key: &str, number: Option<u64>| match number {
+        Some(0) => Err(zero(key)),
+        number => Ok(number),
+    };
+    at_least_one("commands", raw.commands.map(u64::from))?;
+    Ok(Limits {
+        timeout: raw.timeout.map(|text| timeout(&text)).transpose()?,
+        commands: raw.commands,
+        memory: at_least_one("memory", raw.memory.map(|text| size(&text)).transpose()?)?,
+        processes: at_least_one("processes", raw.processes)?,
+        milli_cpus: raw.cpus.map(milli_cpus).transpose()?,
+        open_files: at_least_one("open_files", raw.open_files)?,
+    })
+}
+
+fn timeout(text: &str) -> Result<Duration, String> {
+    let parsed = humantime::parse_duration(text);
+    let parsed = parsed.map_err(|error| format!("'limits.timeout': '{text}': {error}"))?;
+    if parsed < Duration::from_millis(1) {
+        return Err("'limits.timeout' is less than a millisecond".to_owned());
+    }
+    Ok(parsed)
+}
+
+/// Bytes, as `512MiB`.
+fn size(text: &str) -> Result<u64, String> {
+    let units = [("KiB", 10), ("MiB", 20), ("GiB", 30), ("TiB", 40)];
+    let wrong = || format!("'limits.memory' is a size as \"512MiB\" or \"2GiB\"; it is '{text}'");
+    let parsed = units.iter().find_map(|(unit, shift)| {
+        let digits = text.strip_suffix(unit)?.trim_end();
+        let number: u64 = digits.parse().ok().filter(|_| !digits.starts_with('+'))?;
+        number.checked_mul(1 << shift)
+    });
+    parsed.ok_or_else(wrong)
+}
+
+fn milli_cpus(cpus: f64) -> Result<u32, String> {
+    // The kernel takes no less than a millisecond in each tenth of a second; see cgroup-v2.
+    if !(0.01..=100_000.0).contains(&cpus) {
+        return Err(format!("'limits.cpus' is at least 0.01; it is {cpus}"));
+    }
+    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "in range")]
+    Ok((cpus * 1000.0).round() as u32)
+}

@@ -1,0 +1,95 @@
+//! What can be asked of a policy.
+
+use std::net::IpAddr;
+
+/// Who asks, as the certificate and the connection say.
+#[derive(Debug, Clone, Copy)]
+pub struct Caller<'a> {
+    /// The name of the identity.
+    pub user: &'a str,
+    /// Its groups.
+    pub groups: &'a [String],
+    /// Where the connection comes from. `None`, in a test, is an address about which nothing is
+    /// known: it is in no network of an allow rule, and in every network of a deny rule.
+    pub from: Option<IpAddr>,
+}
+
+/// The local user that something is to be done as.
+#[derive(Debug, Clone, Copy)]
+pub struct Local<'a> {
+    /// The login name.
+    pub name: &'a str,
+    /// Whether its uid is 0, whatever its name.
+    pub is_root: bool,
+    /// The login shell, which `$SHELL` in a pattern stands for.
+    pub shell: &'a [u8],
+}
+
+/// What is to be done.
+#[derive(Debug, Clone, Copy)]
+pub enum Action<'a> {
+    /// Run a command.
+    Run {
+        /// As whom.
+        local: Local<'a>,
+        /// The words; for a shell line `[SHELL, "-c", LINE]`, for a script that was sent along
+        /// `["script:sha256:HEX", …]`.
+        argv: &'a [&'a [u8]],
+        /// The names of the variables that the caller sets.
+        env: &'a [&'a [u8]],
+        /// Whether on a terminal.
+        terminal: bool,
+    },
+    /// Fetch a file.
+    Read {
+        /// As whom.
+        local: Local<'a>,
+        /// Its path, absolute and without links.
+        path: &'a [u8],
+    },
+    /// Put a file.
+    Write {
+        /// As whom.
+        local: Local<'a>,
+        /// Its path, absolute and without links.
+        path: &'a [u8],
+    },
+    /// See, feed or end a job that is there.
+    Attach {
+        /// The identity that started it.
+        owner: &'a str,
+        /// The groups that it had then.
+        owner_groups: &'a [String],
+    },
+}
+
+/// May this caller do this?
+#[derive(Debug, Clone, Copy)]
+pub struct Question<'a> {
+    /// Who asks.
+    pub caller: Caller<'a>,
+    /// What for.
+    pub action: Action<'a>,
+}
+
+impl Action<'_> {
+    /// The local user that it is done as, if that matters.
+    pub fn local(&self) -> Option<Local<'_>> {
+        match *self {
+            Self::Run { local, .. } | Self::Read { local, .. } | Self::Write { local, .. } => {
+                Some(local)
+            }
+            Self::Attach { .. } => None,
+        }
+    }
+
+    /// In words that follow "may".
+    pub fn verb(&self) -> &'static str {
+        match self {
+            Self::Run { .. } => "run commands",
+            Self::Read { .. } => "read files",
+            Self::Write { .. } => "write files",
+            Self::Attach { .. } => "attach to jobs",
+        }
+    }
+}

@@ -1,0 +1,220 @@
+//! Who may do what, as whom: one function decides, and its yes is a value.
+//!
+//! [`decide`] is the only maker of a [`Permit`], and starting a command consumes one, so there is
+//! no way to a process that does not pass here. It asks the [`Policy`] about the decoded request,
+//! the same value that is then run; no text is put together to be decided on, and none is read
+//! again afterwards.
+//!
+//! | module | what it does |
+//! |---|---|
+//! | [`engine`] | rules and questions, as plain values: what a policy means |
+//! | [`files`] | finds and reads the files, and refuses those that others may write |
+//! | [`reload`] | follows them while the agent runs |
+//! | [`explain`] | `rexec-agent policy test` |
+//!
+//! What the format is, and why, stands in `docs/policy.md`.
+
+pub mod engine;
+pub mod explain;
+pub mod files;
+pub mod reload;
+
+pub use engine::{
+    Action, Answer, Caller, Effect, Limits, Local, Policy, PolicyError, Question, Rule,
+};
+pub use files::PolicyPaths;
+pub use reload::{Refreshed, Reloading};
+
+use crate::account::Account;
+use rexec_net::Identity;
+use rexec_protocol::message::{Command, ExecSpec};
+use rexec_protocol::{Algorithm, Digest};
+use serde_bytes::ByteBuf;
+use std::borrow::Cow;
+use std::net::IpAddr;
+use std::os::unix::ffi::OsStrExt;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// What stands for a script that was sent along: this and its SHA-256.
+const SCRIPT: &str = "script:";
+
+/// Proof that policy allowed one command, once, as one local account.
+#[derive(Debug)]
+pub struct Permit {
+    account: Arc<Account>,
+    spec: ExecSpec,
+    rule: String,
+    grant: Grant,
+    original: Option<Vec<u8>>,
+}
+
+/// Under what conditions a command was allowed.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Grant {
+    /// What it may use. Its timeout is in the permit's spec already.
+    pub limits: Limits,
+    /// Its umask; `None` is the agent's choice.
+    pub umask: Option<u32>,
+}
+
+impl Permit {
+    /// The account that the command runs as.
+    pub fn account(&self) -> &Arc<Account> {
+        &self.account
+    }
+
+    /// What was allowed, which is what is run: the request as it was decided on, or the forced
+    /// command in its place, and never longer than the rule's timeout.
+    pub fn spec(&self) -> &ExecSpec {
+        &self.spec
+    }
+
+    /// The name of the rule that decided.
+    pub fn rule(&self) -> &str {
+        &self.rule
+    }
+
+    /// The conditions.
+    pub fn grant(&self) -> &Grant {
+        &self.grant
+    }
+
+    /// What was asked for, if a forced command takes its place: the words, quoted for a shell.
+    pub fn original(&self) -> Option<&[u8]> {
+        self.original.as_deref()
+    }
+}
+
+/// Policy said no.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct Denied {
+    /// What is not allowed and what to do, for the client.
+    pub message: String,
+    /// The name of the rule that denies; `None` if no rule matched.
+    pub rule: Option<String>,
+}
+
+/// The local user that a command is for: the one that the caller names, or the one that policy has
+/// for callers who name none. `None` if no rule has one; the request will be denied as any account.
+pub fn local_user(
+    policy: &Policy,
+    identity: &Identity,
+    from: IpAddr,
+    spec: &ExecSpec,
+) -> Option<String> {
+    spec.user.clone().or_else(|| policy.default_user(&caller(identity, from)))
+}
+
+/// Refuses a caller whom no rule lets be the local user `name`, whatever that user's account is.
+pub fn may_be(
+    policy: &Policy,
+    identity: &Identity,
+    from: IpAddr,
+    name: &str,
+    spec: &ExecSpec,
+) -> Result<(), Denied> {
+    let caller = caller(identity, from);
+    if policy.may_be(&caller, name) {
+        return Ok(());
+    }
+    // Denied for sure; what is asked is in which words.
+    permit(policy, caller, &Arc::new(Account::stranger(name)), spec.clone()).map(drop)
+}
+
+/// Decides whether `identity`, at `from`, may have `spec` run as `account`, the account of
+/// [`local_user`].
+pub fn decide(
+    policy: &Policy,
+    identity: &Identity,
+    from: IpAddr,
+    account: &Arc<Account>,
+    spec: ExecSpec,
+) -> Result<Permit, Denied> {
+    permit(policy, caller(identity, from), account, spec)
+}
+
+fn caller(identity: &Identity, from: IpAddr) -> Caller<'_> {
+    Caller { user: identity.name(), groups: identity.groups(), from: Some(from) }
+}
+
+fn permit(
+    policy: &Policy,
+    caller: Caller<'_>,
+    account: &Arc<Account>,
+    spec: ExecSpec,
+) -> Result<Permit, Denied> {
+    let shell = account.shell.as_os_str().as_bytes();
+    let words = words(&spec.command, shell)?;
+    let argv: Vec<&[u8]> = words.iter().map(AsRef::as_ref).collect();
+    let env: Vec<&[u8]> = spec.env.iter().map(|(name, _)| name.as_slice()).collect();
+    let local = Local { name: &account.name, is_root: account.is_root(), shell };
+    // This version of the protocol knows no terminals.
+    let action = Action::Run { local, argv: &argv, env: &env, terminal: false };
+    let rule = match policy.answer(&Question { caller, action }) {
+        Answer::Allowed { rule } => rule,
+        Answer::Denied { reason, rule } => {
+            return Err(Denied { message: reason, rule: rule.map(str::to_owned) });
+        }
+    };
+    let original = rule.force.is_some().then(|| quoted(&argv));
+    Ok(Permit {
+        account: Arc::clone(account),
+        spec: under(rule, spec),
+        rule: rule.name.clone(),
+        grant: Grant { limits: rule.limits.clone(), umask: rule.umask },
+        original,
+    })
+}
+
+/// The spec as a rule lets it run.
+fn under(rule: &Rule, mut spec: ExecSpec) -> ExecSpec {
+    if let Some(force) = &rule.force {
+        let words = force.iter().map(|word| ByteBuf::from(word.as_bytes()));
+        spec.command = Command::Argv(words.collect());
+    }
+    let longest = rule.limits.timeout.map(milliseconds);
+    spec.timeout_ms = spec.timeout_ms.into_iter().chain(longest).min();
+    spec
+}
+
+fn milliseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// A command as policy sees it.
+fn words<'a>(command: &'a Command, shell: &'a [u8]) -> Result<Vec<Cow<'a, [u8]>>, Denied> {
+    let borrowed = |word: &'a ByteBuf| Cow::Borrowed(word.as_slice());
+    match command {
+        // Otherwise the words of a program could be taken for a script that a rule allows.
+        Command::Argv(words)
+            if words.first().is_some_and(|word| word.starts_with(SCRIPT.as_bytes())) =>
+        {
+            let message = format!("a program's name may not begin with '{SCRIPT}'");
+            Err(Denied { message, rule: None })
+        }
+        Command::Argv(words) => Ok(words.iter().map(borrowed).collect()),
+        Command::Line(line) => Ok(vec![shell.into(), b"-c".as_slice().into(), borrowed(line)]),
+        Command::Script { text, args } => {
+            let name = format!("{SCRIPT}sha256:{}", Digest::of(Algorithm::Sha256, text));
+            Ok(std::iter::once(name.into_bytes().into()).chain(args.iter().map(borrowed)).collect())
+        }
+    }
+}
+
+/// Words that a shell would read back as they are.
+fn quoted(argv: &[&[u8]]) -> Vec<u8> {
+    let is_plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"_@%+=:,./-".contains(byte);
+    let quote = |word: &&[u8]| {
+        if !word.is_empty() && word.iter().all(is_plain) {
+            return word.to_vec();
+        }
+        let inner: Vec<&[u8]> = word.split(|byte| *byte == b'\'').collect();
+        [b"'", inner.join(b"'\\''".as_slice()).as_slice(), b"'"].concat()
+    };
+    argv.iter().map(quote).collect::<Vec<_>>().join(&b' ')
+}
+
+#[cfg(test)]
+mod tests;

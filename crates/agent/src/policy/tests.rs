@@ -1,0 +1,126 @@
+//! From a request to a permit, and what the documentation shows.
+
+use super::engine::Source;
+use super::*;
+use std::path::Path;
+
+const POLICY: &str = r#"
+[[rule]]
+name = "forced"
+users = ["robot"]
+as = ["deploy"]
+commands = "any"
+force = ["/usr/local/bin/wrapper", "--strict"]
+umask = "027"
+[rule.limits]
+timeout = "10s"
+memory = "1MiB"
+[[rule]]
+name = "script"
+users = ["alice"]
+as = ["deploy"]
+commands = [["script:sha256:2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824", "*"]]
+[[rule]]
+name = "line"
+users = ["alice"]
+as = ["deploy"]
+commands = [["$SHELL", "-c", "uptime"]]
+env = ["LANG"]
+"#;
+
+fn parse(text: &str) -> Result<Policy, PolicyError> {
+    let path = Path::new("policy.toml");
+    Policy::parse(path, &[Source { path: path.to_owned(), text: text.to_owned() }])
+}
+
+fn ask(user: &str, spec: ExecSpec) -> Result<Permit, Denied> {
+    let account = Arc::new(Account {
+        name: "deploy".to_owned(),
+        home: "/srv".into(),
+        shell: "/bin/bash".into(),
+        uid: 1000,
+        gid: 1000,
+        groups: vec![1000],
+    });
+    let caller = Caller { user, groups: &[], from: Some([127, 0, 0, 1].into()) };
+    permit(&parse(POLICY).unwrap(), caller, &account, spec)
+}
+
+fn argv(words: &[&str]) -> Command {
+    Command::Argv(words.iter().map(|word| ByteBuf::from(word.as_bytes())).collect())
+}
+
+fn script(text: &str, args: &[&str]) -> Command {
+    let args = args.iter().map(|word| ByteBuf::from(word.as_bytes())).collect();
+    Command::Script { text: ByteBuf::from(text.as_bytes()), args }
+}
+
+#[test]
+fn a_forced_command_takes_the_place_of_what_was_asked() {
+    let spec = ExecSpec::new(argv(&["say", "it's", "", "a b", "ok/1"]));
+    let permit = ask("robot", spec).unwrap();
+    assert_eq!(permit.spec().command, argv(&["/usr/local/bin/wrapper", "--strict"]));
+    assert_eq!(permit.original(), Some(br"say 'it'\''s' '' 'a b' ok/1".as_slice()));
+    assert_eq!((permit.rule(), permit.grant().umask), ("forced", Some(0o027)));
+    assert_eq!(permit.grant().limits.memory, Some(1 << 20));
+    let line = ask("robot", ExecSpec::new(Command::Line(ByteBuf::from("id; id")))).unwrap();
+    assert_eq!(line.original(), Some(b"/bin/bash -c 'id; id'".as_slice()));
+}
+
+#[test]
+fn a_rule_only_shortens_the_timeout() {
+    for (asked, given) in [(None, 10_000), (Some(5_000), 5_000), (Some(60_000), 10_000)] {
+        let mut spec = ExecSpec::new(argv(&["x"]));
+        spec.timeout_ms = asked;
+        assert_eq!(ask("robot", spec).unwrap().spec().timeout_ms, Some(given), "{asked:?}");
+    }
+    let spec = ExecSpec::new(Command::Line(ByteBuf::from("uptime")));
+    let permit = ask("alice", spec.clone()).unwrap();
+    assert_eq!(permit.spec(), &spec, "without limits and force a request stays as it is");
+    assert_eq!(permit.original(), None);
+}
+
+#[test]
+fn one_exact_script_is_allowed() {
+    assert_eq!(ask("alice", ExecSpec::new(script("hello", &["x"]))).unwrap().rule(), "script");
+    assert!(ask("alice", ExecSpec::new(script("hello!", &["x"]))).is_err());
+    assert!(ask("alice", ExecSpec::new(script("hello", &[]))).is_err());
+    // A program of that name is not that script.
+    let name = "script:sha256:2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824";
+    let denied = ask("alice", ExecSpec::new(argv(&[name, "x"]))).unwrap_err();
+    assert!(denied.message.contains("may not begin with 'script:'"), "{denied}");
+}
+
+#[test]
+fn a_line_is_not_its_words_and_a_variable_is_never_dropped() {
+    assert!(ask("alice", ExecSpec::new(argv(&["uptime"]))).is_err());
+    let mut spec = ExecSpec::new(Command::Line(ByteBuf::from("uptime")));
+    spec.env = vec![(ByteBuf::from("LANG"), ByteBuf::from("C"))];
+    assert_eq!(ask("alice", spec.clone()).unwrap().spec(), &spec);
+    spec.env.push((ByteBuf::from("LD_PRELOAD"), ByteBuf::from("x")));
+    let denied = ask("alice", spec).unwrap_err();
+    assert!(denied.message.contains("may not set the variable LD_PRELOAD"), "{denied}");
+    assert_eq!(denied.rule, None);
+}
+
+/// The blocks of `docs/policy.md` marked as TOML; each is a policy of its own.
+fn examples() -> Vec<&'static str> {
+    let text = include_str!("../../../../docs/policy.md");
+    let blocks = text.split("```toml\n").skip(1);
+    blocks.map(|block| block.split("```").next().unwrap()).collect()
+}
+
+#[test]
+fn the_examples_of_the_documentation_are_policies_whose_tests_pass() {
+    let examples = examples();
+    assert!(examples.len() >= 8, "{}", examples.len());
+    let mut tests = 0;
+    for example in examples {
+        let policy = parse(example).unwrap_or_else(|error| panic!("{error}\n{example}"));
+        let failures: Vec<String> = policy.failures().iter().map(ToString::to_string).collect();
+        assert!(failures.is_empty(), "{failures:?}\n{example}");
+        assert!(!policy.rules().is_empty(), "{example}");
+        tests += policy.tests();
+    }
+    assert!(tests >= 15, "{tests}");
+}
