@@ -1,6 +1,7 @@
 //! `rexec-agent --check`: is this configuration fit to run, and what is in force?
 
 use crate::account::Account;
+use crate::audit;
 use crate::config::Config;
 use rexec_net::credentials::Credentials;
 use rexec_net::tls;
@@ -36,5 +37,6 @@ fn write_report(config: &Config, out: &mut dyn Write) -> io::Result<bool> {
         "certificates",
         credentials.map(|_| "key, chain and authority fit together".to_owned()),
     )?;
+    verdict("audit log", audit::check(&config.audit))?;
     Ok(fit)
 }

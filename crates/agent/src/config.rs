@@ -1,5 +1,6 @@
 //! The agent's configuration: a file, flags over it, and defaults under it.
 
+use crate::audit;
 use rexec_net::credentials::Files;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::net::SocketAddr;
@@ -27,6 +28,8 @@ pub struct Config {
     pub limits: Limits,
     /// Logging.
     pub log: Log,
+    /// The audit log.
+    pub audit: audit::Settings,
 }
 
 /// Limits and times; durations are written as `10s`, `5m`, `1h 30m`.
@@ -90,6 +93,7 @@ impl Default for Config {
             authority: "/etc/rexec/authority.crt".into(),
             limits: Limits::default(),
             log: Log::default(),
+            audit: audit::Settings::default(),
         }
     }
 }
@@ -232,6 +236,7 @@ mod tests {
             ("[limits]\nhandshake = '10'", "not a duration"),
             ("listen = ['nowhere']", "listen"),
             ("[log]\nformat = 'xml'", "xml"),
+            ("[audit]\nmax_size = '64MB'", "not a size"),
         ] {
             let error = parse(text).unwrap_err().to_string();
             assert!(error.contains(says) && error.contains("agent.toml"), "{error}");

@@ -1,11 +1,12 @@
-//! One command, from its request to its exit record: decide, launch, supervise.
+//! One command, from its request to its exit record: decide, put on record, launch, supervise.
 
-use crate::config::Limits;
+use crate::audit::text::Text;
+use crate::audit::{Caller, Event};
 use crate::environment;
 use crate::job::{Control, Job};
 use crate::keeper::{LaunchError, Running};
 use crate::log::Log;
-use crate::policy;
+use crate::policy::{self, Permit};
 use crate::pump;
 use crate::server::Agent;
 use crate::stdin::{self, Feed};
@@ -15,6 +16,7 @@ use rexec_protocol::message::{ExecSpec, Exit, Started};
 use rexec_protocol::outcome::shorten;
 use rexec_protocol::stream::Tally;
 use rexec_protocol::{Algorithm, Frame, JobId, NeverStarted, Outcome, StreamId};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
@@ -24,6 +26,8 @@ use tokio_util::task::AbortOnDropHandle;
 pub struct Request {
     /// Where the answers go.
     pub stream: StreamId,
+    /// Where the client is.
+    pub from: SocketAddr,
     /// What to run.
     pub spec: ExecSpec,
     /// The digest of the streams.
@@ -58,7 +62,7 @@ impl Request {
         job: &JobId,
     ) -> Result<Outcome, Outcome> {
         match self.launch(agent, identity, job).await {
-            Ok(running) => Ok(self.supervise(running, job, agent.config.limits.clone()).await),
+            Ok(running) => Ok(self.supervise(running, agent, identity, job).await),
             Err(outcome) => {
                 let exit = Exit::of_nothing(outcome.clone(), self.algorithm);
                 // If the connection is gone, there is nobody left to tell.
@@ -74,26 +78,66 @@ impl Request {
         identity: &Identity,
         job: &JobId,
     ) -> Result<Running, Outcome> {
-        let never = |reason, message| Outcome::NeverStarted { reason, message: shorten(message) };
-        if agent.is_stopping() {
-            return Err(never(NeverStarted::Busy, "this agent is shutting down".to_owned()));
+        let permit = self.permit(agent, identity, job)?;
+        let intent = Event::exec(job, identity, self.from, &permit, None);
+        if let Err(unavailable) = agent.audit.commit(&intent).await {
+            return Err(self.reject(agent, identity, job, NeverStarted::Busy, unavailable));
         }
-        if let Some(fault) = self.spec.fault() {
-            return Err(never(NeverStarted::Invalid, fault.to_owned()));
-        }
-        let permit = policy::decide(identity, &agent.account, self.spec.clone())
-            .map_err(|denied| Outcome::Denied { message: shorten(denied.to_string()) })?;
         let spec = environment::launch_spec(&permit, identity, job);
         let launched = agent.zygote.launch(permit, job, spec).await;
-        launched.map_err(|error| match error {
-            LaunchError::NeverStarted { reason, message } => never(reason, message),
-            LaunchError::Unknown { message } => Outcome::Lost { message: shorten(message) },
+        launched.map_err(|error| {
+            let outcome = match error {
+                LaunchError::NeverStarted { reason, message } => never(reason, message),
+                LaunchError::Unknown { message } => Outcome::Lost { message: shorten(message) },
+            };
+            let exit = Exit::of_nothing(outcome, self.algorithm);
+            let ended = Event::ended(job, identity.name(), None, &exit, self.algorithm);
+            agent.audit.record(&ended);
+            exit.outcome
         })
     }
 
-    async fn supervise(self, mut running: Running, job: &JobId, limits: Limits) -> Outcome {
+    /// Whether the command may run at all. A no is on record.
+    fn permit(&self, agent: &Agent, identity: &Identity, job: &JobId) -> Result<Permit, Outcome> {
+        if agent.is_stopping() {
+            let message = "this agent is shutting down";
+            return Err(self.reject(agent, identity, job, NeverStarted::Busy, message));
+        }
+        if let Some(fault) = self.spec.fault() {
+            return Err(self.reject(agent, identity, job, NeverStarted::Invalid, fault));
+        }
+        policy::decide(identity, &agent.account, self.spec.clone()).map_err(|denied| {
+            let message = denied.to_string();
+            let caller = Caller::new(identity, self.from);
+            agent.audit.record(&Event::denied(job, caller, &self.spec, None, &message));
+            Outcome::Denied { message: shorten(message) }
+        })
+    }
+
+    fn reject(
+        &self,
+        agent: &Agent,
+        identity: &Identity,
+        job: &JobId,
+        reason: NeverStarted,
+        message: impl ToString,
+    ) -> Outcome {
+        let message = message.to_string();
+        let (caller, text) = (Caller::new(identity, self.from), Text::of(&message));
+        agent.audit.record(&Event::Rejected { job: Some(job), caller, reason: text });
+        never(reason, message)
+    }
+
+    async fn supervise(
+        self,
+        mut running: Running,
+        agent: &Agent,
+        identity: &Identity,
+        job: &JobId,
+    ) -> Outcome {
         let Self { stream, outbox, .. } = self;
-        let started = Started { job: job.clone(), pid: running.pid };
+        let pid = running.pid;
+        let started = Started { job: job.clone(), pid };
         let log = Arc::new(Log::new(stream, self.algorithm));
         // Should the connection be gone already, the session's end tells the job.
         let _ = outbox.data(Frame::new(stream, started.into())).await;
@@ -108,16 +152,23 @@ impl Request {
         });
         let nothing = Tally::nothing(self.algorithm);
         let timeout = self.spec.timeout_ms.map(Duration::from_millis);
-        let job = Job::new(running, Arc::clone(&log), limits, timeout, self.control);
-        let outcome = job.run(|| feed.map_or(nothing, |feed| feed.tally())).await;
+        let limits = agent.config.limits.clone();
+        let supervisor = Job::new(running, Arc::clone(&log), limits, timeout, self.control);
+        let exit = supervisor.run(|| feed.map_or(nothing, |feed| feed.tally())).await;
+        let ended = Event::ended(job, identity.name(), Some(pid), &exit, self.algorithm);
+        agent.audit.record(&ended);
         // Without a reader the pump would wait for credit, or for the exit record, for ever.
         if !log.is_abandoned()
             && let Err(error) = pump.await
         {
             tracing::error!(%error, "the task that sends a command's output failed");
         }
-        outcome
+        exit.outcome
     }
+}
+
+fn never(reason: NeverStarted, message: String) -> Outcome {
+    Outcome::NeverStarted { reason, message: shorten(message) }
 }
 
 /// A new id, in the order of time (UUID version 7, RFC 9562).

@@ -1,10 +1,10 @@
 //! The daemon `rexec-agent`.
 
-use clap::{CommandFactory, Parser};
+use clap::{CommandFactory, Parser, Subcommand};
 use rexec_agent::config::{self, Config, ConfigError, LogFormat};
 use rexec_agent::notify::{State, notify};
 use rexec_agent::server::{Agent, Server};
-use rexec_agent::{check, keeper};
+use rexec_agent::{audit, check, keeper};
 use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -22,7 +22,7 @@ use tracing_subscriber::EnvFilter;
 #[command(name = "rexec-agent", version)]
 struct Args {
     /// Configuration file [default: /etc/rexec/agent.toml, if it exists]
-    #[arg(long, short, value_name = "FILE", env = "REXEC_AGENT_CONFIG")]
+    #[arg(long, short, value_name = "FILE", env = "REXEC_AGENT_CONFIG", global = true)]
     config: Option<PathBuf>,
     /// Address and port to listen on, instead of those in the file; may be repeated
     #[arg(long, short, value_name = "ADDR:PORT")]
@@ -51,6 +51,26 @@ struct Args {
     /// Print the man page
     #[arg(long, hide = true)]
     man: bool,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Looks at the audit log
+    #[command(subcommand)]
+    Audit(AuditCommand),
+}
+
+#[derive(Debug, Subcommand)]
+enum AuditCommand {
+    /// Tells whether the audit log is as it was written, and if not, where it was changed
+    ///
+    /// Exits with 0 if it is, with 1 if it is not, and with 2 if that could not be found out.
+    Verify {
+        /// Files, the oldest first [default: that of the configuration, with its rotated ones]
+        files: Vec<PathBuf>,
+    },
 }
 
 fn main() -> ExitCode {
@@ -59,15 +79,30 @@ fn main() -> ExitCode {
         return keeper::zygote_main();
     }
     rexec_net::memory::keep_freed();
-    let args = Args::parse();
+    let mut args = Args::parse();
     if args.man {
         return print_manual();
     }
     let (check, ready_file) = (args.check, args.ready_file.clone());
-    match configure(args) {
-        Ok(config) if check => check::report(&config, &mut io::stdout()),
-        Ok(config) => run(config, ready_file),
-        Err(error) => fail(&error),
+    let command = args.command.take();
+    match (configure(args), command) {
+        (Ok(config), Some(command)) => execute(command, &config),
+        (Ok(config), None) if check => check::report(&config, &mut io::stdout()),
+        (Ok(config), None) => run(config, ready_file),
+        // As `audit verify` has it: 1 would be an answer.
+        (Err(error), Some(_)) => {
+            fail(&error);
+            ExitCode::from(2)
+        }
+        (Err(error), None) => fail(&error),
+    }
+}
+
+fn execute(command: Command, config: &Config) -> ExitCode {
+    match command {
+        Command::Audit(AuditCommand::Verify { files }) => {
+            audit::verify::report(&config.audit.file, &files, &mut io::stdout())
+        }
     }
 }
 

@@ -1,6 +1,8 @@
 //! The accept loop, and what all connections share.
 
 use crate::account::Account;
+use crate::audit::text::Text;
+use crate::audit::{Audit, Caller, Event};
 use crate::config::Config;
 use crate::keeper::Zygote;
 use crate::session;
@@ -37,6 +39,8 @@ pub struct Agent {
     pub account: Arc<Account>,
     /// Starts commands.
     pub zygote: Zygote,
+    /// The audit log.
+    pub audit: Audit,
     tls: Reloading,
     stop: CancellationToken,
     abort: CancellationToken,
@@ -51,10 +55,13 @@ pub struct Server {
 }
 
 impl Server {
-    /// Loads the certificates, starts the zygote (`exe`, this program's own file) and listens.
+    /// Loads the certificates, opens the audit log, starts the zygote (`exe`, this program's own
+    /// file) and listens.
     pub async fn start(config: Config, exe: &Path) -> io::Result<Self> {
         let tls = Reloading::new(config.files()).map_err(io::Error::other)?;
         let account = tokio::task::spawn_blocking(Account::own).await??;
+        let settings = config.audit.clone();
+        let audit = tokio::task::spawn_blocking(move || Audit::start(&settings)).await??;
         let mut listeners = Vec::new();
         for address in &config.listen {
             let listener = TcpListener::bind(address).await.map_err(|error| {
@@ -66,6 +73,7 @@ impl Server {
         let agent = Agent {
             account: Arc::new(account),
             zygote,
+            audit,
             tls,
             stop: CancellationToken::new(),
             abort: CancellationToken::new(),
@@ -73,6 +81,8 @@ impl Server {
             handshakes: Arc::new(Semaphore::new(config.limits.handshakes)),
             config,
         };
+        let (version, pid) = (env!("CARGO_PKG_VERSION"), std::process::id());
+        agent.audit.record(&Event::AgentStarted { version, pid });
         Ok(Self { agent: Arc::new(agent), listeners })
     }
 
@@ -112,6 +122,8 @@ impl Server {
         if timeout(agent.config.limits.kill_grace + LAST, sessions.wait()).await.is_err() {
             tracing::error!("connections do not end; leaving them");
         }
+        agent.audit.record(&Event::AgentStopped);
+        agent.audit.close().await;
     }
 }
 
@@ -151,6 +163,7 @@ async fn reload(agent: Arc<Agent>) {
         tokio::select! {
             _ = ticks.tick() => if agent.tls.refresh() {
                 tracing::info!("certificates were re-read; new connections use them");
+                agent.audit.record(&Event::Reloaded { what: "certificates" });
             },
             () = agent.stopping() => return,
         }
@@ -179,7 +192,7 @@ async fn accept(agent: Arc<Agent>, listener: TcpListener, sessions: TaskTracker)
                 sessions.spawn(
                     async move {
                         let _place = connection;
-                        serve(agent, socket, handshake.ok()).await;
+                        serve(agent, socket, from, handshake.ok()).await;
                     }
                     .instrument(span),
                 );
@@ -202,7 +215,12 @@ fn is_the_connections_own(error: &io::Error) -> bool {
     matches!(error.kind(), ConnectionAborted | ConnectionReset | Interrupted)
 }
 
-async fn serve(agent: Arc<Agent>, socket: TcpStream, handshake: Option<OwnedSemaphorePermit>) {
+async fn serve(
+    agent: Arc<Agent>,
+    socket: TcpStream,
+    from: SocketAddr,
+    handshake: Option<OwnedSemaphorePermit>,
+) {
     let ours = hello::ours(crate::SOFTWARE);
     let deadline = Deadline::after(agent.config.limits.handshake);
     let files = agent.config.files();
@@ -214,7 +232,11 @@ async fn serve(agent: Arc<Agent>, socket: TcpStream, handshake: Option<OwnedSema
     let mut accepted = tokio::select! {
         greeted = greeted => match greeted {
             Ok(accepted) => accepted,
-            Err(error) => return tracing::warn!(%error, "connection refused"),
+            Err(error) => {
+                let reason = Text::of(error.to_string());
+                agent.audit.record(&Event::Refused { from, reason });
+                return tracing::warn!(%error, "connection refused");
+            }
         },
         () = agent.stopping() => return,
     };
@@ -222,5 +244,7 @@ async fn serve(agent: Arc<Agent>, socket: TcpStream, handshake: Option<OwnedSema
     let keepalive = Keepalive { interval: agent.config.limits.keepalive, ..Keepalive::default() };
     accepted.connection.inbound.set_keepalive(keepalive);
     tracing::info!(user = accepted.identity.name(), "connected");
-    session::serve(agent, accepted).await;
+    let (caller, groups) = (Caller::new(&accepted.identity, from), accepted.identity.groups());
+    agent.audit.record(&Event::Connected { caller, groups });
+    session::serve(agent, accepted, from).await;
 }
