@@ -16,6 +16,7 @@
 
 mod support;
 
+mod audit;
 mod documents;
 mod exec;
 mod exit_status;
