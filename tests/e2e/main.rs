@@ -17,6 +17,7 @@
 mod support;
 
 mod admission;
+mod audit;
 mod documents;
 mod exec;
 mod exit_status;

@@ -1,6 +1,7 @@
 //! `rexec-agent --check`: is this configuration fit to run, and what is in force?
 
 use crate::account::Account;
+use crate::audit;
 use crate::config::Config;
 use crate::policy::{Policy, PolicyPaths};
 use rexec_net::credentials::Credentials;
@@ -38,6 +39,7 @@ fn write_report(config: &Config, out: &mut dyn Write) -> io::Result<bool> {
         credentials.map(|_| "key, chain and authority fit together".to_owned()),
     )?;
     verdict("policy", policy(&config.policy_paths()))?;
+    verdict("audit log", audit::check(&config.audit))?;
     Ok(fit)
 }
 

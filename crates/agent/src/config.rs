@@ -1,6 +1,7 @@
 //! The agent's configuration: a file, flags over it, and defaults under it.
 
 use crate::admission::settings::{self, Penalties};
+use crate::audit;
 use crate::policy::PolicyPaths;
 use rexec_net::credentials::Files;
 use rexec_net::rates::Rates;
@@ -34,6 +35,8 @@ pub struct Config {
     pub limits: Limits,
     /// Logging.
     pub log: Log,
+    /// The audit log.
+    pub audit: audit::Settings,
 }
 
 /// Limits and times; durations are written as `10s`, `5m`, `1h 30m`.
@@ -119,6 +122,7 @@ impl Default for Config {
             policy_folder: "/etc/rexec/policy.d".into(),
             limits: Limits::default(),
             log: Log::default(),
+            audit: audit::Settings::default(),
         }
     }
 }
@@ -282,6 +286,7 @@ mod tests {
             ("[limits]\nhandshake = '10'", "not a duration"),
             ("listen = ['nowhere']", "listen"),
             ("[log]\nformat = 'xml'", "xml"),
+            ("[audit]\nmax_size = '64MB'", "not a size"),
         ] {
             let error = parse(text).unwrap_err().to_string();
             assert!(error.contains(says) && error.contains("agent.toml"), "{error}");

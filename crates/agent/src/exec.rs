@@ -1,12 +1,14 @@
-//! One command, from its request to its exit record: decide, launch, supervise.
+//! One command, from its request to its exit record: decide, put on record, launch, supervise.
 
-use crate::admission::{Full, Held, HeldByRule};
-use crate::authorize::authorize;
-use crate::config::Limits;
+use crate::admission::{Held, HeldByRule};
+use crate::audit::text::Text;
+use crate::audit::{Caller, Event};
+use crate::authorize::{Refused, authorize};
 use crate::environment;
 use crate::job::{Control, Job};
 use crate::keeper::{LaunchError, Running};
 use crate::log::Log;
+use crate::policy::Permit;
 use crate::pump;
 use crate::server::Agent;
 use crate::stdin::{self, Feed};
@@ -16,7 +18,7 @@ use rexec_protocol::message::{ExecSpec, Exit, Started};
 use rexec_protocol::outcome::shorten;
 use rexec_protocol::stream::Tally;
 use rexec_protocol::{Algorithm, Frame, JobId, NeverStarted, Outcome, StreamId};
-use std::net::IpAddr;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
@@ -24,10 +26,14 @@ use tokio_util::task::AbortOnDropHandle;
 
 /// What a session hands over to run a command.
 pub struct Request {
+    /// The agent's name for the command.
+    pub job: JobId,
+    /// Who wants it.
+    pub identity: Arc<Identity>,
+    /// Where the client is.
+    pub from: SocketAddr,
     /// Where the answers go.
     pub stream: StreamId,
-    /// Where the client connects from.
-    pub from: IpAddr,
     /// What to run.
     pub spec: ExecSpec,
     /// The digest of the streams.
@@ -42,72 +48,111 @@ pub struct Request {
     pub outbox: Outbox,
 }
 
+/// A command that was started.
+struct Launched {
+    running: Running,
+    /// How long it may run.
+    timeout: Option<Duration>,
+    /// What it is counted against, until its end.
+    places: Places,
+}
+
+type Places = (Held, Option<HeldByRule>);
+
 impl Request {
     /// Runs the command; returns once its last frame is on its way, or the connection is gone.
-    pub async fn run(self, agent: &Agent, identity: &Identity) {
-        let job = new_job_id();
+    pub async fn run(self, agent: &Agent) {
+        let (job, identity) = (self.job.clone(), Arc::clone(&self.identity));
         let user = identity.name();
         tracing::info!(%job, user, command = self.spec.command.to_string(), "command requested");
-        let outcome = match self.start(agent, identity, &job).await {
-            Ok(outcome) | Err(outcome) => outcome,
-        };
-        tracing::info!(%job, user, %outcome, "command ended");
-    }
-
-    /// `Err`: the outcome of a command that did not start; the client was told.
-    async fn start(
-        self,
-        agent: &Agent,
-        identity: &Identity,
-        job: &JobId,
-    ) -> Result<Outcome, Outcome> {
-        match self.launch(agent, identity, job).await {
-            Ok(launched) => Ok(self.supervise(launched, job, agent.config.limits.clone()).await),
+        let outcome = match self.launch(agent).await {
+            Ok(launched) => self.supervise(agent, launched).await,
             Err(outcome) => {
                 let exit = Exit::of_nothing(outcome.clone(), self.algorithm);
                 // If the connection is gone, there is nobody left to tell.
                 let _ = self.outbox.data(Frame::new(self.stream, exit.into())).await;
-                Err(outcome)
+                outcome
             }
-        }
+        };
+        tracing::info!(%job, user, %outcome, "command ended");
     }
 
-    async fn launch(
-        &self,
-        agent: &Agent,
-        identity: &Identity,
-        job: &JobId,
-    ) -> Result<Launched, Outcome> {
-        if agent.is_stopping() {
-            return Err(never(NeverStarted::Busy, "this agent is shutting down"));
+    /// `Err`: the outcome of a command that did not start, which is on record.
+    async fn launch(&self, agent: &Agent) -> Result<Launched, Outcome> {
+        let permit = self.permit(agent).await?;
+        let places = self.places(agent, &permit)?;
+        let intent = Event::exec(&self.job, &self.identity, self.from, &permit);
+        if let Err(unavailable) = agent.audit.commit(&intent).await {
+            return Err(self.reject(agent, NeverStarted::Busy, unavailable));
         }
-        if let Some(fault) = self.spec.fault() {
-            return Err(never(NeverStarted::Invalid, fault));
-        }
-        let busy = |full: Full| never(NeverStarted::Busy, full);
-        let place = agent.admission.command(identity).map_err(busy)?;
-        // One version of the policy for all of this decision.
-        let policy = agent.policy.current();
-        let permit = authorize(agent, &policy, identity, self.from, &self.spec).await;
-        let permit = permit.map_err(|refused| refused.outcome())?;
-        let of_rule = agent.admission.under_rule(identity, &permit).map_err(busy)?;
         let timeout = permit.spec().timeout_ms.map(Duration::from_millis);
         let switch = agent.accounts.own().is_root();
-        let spec = environment::launch_spec(&permit, identity, job, switch);
-        match agent.zygote.launch(permit, job, spec).await {
-            Ok(running) => Ok(Launched { running, timeout, places: (place, of_rule) }),
-            Err(LaunchError::NeverStarted { reason, message }) => Err(never(reason, message)),
-            Err(LaunchError::Unknown { message }) => {
-                Err(Outcome::Lost { message: shorten(message) })
-            }
+        let spec = environment::launch_spec(&permit, &self.identity, &self.job, switch);
+        match agent.zygote.launch(permit, &self.job, spec).await {
+            Ok(running) => Ok(Launched { running, timeout, places }),
+            Err(error) => Err(self.failed(agent, error)),
         }
     }
 
-    async fn supervise(self, launched: Launched, job: &JobId, limits: Limits) -> Outcome {
+    /// Whether the command may run at all. A no is on record.
+    async fn permit(&self, agent: &Agent) -> Result<Permit, Outcome> {
+        if agent.is_stopping() {
+            return Err(self.reject(agent, NeverStarted::Busy, "this agent is shutting down"));
+        }
+        if let Some(fault) = self.spec.fault() {
+            return Err(self.reject(agent, NeverStarted::Invalid, fault));
+        }
+        // One version of the policy for all of this decision.
+        let policy = agent.policy.current();
+        let permit = authorize(agent, &policy, &self.identity, self.from.ip(), &self.spec).await;
+        permit.map_err(|refused| {
+            let rule = match &refused {
+                Refused::Denied(denied) => denied.rule.as_deref(),
+                Refused::Account(_) => None,
+            };
+            let caller = Caller::new(&self.identity, self.from);
+            let words = refused.to_string();
+            agent.audit.record(&Event::denied(&self.job, caller, &self.spec, rule, &words));
+            refused.outcome()
+        })
+    }
+
+    fn places(&self, agent: &Agent, permit: &Permit) -> Result<Places, Outcome> {
+        let admission = &agent.admission;
+        let held = admission.command(&self.identity);
+        let places =
+            held.and_then(|held| Ok((held, admission.under_rule(&self.identity, permit)?)));
+        places.map_err(|full| self.reject(agent, NeverStarted::Busy, full))
+    }
+
+    /// The outcome of a command that is not started for a reason that is not the policy's.
+    fn reject(&self, agent: &Agent, reason: NeverStarted, message: impl ToString) -> Outcome {
+        let message = message.to_string();
+        let (caller, text) = (Caller::new(&self.identity, self.from), Text::of(&message));
+        agent.audit.record(&Event::Rejected { job: Some(&self.job), caller, reason: text });
+        Outcome::NeverStarted { reason, message: shorten(message) }
+    }
+
+    /// The outcome of a command whose start is on record, and that did not start for all is known.
+    fn failed(&self, agent: &Agent, error: LaunchError) -> Outcome {
+        let outcome = match error {
+            LaunchError::NeverStarted { reason, message } => {
+                Outcome::NeverStarted { reason, message: shorten(message) }
+            }
+            LaunchError::Unknown { message } => Outcome::Lost { message: shorten(message) },
+        };
+        let exit = Exit::of_nothing(outcome, self.algorithm);
+        let ended = Event::ended(&self.job, self.identity.name(), None, &exit, self.algorithm);
+        agent.audit.record(&ended);
+        exit.outcome
+    }
+
+    async fn supervise(self, agent: &Agent, launched: Launched) -> Outcome {
         let Launched { mut running, timeout, places } = launched;
-        let Self { stream, outbox, .. } = self;
-        let started = Started { job: job.clone(), pid: running.pid };
-        let log = Arc::new(Log::new(stream, self.algorithm));
+        let Self { job, identity, stream, outbox, algorithm, .. } = self;
+        let pid = running.pid;
+        let started = Started { job: job.clone(), pid };
+        let log = Arc::new(Log::new(stream, algorithm));
         // Should the connection be gone already, the session's end tells the job.
         let _ = outbox.data(Frame::new(stream, started.into())).await;
         let pump = AbortOnDropHandle::new(tokio::spawn(pump::run(
@@ -119,9 +164,11 @@ impl Request {
         let _stdin = running.stdin.take().zip(feed.clone()).map(|(pipe, feed)| {
             AbortOnDropHandle::new(tokio::spawn(stdin::run(feed, pipe, stream, outbox)))
         });
-        let nothing = Tally::nothing(self.algorithm);
-        let job = Job::new(running, Arc::clone(&log), limits, timeout, self.control);
-        let outcome = job.run(|| feed.map_or(nothing, |feed| feed.tally())).await;
+        let nothing = Tally::nothing(algorithm);
+        let limits = agent.config.limits.clone();
+        let supervisor = Job::new(running, Arc::clone(&log), limits, timeout, self.control);
+        let exit = supervisor.run(|| feed.map_or(nothing, |feed| feed.tally())).await;
+        agent.audit.record(&Event::ended(&job, identity.name(), Some(pid), &exit, algorithm));
         // Nothing of it runs any more. That its output may still be on its way costs no process.
         drop(places);
         // Without a reader the pump would wait for credit, or for the exit record, for ever.
@@ -130,25 +177,12 @@ impl Request {
         {
             tracing::error!(%error, "the task that sends a command's output failed");
         }
-        outcome
+        exit.outcome
     }
 }
 
-/// A command that was started.
-struct Launched {
-    running: Running,
-    /// How long it may run.
-    timeout: Option<Duration>,
-    /// What it is counted against, until its end.
-    places: (Held, Option<HeldByRule>),
-}
-
-fn never(reason: NeverStarted, message: impl ToString) -> Outcome {
-    Outcome::NeverStarted { reason, message: shorten(message.to_string()) }
-}
-
 /// A new id, in the order of time (UUID version 7, RFC 9562).
-fn new_job_id() -> JobId {
+pub fn new_job_id() -> JobId {
     let id = uuid::Uuid::now_v7().to_string();
     JobId::new(&id).unwrap_or_else(|| unreachable!("a UUID is a job id"))
 }

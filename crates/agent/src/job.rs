@@ -128,8 +128,9 @@ impl Job {
         }
     }
 
-    /// Runs the job to its end and writes the exit record. `stdin` is asked at the very end.
-    pub async fn run(mut self, stdin: impl FnOnce() -> Tally) -> Outcome {
+    /// Runs the job to its end, writes the exit record and returns it. `stdin` is asked at the very
+    /// end.
+    pub async fn run(mut self, stdin: impl FnOnce() -> Tally) -> Exit {
         while !self.is_over() {
             match self.next().await {
                 Next::Read(channel, bytes) => self.read(channel, bytes),
@@ -287,7 +288,7 @@ impl Job {
         self.end(Cause::Disconnected, Signal::HUP, None).await;
     }
 
-    async fn finish(self, stdin: Tally) -> Outcome {
+    async fn finish(self, stdin: Tally) -> Exit {
         let Some(Ended { status, mut usage, out_of_memory, .. }) = self.ended else {
             unreachable!("a job is over only after its command was reaped");
         };
@@ -300,9 +301,9 @@ impl Job {
             (_, Some(Status::Signal(signal))) => Outcome::Signaled { signal, out_of_memory },
         };
         let (stdout, stderr) = (self.log.tally(Channel::Out), self.log.tally(Channel::Err));
-        let (held, exit) = (self.held, outcome.clone());
-        self.log.exit(Exit { outcome: exit, stdout, stderr, stdin, held, usage });
+        let exit = Exit { outcome, stdout, stderr, stdin, held: self.held, usage };
+        self.log.exit(exit.clone());
         self.keeper.release().await;
-        outcome
+        exit
     }
 }

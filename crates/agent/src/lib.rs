@@ -11,6 +11,7 @@
 //! | writer (in `rexec-net`) | the writing half | with the connection |
 //! | [`exec`]: one per command | the request, then [`job`]'s supervisor: keeper, pipes, timers | after the exit record |
 //! | [`pump`]: one per command | the cursor into the command's [`log`] | after the exit record |
+//! | [`audit`]: one thread | the audit log | after all else |
 //! | [`stdin`]: one per command with stdin | the pipe to the command | at the end of stdin |
 //!
 //! A byte of output goes: pipe → `job` → `log` → `pump` → outbox → socket. Credit comes back the
@@ -26,6 +27,7 @@
 
 pub mod account;
 pub mod admission;
+pub mod audit;
 pub mod authorize;
 pub mod check;
 pub mod clock;

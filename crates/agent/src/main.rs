@@ -5,7 +5,7 @@ use rexec_agent::config::{self, Config, ConfigError, LogFormat};
 use rexec_agent::notify::{State, notify};
 use rexec_agent::policy::explain;
 use rexec_agent::server::{Agent, Server};
-use rexec_agent::{check, descriptors, keeper};
+use rexec_agent::{audit, check, descriptors, keeper};
 use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -68,6 +68,20 @@ enum Tool {
     /// The policy: who may do what
     #[command(subcommand)]
     Policy(PolicyTool),
+    /// The audit log: what was done
+    #[command(subcommand)]
+    Audit(AuditTool),
+}
+
+#[derive(Debug, Subcommand)]
+enum AuditTool {
+    /// Tells whether the audit log is as it was written, and if not, where it was changed
+    ///
+    /// Exits with 0 if it is, with 1 if it is not, and with 2 if that could not be found out.
+    Verify {
+        /// Files, the oldest first [default: that of the configuration, with its rotated ones]
+        files: Vec<PathBuf>,
+    },
 }
 
 #[derive(Debug, Subcommand)]
@@ -86,17 +100,27 @@ fn main() -> ExitCode {
     if args.man {
         return print_manual();
     }
-    let (check, ready_file, tool) = (args.check, args.ready_file.take(), args.tool.take());
+    let (check, ready_file) = (args.check, args.ready_file.clone());
+    let tool = args.tool.take();
     match (configure(args), tool) {
-        (Ok(config), Some(Tool::Policy(PolicyTool::Test(asked)))) => {
-            explain::run(&asked, &config.policy_paths(), &mut io::stdout())
-        }
+        (Ok(config), Some(tool)) => use_tool(tool, &config),
         (Ok(config), None) if check => check::report(&config, &mut io::stdout()),
         (Ok(config), None) => run(config, ready_file),
-        (Err(error), None) => fail(&error),
+        // 1 would be an answer.
         (Err(error), Some(_)) => {
             fail(&error);
             ExitCode::from(explain::TROUBLE)
+        }
+        (Err(error), None) => fail(&error),
+    }
+}
+
+fn use_tool(tool: Tool, config: &Config) -> ExitCode {
+    let out = &mut io::stdout();
+    match tool {
+        Tool::Policy(PolicyTool::Test(asked)) => explain::run(&asked, &config.policy_paths(), out),
+        Tool::Audit(AuditTool::Verify { files }) => {
+            audit::verify::report(&config.audit.file, &files, out)
         }
     }
 }

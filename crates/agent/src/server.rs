@@ -3,6 +3,8 @@
 use crate::account::Accounts;
 use crate::admission::door::Door;
 use crate::admission::{Admission, Handshake};
+use crate::audit::text::Text;
+use crate::audit::{Audit, Caller, Event};
 use crate::config::Config;
 use crate::keeper::Zygote;
 use crate::policy;
@@ -40,6 +42,8 @@ pub struct Agent {
     pub admission: Arc<Admission>,
     /// Who may do what.
     pub policy: policy::Reloading,
+    /// The audit log.
+    pub audit: Audit,
     tls: Reloading,
     stop: CancellationToken,
     abort: CancellationToken,
@@ -52,12 +56,14 @@ pub struct Server {
 }
 
 impl Server {
-    /// Loads the certificates and the policy, starts the zygote (`exe`, this program's own file) and
-    /// listens.
+    /// Loads certificates and policy, opens the audit log, starts the zygote (`exe`, this program's
+    /// own file) and listens.
     pub async fn start(config: Config, exe: &Path) -> io::Result<Self> {
         let tls = Reloading::new(config.files()).map_err(io::Error::other)?;
         let accounts = Accounts::new().await.map_err(io::Error::other)?;
         let policy = policy::Reloading::new(config.policy_paths()).map_err(io::Error::other)?;
+        let settings = config.audit.clone();
+        let audit = tokio::task::spawn_blocking(move || Audit::start(&settings)).await??;
         let mut listeners = Vec::new();
         for address in &config.listen {
             let listener = TcpListener::bind(address).await.map_err(|error| {
@@ -70,12 +76,15 @@ impl Server {
             accounts,
             zygote,
             policy,
+            audit,
             tls,
             stop: CancellationToken::new(),
             abort: CancellationToken::new(),
             admission: Arc::new(Admission::new(config.limits.clone())),
             config,
         };
+        let (version, pid) = (env!("CARGO_PKG_VERSION"), std::process::id());
+        agent.audit.record(&Event::AgentStarted { version, pid });
         Ok(Self { agent: Arc::new(agent), listeners })
     }
 
@@ -115,6 +124,8 @@ impl Server {
         if timeout(agent.config.limits.kill_grace + LAST, sessions.wait()).await.is_err() {
             tracing::error!("connections do not end; leaving them");
         }
+        agent.audit.record(&Event::AgentStopped);
+        agent.audit.close().await;
     }
 }
 
@@ -155,6 +166,7 @@ async fn reload(agent: Arc<Agent>) {
             _ = ticks.tick() => {
                 if agent.tls.refresh() {
                     tracing::info!("certificates were re-read; new connections use them");
+                    agent.audit.record(&Event::Reloaded { what: "certificates" });
                 }
                 agent.policy.refresh();
             },
@@ -191,6 +203,8 @@ async fn serve(agent: Arc<Agent>, socket: TcpStream, from: SocketAddr, handshake
             Ok(accepted) => accepted,
             Err(error) => {
                 handshake.failed(&error);
+                let reason = Text::of(error.to_string());
+                agent.audit.record(&Event::Refused { from, reason });
                 return tracing::warn!(%error, "connection refused");
             }
         },
@@ -209,6 +223,8 @@ async fn serve(agent: Arc<Agent>, socket: TcpStream, from: SocketAddr, handshake
     accepted.connection.inbound.set_keepalive(keepalive);
     accepted.connection.inbound.set_rates(agent.config.limits.rates());
     tracing::info!(user = accepted.identity.name(), "connected");
-    session::serve(agent, accepted, from.ip()).await;
+    let (caller, groups) = (Caller::new(&accepted.identity, from), accepted.identity.groups());
+    agent.audit.record(&Event::Connected { caller, groups });
+    session::serve(agent, accepted, from).await;
     drop(place);
 }

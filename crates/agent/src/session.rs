@@ -3,8 +3,10 @@
 //! The session only reads. What it finds goes into queues that it never waits for: credit bounds
 //! the bytes, and a peer that overruns a bounded queue breaks the protocol.
 
+use crate::audit::text::Text;
+use crate::audit::{Caller, Event};
 use crate::clock::at;
-use crate::exec::Request;
+use crate::exec::{Request, new_job_id};
 use crate::job::Control;
 use crate::server::Agent;
 use crate::stdin::Feed;
@@ -16,7 +18,7 @@ use rexec_protocol::hello::Terms;
 use rexec_protocol::message::{Cancel, Channel, Exec, ExecSpec, Exit, Goodbye, Message};
 use rexec_protocol::{Frame, NeverStarted, Outcome, ProtocolError, Signal, StreamId, msgpack};
 use std::collections::HashMap;
-use std::net::IpAddr;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
@@ -33,8 +35,7 @@ const ABORT: Duration = Duration::from_secs(3);
 struct Session {
     agent: Arc<Agent>,
     identity: Arc<Identity>,
-    /// The client's address.
-    from: IpAddr,
+    from: SocketAddr,
     terms: Terms,
     outbox: Outbox,
     streams: HashMap<StreamId, Stream>,
@@ -59,7 +60,7 @@ enum Next {
 }
 
 /// Serves one connection to its end. When this returns, all its commands have ended.
-pub async fn serve(agent: Arc<Agent>, accepted: Accepted, from: IpAddr) {
+pub async fn serve(agent: Arc<Agent>, accepted: Accepted, from: SocketAddr) {
     let Accepted { connection, identity, terms } = accepted;
     let (done, mut done_queue) = mpsc::channel(CONTROLS);
     let mut session = Session {
@@ -73,7 +74,7 @@ pub async fn serve(agent: Arc<Agent>, accepted: Accepted, from: IpAddr) {
         done,
     };
     let (connection, end) = session.read(connection, &mut done_queue).await;
-    let Session { commands, streams, outbox, .. } = session;
+    let Session { agent, identity, commands, streams, outbox, .. } = session;
     for Stream { credit, stdin, .. } in streams.values() {
         credit.close();
         stdin.iter().for_each(|feed| feed.cut());
@@ -82,6 +83,7 @@ pub async fn serve(agent: Arc<Agent>, accepted: Accepted, from: IpAddr) {
     // And without any handle of the outbox, the writer knows that it has written all.
     drop((streams, done_queue, outbox));
     commands.close();
+    let reason = Text::of(end.to_string());
     match end {
         NetError::Closed => {
             tracing::info!("connection closed");
@@ -97,6 +99,8 @@ pub async fn serve(agent: Arc<Agent>, accepted: Accepted, from: IpAddr) {
         }
     }
     commands.wait().await;
+    let caller = Caller::new(&identity, from);
+    agent.audit.record(&Event::Disconnected { caller, reason });
 }
 
 impl Session {
@@ -206,8 +210,10 @@ impl Session {
         let stdin = spec.stdin.then(feed);
         let (control, controls) = mpsc::channel(CONTROLS);
         let request = Request {
-            stream,
+            job: new_job_id(),
+            identity: Arc::clone(&self.identity),
             from: self.from,
+            stream,
             spec,
             algorithm: exec.digest,
             credit: Arc::clone(&credit),
@@ -216,10 +222,9 @@ impl Session {
             outbox: self.outbox.clone(),
         };
         self.streams.insert(stream, Stream { credit, stdin, control });
-        let (agent, identity) = (Arc::clone(&self.agent), Arc::clone(&self.identity));
-        let done = self.done.clone();
+        let (agent, done) = (Arc::clone(&self.agent), self.done.clone());
         self.commands.spawn(async move {
-            request.run(&agent, &identity).await;
+            request.run(&agent).await;
             // A session that is over does not keep books any more.
             let _ = done.send(stream).await;
         });
@@ -230,11 +235,13 @@ impl Session {
     fn refuse(&self, stream: StreamId, exec: Exec, limit: usize) -> Result<(), ProtocolError> {
         let message =
             format!("{limit} commands are running on this connection, which is its limit");
-        let outcome = Outcome::NeverStarted { reason: NeverStarted::Busy, message };
-        let frame = Frame::new(stream, Exit::of_nothing(outcome, exec.digest).into());
         if self.commands.len() >= 2 * limit {
             return Err(ProtocolError::Flood("commands"));
         }
+        let (caller, reason) = (Caller::new(&self.identity, self.from), Text::of(&message));
+        self.agent.audit.record(&Event::Rejected { job: None, caller, reason });
+        let outcome = Outcome::NeverStarted { reason: NeverStarted::Busy, message };
+        let frame = Frame::new(stream, Exit::of_nothing(outcome, exec.digest).into());
         let outbox = self.outbox.clone();
         self.commands.spawn(async move {
             // If the connection is gone, there is nobody left to tell.

@@ -163,14 +163,20 @@ impl fmt::Display for Outcome {
 pub fn printable(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
     for c in text.chars() {
-        let reorders = matches!(c, '\u{200e}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{61c}');
-        if c.is_control() || reorders || matches!(c, '\u{2028}' | '\u{2029}' | '\u{feff}') {
-            shown.extend(c.escape_unicode());
-        } else {
+        if is_harmless(c) {
             shown.push(c);
+        } else {
+            shown.extend(c.escape_unicode());
         }
     }
     shown
+}
+
+/// Whether a character may be shown as it is: it is no control character, ends no line, and does not
+/// reorder text.
+pub fn is_harmless(c: char) -> bool {
+    let reorders = matches!(c, '\u{200e}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{61c}');
+    !(c.is_control() || reorders || matches!(c, '\u{2028}' | '\u{2029}' | '\u{feff}'))
 }
 
 /// The longest text that travels in a header: messages quote what was asked for, and that may be

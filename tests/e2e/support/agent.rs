@@ -24,7 +24,8 @@ impl TestAgent {
         Self::with("")
     }
 
-    /// An agent with more lines in its configuration file.
+    /// An agent with more lines in its configuration file. Its audit log is `audit.jsonl` in its
+    /// directory, unless the lines have a table `[audit]`.
     pub fn with(config: &str) -> Self {
         Self::prepared(config, |_| {})
     }
@@ -46,6 +47,11 @@ impl TestAgent {
         write_private(dir.path(), "agent.pem", &authority.issue_agent());
         write_private(dir.path(), "alice.pem", &authority.issue_user("alice"));
         let path = |name: &str| dir.path().join(name);
+        let mut config = config.to_owned();
+        if !config.contains("[audit]") {
+            let file = path("audit.jsonl");
+            config += &format!("\n[audit]\nfile = '{}'\n", file.display());
+        }
         fs::write(path("agent.toml"), config).unwrap();
         write_private(dir.path(), "policy.toml", policy);
         let mut command = Command::new(program("rexec-agent"));

@@ -1,0 +1,287 @@
+//! What is on record. `docs/audit.md` lists every event and field for those who read the log.
+//!
+//! What a peer sent gets into a record as [`Text`] only. Values of environment variables and stdin
+//! have no field.
+
+use super::text::{Text, words};
+use crate::policy::Permit;
+use rexec_net::Identity;
+use rexec_protocol::message::{Command, ExecSpec, Exit, Usage};
+use rexec_protocol::stream::Tally;
+use rexec_protocol::{Algorithm, Digest, JobId, Outcome};
+use serde::{Serialize, Serializer};
+use std::net::SocketAddr;
+use std::os::unix::ffi::OsStrExt;
+
+/// Room for the words of a command, and for the names of its variables, in bytes of JSON. With the
+/// groups (64 names of 128 bytes) and two short texts a record stays below 64 KiB.
+const ARGV: usize = 32 * 1024;
+const ENV_NAMES: usize = 8 * 1024;
+
+/// One event.
+#[derive(Debug, Serialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+#[allow(missing_docs, reason = "docs/audit.md is the reference of the fields")]
+pub enum Event<'a> {
+    /// The agent accepts connections from now on.
+    AgentStarted { version: &'static str, pid: u32 },
+    /// The agent ended in good order.
+    AgentStopped,
+    /// A client proved who it is.
+    Connected {
+        #[serde(flatten)]
+        caller: Caller<'a>,
+        groups: &'a [String],
+    },
+    /// A client did not get in.
+    Refused { from: SocketAddr, reason: Text },
+    /// A client that was in is gone.
+    Disconnected {
+        #[serde(flatten)]
+        caller: Caller<'a>,
+        reason: Text,
+    },
+    /// Policy said no.
+    Denied {
+        job: &'a JobId,
+        #[serde(flatten)]
+        caller: Caller<'a>,
+        #[serde(rename = "as")]
+        run_as: Option<Text>,
+        #[serde(flatten)]
+        what: What,
+        rule: Option<Text>,
+        reason: Text,
+    },
+    /// A command was not started for another reason.
+    Rejected {
+        job: Option<&'a JobId>,
+        #[serde(flatten)]
+        caller: Caller<'a>,
+        reason: Text,
+    },
+    /// A command is about to be started.
+    Exec {
+        job: &'a JobId,
+        #[serde(flatten)]
+        caller: Caller<'a>,
+        groups: &'a [String],
+        #[serde(rename = "as")]
+        run_as: &'a str,
+        #[serde(flatten)]
+        what: What,
+        cwd: Option<Text>,
+        env_names: Vec<Text>,
+        rule: Text,
+        /// What was asked for, if the rule's forced command runs in its place.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        asked: Option<Text>,
+    },
+    /// What became of it.
+    Ended {
+        job: &'a JobId,
+        user: &'a str,
+        pid: Option<u32>,
+        outcome: Told,
+        stdout: Counted,
+        stderr: Counted,
+        stdin: Counted,
+        held: bool,
+        usage: Usage,
+    },
+    /// A new version of a file is in force.
+    Reloaded { what: &'a str },
+    /// A new version of a file cannot be used; the one in force stays.
+    ReloadFailed { what: &'a str, reason: Text },
+    /// This file goes on where another ended; `None`: somebody else took that one away.
+    Rotated { previous: Option<String> },
+    /// So many bytes before this line are what a crash left of a record.
+    Recovered { torn_bytes: u64 },
+    /// The log could not be written for a while, or not as fast as there was something to say.
+    Resumed { unavailable_ms: u64, dropped: u64, reason: Text },
+}
+
+/// Who, from where, with which certificate.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub struct Caller<'a> {
+    user: &'a str,
+    from: SocketAddr,
+    #[serde(serialize_with = "shown")]
+    fingerprint: Digest,
+}
+
+/// A command, as words.
+#[derive(Debug, Serialize)]
+pub struct What {
+    argv: Vec<Text>,
+    /// The text of a script that was sent along.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    script: Option<Counted>,
+}
+
+/// A byte stream by its size and digest.
+#[derive(Debug, Serialize)]
+pub struct Counted {
+    bytes: u64,
+    digest: String,
+}
+
+/// An outcome whose words are harmless.
+#[derive(Debug, Serialize)]
+#[serde(transparent)]
+pub struct Told(Outcome);
+
+impl<'a> Caller<'a> {
+    /// A peer, and where it is.
+    pub fn new(identity: &'a Identity, from: SocketAddr) -> Self {
+        Self { user: identity.name(), from, fingerprint: identity.fingerprint() }
+    }
+}
+
+impl<'a> Event<'a> {
+    /// A command that policy allowed.
+    pub fn exec(
+        job: &'a JobId,
+        identity: &'a Identity,
+        from: SocketAddr,
+        permit: &'a Permit,
+    ) -> Self {
+        let (spec, account) = (permit.spec(), permit.account());
+        let names = spec.env.iter().map(|(name, _)| name.as_slice());
+        Self::Exec {
+            job,
+            caller: Caller::new(identity, from),
+            groups: identity.groups(),
+            run_as: &account.name,
+            what: What::of(&spec.command, account.shell.as_os_str().as_bytes()),
+            cwd: spec.cwd.as_ref().map(Text::of),
+            env_names: words(names, ENV_NAMES),
+            rule: Text::of(permit.rule()),
+            asked: permit.original().map(Text::of),
+        }
+    }
+
+    /// A command that policy did not allow. Its login shell, if it has one, is not known then.
+    pub fn denied(
+        job: &'a JobId,
+        caller: Caller<'a>,
+        spec: &ExecSpec,
+        rule: Option<&str>,
+        reason: &str,
+    ) -> Self {
+        Self::Denied {
+            job,
+            caller,
+            run_as: spec.user.as_ref().map(Text::of),
+            what: What::of(&spec.command, b"SHELL"),
+            rule: rule.map(Text::of),
+            reason: Text::of(reason),
+        }
+    }
+
+    /// The end of a command; its streams were digested by `algorithm`.
+    pub fn ended(
+        job: &'a JobId,
+        user: &'a str,
+        pid: Option<u32>,
+        exit: &Exit,
+        algorithm: Algorithm,
+    ) -> Self {
+        let count =
+            |Tally { size, hash }| Counted { bytes: size, digest: format!("{algorithm}:{hash}") };
+        Self::Ended {
+            job,
+            user,
+            pid,
+            outcome: Told::of(&exit.outcome),
+            stdout: count(exit.stdout),
+            stderr: count(exit.stderr),
+            stdin: count(exit.stdin),
+            held: exit.held,
+            usage: exit.usage,
+        }
+    }
+}
+
+impl What {
+    fn of(command: &Command, shell: &[u8]) -> Self {
+        let mut script = None;
+        let argv: Vec<&[u8]> = match command {
+            Command::Argv(argv) => argv.iter().map(|word| word.as_slice()).collect(),
+            Command::Line(line) => vec![shell, b"-c", line],
+            Command::Script { text, args } => {
+                let hash = Digest::of(Algorithm::Sha256, text);
+                let digest = format!("{}:{hash}", Algorithm::Sha256);
+                script = Some(Counted { bytes: text.len() as u64, digest });
+                let args = args.iter().map(|word| word.as_slice());
+                std::iter::once(b"script".as_slice()).chain(args).collect()
+            }
+        };
+        Self { argv: words(argv.into_iter(), ARGV), script }
+    }
+}
+
+impl Told {
+    fn of(outcome: &Outcome) -> Self {
+        use rexec_protocol::outcome::printable;
+        let mut outcome = outcome.clone();
+        if let Outcome::NeverStarted { message, .. }
+        | Outcome::Denied { message }
+        | Outcome::Lost { message } = &mut outcome
+        {
+            *message = printable(message);
+        }
+        Self(outcome)
+    }
+}
+
+fn shown<S: Serializer>(digest: &Digest, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(digest)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_bytes::ByteBuf;
+
+    #[test]
+    fn a_line_is_the_words_that_the_shell_gets() {
+        let what = What::of(&Command::Line(ByteBuf::from("echo \"$HOME\"\n")), b"/bin/sh");
+        let json = serde_json::to_string(&what).unwrap();
+        assert_eq!(json, r#"{"argv":["/bin/sh","-c","echo \"$HOME\"\\u{a}"]}"#);
+    }
+
+    #[test]
+    fn a_script_is_told_by_its_digest() {
+        let (text, args) = (ByteBuf::from("password=secret"), vec![ByteBuf::from("x")]);
+        let what = What::of(&Command::Script { text, args }, b"/bin/sh");
+        let json = serde_json::to_string(&what).unwrap();
+        assert!(
+            json.starts_with(r#"{"argv":["script","x"],"script":{"bytes":15,"digest":"sha256:"#),
+            "{json}"
+        );
+        assert!(!json.contains("secret"));
+    }
+
+    #[test]
+    fn words_of_an_outcome_are_harmless() {
+        let outcome = Outcome::Denied { message: "a\u{202e}b\u{85}".to_owned() };
+        let json = serde_json::to_string(&Told::of(&outcome)).unwrap();
+        assert_eq!(json, r#"{"kind":"denied","message":"a\\u{202e}b\\u{85}"}"#);
+    }
+
+    #[test]
+    fn a_record_has_a_size_limit_whatever_was_asked_for() {
+        let words = vec![ByteBuf::from(vec![0xff; 100_000]); 4];
+        let mut spec = ExecSpec::new(Command::Argv(words));
+        spec.user = Some("\u{202e}".repeat(10_000));
+        let job = JobId::new("job").unwrap();
+        let from = SocketAddr::from(([127, 0, 0, 1], 1));
+        let fingerprint = Digest::of(Algorithm::Sha256, b"");
+        let caller = Caller { user: "alice", from, fingerprint };
+        let denied = Event::denied(&job, caller, &spec, None, &"\n".repeat(10_000));
+        let json = serde_json::to_string(&denied).unwrap();
+        assert!(json.len() < 64 * 1024, "{}", json.len());
+        assert!(json.matches("\\\\cut{").count() == 3, "{json}");
+    }
+}
