@@ -10,14 +10,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// The policy in force.
 ///
-/// A new version is taken whole or not at all: one that cannot be read, or is wrong anywhere, leaves
-/// the one in force. A version is read only once its files have stood still from one look to the
-/// next: half of a file, as an editor leaves it for a moment, can be a policy too, and a rule whose
-/// last lines are missing allows more than it was meant to.
+/// A new version is taken whole or not at all: one that cannot be read, or is wrong anywhere,
+/// leaves the one in force. A version is read only once its files have stood still from one look to
+/// the next: half of a file, as an editor leaves it for a moment, can be a policy too, and a rule
+/// whose last lines are missing allows more than it was meant to.
 ///
-/// Removing the files is a new version like any other, and denies everything. That is what the agent
-/// would do after a restart, so what it does never depends on when it was started; and whoever
-/// removes a policy in a hurry wants less to be allowed, not the same.
+/// Removing the files is a new version like any other, and denies everything. That is what the
+/// agent would do after a restart, so what it does never depends on when it was started; and
+/// whoever removes a policy in a hurry wants less to be allowed, not the same.
 #[derive(Debug)]
 pub struct Reloading {
     paths: PolicyPaths,

@@ -1,17 +1,18 @@
 //! The policy as a value: text becomes rules, and rules answer questions.
 //!
-//! Nothing in here knows of files, accounts, connections or time, and nothing outside this folder is
-//! used but [`printable`](rexec_protocol::outcome::printable): what is decided can be tried with
+//! Nothing in here knows of files, accounts, connections or time, and nothing outside this folder
+//! is used but [`printable`](rexec_protocol::outcome::printable): what is decided can be tried with
 //! plain values. The fuzz target compiles this folder by itself.
 //!
 //! **First match wins; what nothing matches is denied.** A policy reads top down, as a firewall and
-//! ssh_config(5) do, so the reader of a file can stop at the first rule that fits. It follows that a
-//! deny rule placed first is final, and that forced command, umask and limits come from the one rule
-//! that decided: nothing is merged, so nothing is granted that is not written in one place.
+//! ssh_config(5) do, so the reader of a file can stop at the first rule that fits. It follows that
+//! a deny rule placed first is final, and that forced command, umask and limits come from the one
+//! rule that decided: nothing is merged, so nothing is granted that is not written in one place.
 //!
 //! A rule *matches* when each of its conditions holds: who asks, from where, as whom, what, with
-//! which variables, with a terminal or not. Conditions that are left out are read for the safe side:
-//! an allow rule then allows less (no terminal, no variable, no path), a deny rule denies more.
+//! which variables, with a terminal or not. Conditions that are left out are read for the safe
+//! side: an allow rule then allows less (no terminal, no variable, no path), a deny rule denies
+//! more.
 //!
 //! | module | what it holds |
 //! |---|---|

@@ -11,8 +11,8 @@ pub(super) struct Network {
 }
 
 impl Network {
-    /// Whether an address is in it. An IPv4 address that came as an IPv6 one (`::ffff:10.0.0.7`, RFC
-    /// 4291, section 2.5.5.2), as it does on a socket that serves both, is the IPv4 address.
+    /// Whether an address is in it. An IPv4 address that came as an IPv6 one (`::ffff:10.0.0.7`,
+    /// RFC 4291, section 2.5.5.2), as it does on a socket that serves both, is the IPv4 address.
     pub(super) fn contains(&self, address: IpAddr) -> bool {
         let address = address.to_canonical();
         let differing = bits(self.address) ^ bits(address);

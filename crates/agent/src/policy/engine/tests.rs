@@ -111,6 +111,11 @@ users = ["admin"]
 as = ["root", "toor"]
 commands = [["whoami"]]
 [[rule]]
+name = "no-root-is-named"
+users = ["admin"]
+as = ["toor", "*", "@self"]
+commands = [["date"]]
+[[rule]]
 name = "scripts"
 users = ["op"]
 as = ["deploy"]
@@ -167,7 +172,10 @@ fn decisions_row_by_row() {
         ("admin", "root", "run id", "+admin"),
         ("admin", "toor", "run id", "as 'toor'"),
         ("admin", "toor", "run whoami", "+admin-toor"),
-        ("admin", "admin", "run id", "as 'admin'"),
+        ("admin", "admin", "run whoami", "run 'whoami' as 'admin'"),
+        ("admin", "toor", "run date", "as 'toor'"),
+        ("admin", "root", "run date", "run 'date' as 'root'"),
+        ("admin", "admin", "run date", "+no-root-is-named"),
         // Words.
         ("alice+deploy/10.0.0.7", "deploy", "run systemctl restart web2", "+deployers"),
         (
@@ -217,7 +225,7 @@ fn decisions_row_by_row() {
         ("admin+outside/::1", "toor", "run reboot", "-no-root-from-outside"),
         ("admin+outside", "root", "run reboot", "-no-root-from-outside"),
         ("admin", "root", "run reboot", "-no-root-from-outside"),
-        ("admin", "adm", "run reboot", "as 'adm'"),
+        ("admin", "adm", "run reboot", "run 'reboot' as 'adm'"),
         // Terminal.
         ("alice", "deploy", "tty top", "+terminal"),
         ("alice", "deploy", "run top", "+terminal"),

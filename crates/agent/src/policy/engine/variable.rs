@@ -3,9 +3,9 @@
 use super::pattern::Glob;
 
 /// Names through which a caller would gain more than the command that was allowed: they choose code
-/// that a program loads, files that it reads, or who it believes to act for. The first group is what
-/// ld.so(8) and glibc ignore in programs with privileges; then shells, interpreters, and what the
-/// agent sets itself. A `*` at the end stands for any rest.
+/// that a program loads, files that it reads, or who it believes to act for. The first group is
+/// what ld.so(8) and glibc ignore in programs with privileges; then shells, interpreters, and what
+/// the agent sets itself. A `*` at the end stands for any rest.
 const DANGEROUS: &[&str] = &[
     "LD_*",
     "DYLD_*",
@@ -80,11 +80,9 @@ impl Variable {
     }
 
     /// Whether an allow rule with this entry lets a caller set `name`: a pattern never means a
-    /// dangerous name, and nothing means one of the agent's own.
+    /// dangerous name. The agent's own names are dangerous, and none is an entry by itself.
     pub(super) fn allows(&self, name: &[u8]) -> bool {
-        self.0.matches(name)
-            && (self.0.is_literal() || !is_dangerous(name))
-            && !name.starts_with(OURS.as_bytes())
+        self.0.matches(name) && (self.0.is_literal() || !is_dangerous(name))
     }
 
     /// Whether a deny rule with this entry is about `name`.
