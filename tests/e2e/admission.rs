@@ -15,6 +15,7 @@ use rexec_protocol::ErrorCode;
 use rustls::ClientConfig;
 use std::io::Read;
 use std::net::{Ipv4Addr, Shutdown, TcpStream};
+use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -248,7 +249,7 @@ async fn a_flood_of_small_frames_is_closed_and_told_so() {
 }
 
 /// Limits what an agent that runs already may open. False if there is no program for that.
-fn limit_descriptors(agent: &TestAgent, limit: usize) -> bool {
+fn limit_descriptors(agent: &TestAgent, limit: &str) -> bool {
     let pid = agent.pid().to_string();
     let mut prlimit = Command::new("prlimit");
     prlimit.args(["--pid", &pid, &format!("--nofile={limit}")]);
@@ -265,7 +266,7 @@ async fn an_agent_without_descriptors_closes_connections_and_recovers() {
     let session = agent.session().await;
     let mut cat = session.command("cat").spawn().await.unwrap();
     let (mut stdin, mut stdout) = (cat.stdin.take().unwrap(), cat.stdout.take().unwrap());
-    if !limit_descriptors(&agent, LIMIT) {
+    if !limit_descriptors(&agent, &LIMIT.to_string()) {
         println!("skipped: there is no prlimit program (util-linux)");
         return;
     }
@@ -280,12 +281,7 @@ async fn an_agent_without_descriptors_closes_connections_and_recovers() {
     assert!(used < took / 20, "the agent used {used:?} of {took:?}");
     assert!(lines(&agent, &["cannot accept connections"]) <= 2, "a line per connection");
 
-    let error = session.command("true").status().await.unwrap_err();
-    let reason = |outcome: &Outcome| match outcome {
-        Outcome::NeverStarted { reason, .. } => Some(*reason),
-        _ => None,
-    };
-    assert_eq!(reason(error.outcome()), Some(NeverStarted::Resource), "{error}");
+    lacks_resources(&session).await;
     stdin.send("still here\n".into()).await.unwrap();
     assert_eq!(&*stdout.chunk().await.unwrap().unwrap(), b"still here\n");
 
@@ -296,6 +292,31 @@ async fn an_agent_without_descriptors_closes_connections_and_recovers() {
     drop((stdin, stdout));
     assert_eq!(cat.wait().await.unwrap().code(), Some(0));
     is_sound(&agent);
+}
+
+async fn lacks_resources(session: &Session) {
+    let error = session.command("true").status().await.unwrap_err();
+    let Outcome::NeverStarted { reason, .. } = error.outcome() else { panic!("{error}") };
+    assert_eq!(*reason, NeverStarted::Resource, "{error}");
+}
+
+/// With room for some of its descriptors it would run, and nobody could say what came of it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_command_without_room_for_all_its_descriptors_is_not_begun() {
+    let agent = TestAgent::start();
+    let session = agent.session().await;
+    session.ping().await.unwrap();
+    for free in 0..6 {
+        let is_free = |n: &usize| !Path::new(&format!("/proc/{}/fd/{n}", agent.pid())).exists();
+        let limit = (0..).filter(is_free).nth(free).unwrap();
+        if !limit_descriptors(&agent, &format!("{limit}:")) {
+            println!("skipped: there is no prlimit program (util-linux)");
+            return;
+        }
+        lacks_resources(&session).await;
+    }
+    assert!(limit_descriptors(&agent, "1024:"));
+    assert!(session.command("true").status().await.unwrap().success());
 }
 
 /// The agent uses the whole of what it may have open; commands have what the agent was started with.

@@ -245,7 +245,7 @@ async fn knock(
 
 fn words<T: std::fmt::Debug>(result: Result<T, NetError>, row: &str) -> String {
     match result {
-        Err(NetError::Refused(words)) => words,
+        Err(NetError::Refused(words) | NetError::Left(words)) => words,
         other => panic!("{row}: expected a refusal: {other:?}"),
     }
 }
