@@ -8,6 +8,7 @@
 //!     identity: "alice.pem".into(),
 //!     key: None,
 //!     authority: "authority.crt".into(),
+//!     revocations: None,
 //! };
 //! let session = Session::connect("web1.example.net", &files).await?;
 //! let output = session.command("uname").arg("-a").output().await?;

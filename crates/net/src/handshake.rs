@@ -7,7 +7,7 @@ use crate::identity::Identity;
 use crate::inbound::Inbound;
 use crate::outbox::Outbox;
 use crate::readahead::ReadAhead;
-use crate::tls::{agreed_on_rexec, observe};
+use crate::tls::{Chain, agreed_on_rexec, observe};
 use rexec_protocol::hello::{self, Terms};
 use rexec_protocol::message::{self, Hello, Message};
 use rexec_protocol::outcome::shorten;
@@ -57,6 +57,8 @@ pub struct Accepted {
     pub connection: Connection,
     /// Who it is.
     pub identity: Identity,
+    /// What proves it, to be verified again.
+    pub chain: Chain,
     /// What was agreed on.
     pub terms: Terms,
 }
@@ -113,7 +115,9 @@ where
     if !agreed_on_rexec(tls) {
         return Err(NetError::Refused("the peer speaks TLS, but not rexec".to_owned()));
     }
-    let identity = Identity::from_verified(tls.peer_certificates().unwrap_or_default());
+    let certificates = tls.peer_certificates().unwrap_or_default();
+    let identity = Identity::from_verified(certificates);
+    let chain = Chain::of(certificates);
     let mut connection = Connection::over(stream.into(), Role::Client, ours);
     let identity = match identity {
         Ok(identity) => identity,
@@ -123,7 +127,7 @@ where
         }
     };
     match deadline.bound("the client's hello", connection.receive_hello(ours)).await.flatten() {
-        Ok(terms) => Ok(Accepted { connection, identity, terms }),
+        Ok(terms) => Ok(Accepted { connection, identity, chain, terms }),
         Err(error) => {
             // A peer that said why it leaves, or is gone, needs no answer.
             if matches!(error, NetError::Protocol(_) | NetError::Deadline { .. }) {
@@ -224,6 +228,7 @@ pub fn display_target(host: &str, port: u16) -> String {
 pub fn error_code(error: &NetError) -> ErrorCode {
     match error {
         NetError::Protocol(fault) => fault.code(),
+        NetError::Untrusted { code, .. } => *code,
         NetError::Deadline { .. } | NetError::Silent(_) => ErrorCode::Timeout,
         _ => ErrorCode::Internal,
     }

@@ -5,15 +5,18 @@
 //! session without verifying it again: one that has expired, or was revoked, would get in for as
 //! long as the ticket lives.
 
+mod chain;
 mod reload;
 mod verify;
 
 use crate::credentials::{CredentialError, Credentials, Fault};
+pub use chain::Chain;
 pub use reload::Reloading;
 use rexec_protocol::hello::ALPN;
-use rustls::client::{Resumption, danger::ServerCertVerifier};
+use rustls::client::Resumption;
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
-use rustls::server::NoServerSessionStorage;
+use rustls::server::danger::ClientCertVerifier;
+use rustls::server::{NoServerSessionStorage, VerifierBuilderError};
 use rustls::sign::SingleCertAndKey;
 use rustls::version::TLS13;
 use rustls::{ClientConfig, CommonState, ServerConfig};
@@ -23,20 +26,27 @@ pub use verify::observe;
 /// The agent's side: every client must present a certificate for clients that one of our
 /// authorities signed.
 pub fn server_config(own: &Credentials) -> Result<Arc<ServerConfig>, CredentialError> {
+    server(own).map(|(config, _)| config)
+}
+
+/// The verifier apart, which rustls does not give back.
+type Server = (Arc<ServerConfig>, Arc<dyn ClientCertVerifier>);
+
+fn server(own: &Credentials) -> Result<Server, CredentialError> {
     if !own.summary().is_for_agents() {
         return Err(purpose(own, "agents", "rexec ca issue-agent NAME"));
     }
-    let verifier = verify::clients(own.authorities.clone(), &provider());
+    let verifier = verify::clients(own, &provider()).map_err(|e| distrusted(own, e))?;
     let mut config = ServerConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&TLS13])
         .map_err(|error| unfit(own, &error))?
-        .with_client_cert_verifier(verifier.map_err(|error| distrusted(own, &error))?)
+        .with_client_cert_verifier(Arc::clone(&verifier))
         .with_cert_resolver(Arc::new(SingleCertAndKey::from(own.certified.clone())));
     config.alpn_protocols = vec![ALPN.to_vec()];
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.send_tls13_tickets = 0;
     config.max_early_data_size = 0;
-    Ok(Arc::new(config))
+    Ok((Arc::new(config), verifier))
 }
 
 /// The client's side: the agent must present a certificate for servers that one of our authorities
@@ -45,8 +55,7 @@ pub fn client_config(own: &Credentials) -> Result<Arc<ClientConfig>, CredentialE
     if !own.summary().is_for_clients() {
         return Err(purpose(own, "users", "rexec ca issue-user NAME"));
     }
-    let verifier = verify::agents(own.authorities.clone(), &provider());
-    let verifier: Arc<dyn ServerCertVerifier> = verifier.map_err(|e| distrusted(own, &e))?;
+    let verifier = verify::agents(own, &provider()).map_err(|e| distrusted(own, e))?;
     let mut config = ClientConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&TLS13])
         .map_err(|error| unfit(own, &error))?
@@ -80,6 +89,12 @@ fn unfit(own: &Credentials, error: &rustls::Error) -> CredentialError {
     Fault::Tls(error.to_string()).of(&own.files().identity)
 }
 
-fn distrusted(own: &Credentials, error: &dyn std::error::Error) -> CredentialError {
-    Fault::Tls(error.to_string()).of(&own.files().authority)
+fn distrusted(own: &Credentials, error: VerifierBuilderError) -> CredentialError {
+    let files = own.files();
+    match (error, &files.revocations) {
+        (VerifierBuilderError::InvalidCrl(error), Some(list)) => {
+            Fault::BadRevocations(format!("{error:?}")).of(list)
+        }
+        (error, _) => Fault::Tls(error.to_string()).of(&files.authority),
+    }
 }

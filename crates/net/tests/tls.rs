@@ -161,7 +161,12 @@ impl World {
     }
 
     fn files(&self, identity: &str) -> Files {
-        Files { identity: self.path(identity), key: None, authority: self.path("ca.crt") }
+        Files {
+            identity: self.path(identity),
+            key: None,
+            authority: self.path("ca.crt"),
+            revocations: None,
+        }
     }
 
     fn agent(&self) -> Arc<ServerConfig> {
@@ -655,6 +660,7 @@ fn every_fault_of_an_identity_has_its_words() {
         identity: world.write("chain.crt", identity),
         key: Some(world.write("chain.key", key)),
         authority: world.path("ca.crt"),
+        revocations: None,
     };
     Credentials::load(&apart(&chain, &key)).unwrap();
     let error = fault(&apart(&chain, &stranger));
@@ -749,6 +755,7 @@ async fn key_and_certificate_are_never_mixed() {
         identity: world.write("agent.crt", &first.certificates()),
         key: Some(world.write("agent.key", &first.key.serialize_pem())),
         authority: world.path("ca.crt"),
+        revocations: None,
     };
     let reloading = Reloading::new(files).unwrap();
     world.write("agent.key", &second.key.serialize_pem());

@@ -74,7 +74,7 @@ impl TestAgent {
     /// The credentials in `NAME.pem`.
     pub fn files_of(&self, name: &str) -> Files {
         let identity = self.path(&format!("{name}.pem"));
-        Files { identity, key: None, authority: self.path("authority.crt") }
+        Files { identity, key: None, authority: self.path("authority.crt"), revocations: None }
     }
 
     /// A connection as Alice.
