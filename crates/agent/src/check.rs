@@ -36,5 +36,11 @@ fn write_report(config: &Config, out: &mut dyn Write) -> io::Result<bool> {
         "certificates",
         credentials.map(|_| "key, chain and authority fit together".to_owned()),
     )?;
+    if config.crl.is_none() {
+        writeln!(
+            out,
+            "# revocation: none: 'crl' names no file, so no certificate counts as revoked"
+        )?;
+    }
     Ok(fit)
 }

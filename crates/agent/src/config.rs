@@ -23,6 +23,9 @@ pub struct Config {
     pub key: Option<PathBuf>,
     /// The authorities whose user certificates are accepted, PEM.
     pub authority: PathBuf,
+    /// The revocation lists of these authorities, PEM; without them no certificate counts as
+    /// revoked.
+    pub crl: Option<PathBuf>,
     /// Limits and times.
     pub limits: Limits,
     /// Logging.
@@ -58,6 +61,10 @@ pub struct Limits {
     /// A silent client is pinged after this long, and given up after three times as long.
     #[serde(deserialize_with = "duration", serialize_with = "written")]
     pub keepalive: Duration,
+    /// How long running commands may go on after the certificate that they were started with has
+    /// expired; 0 ends them with it.
+    #[serde(deserialize_with = "duration", serialize_with = "written")]
+    pub expired_grace: Duration,
 }
 
 /// Logging.
@@ -88,6 +95,7 @@ impl Default for Config {
             identity: "/etc/rexec/agent.pem".into(),
             key: None,
             authority: "/etc/rexec/authority.crt".into(),
+            crl: None,
             limits: Limits::default(),
             log: Log::default(),
         }
@@ -106,6 +114,7 @@ impl Default for Limits {
             drain_max: Duration::from_secs(10),
             drain: Duration::from_secs(60),
             keepalive: Duration::from_secs(15),
+            expired_grace: Duration::from_secs(3600),
         }
     }
 }
@@ -181,6 +190,7 @@ impl Config {
             identity: self.identity.clone(),
             key: self.key.clone(),
             authority: self.authority.clone(),
+            revocations: self.crl.clone(),
         }
     }
 }

@@ -38,6 +38,7 @@ pub mod policy;
 pub mod pump;
 pub mod server;
 pub mod session;
+pub mod standing;
 pub mod stdin;
 
 /// Name and version, as they appear in hellos and logs.

@@ -36,6 +36,9 @@ struct Args {
     /// Authorities whose user certificates are accepted, PEM
     #[arg(long, short, value_name = "FILE")]
     authority: Option<PathBuf>,
+    /// Revocation lists of these authorities, PEM
+    #[arg(long, value_name = "FILE")]
+    crl: Option<PathBuf>,
     /// Form of the log lines on stderr
     #[arg(long, value_name = "FORM")]
     log_format: Option<LogFormat>,
@@ -96,6 +99,7 @@ fn configure(args: Args) -> Result<Config, ConfigError> {
     set(&mut config.identity, args.identity);
     set(&mut config.authority, args.authority);
     config.key = args.key.or(config.key);
+    config.crl = args.crl.or(config.crl);
     config.log.format = args.log_format.unwrap_or(config.log.format);
     config.log.level = args.log_level.unwrap_or(config.log.level);
     config.validate()?;

@@ -1,6 +1,7 @@
 //! The accept loop, and what all connections share.
 
 use crate::account::Account;
+use crate::clock::WallClock;
 use crate::config::Config;
 use crate::keeper::Zygote;
 use crate::session;
@@ -13,12 +14,12 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
+use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 use tracing::Instrument;
 
 /// How often the certificate files are looked at.
@@ -37,7 +38,8 @@ pub struct Agent {
     pub account: Arc<Account>,
     /// Starts commands.
     pub zygote: Zygote,
-    tls: Reloading,
+    /// The certificates, and whom they let in.
+    pub tls: Arc<Reloading>,
     stop: CancellationToken,
     abort: CancellationToken,
     connections: Arc<Semaphore>,
@@ -66,7 +68,7 @@ impl Server {
         let agent = Agent {
             account: Arc::new(account),
             zygote,
-            tls,
+            tls: Arc::new(tls),
             stop: CancellationToken::new(),
             abort: CancellationToken::new(),
             connections: Arc::new(Semaphore::new(config.limits.connections)),
@@ -95,7 +97,7 @@ impl Server {
         for listener in listeners {
             accepting.spawn(accept(Arc::clone(&agent), listener, sessions.clone()));
         }
-        accepting.spawn(reload(Arc::clone(&agent)));
+        let _reload = AbortOnDropHandle::new(tokio::spawn(reload(Arc::clone(&agent))));
         accepting.close();
         accepting.wait().await;
         sessions.close();
@@ -143,17 +145,31 @@ impl Agent {
     }
 }
 
-/// Takes new versions of the certificate files as they appear.
+/// Takes new versions of the certificate files as they appear, and watches the clock by which they
+/// are judged. Runs on while the agent is stopping: a certificate can be revoked then, too.
 async fn reload(agent: Arc<Agent>) {
     let mut ticks = interval(RELOAD);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut clock = WallClock::start();
+    let mut was_stale = false;
     loop {
-        tokio::select! {
-            _ = ticks.tick() => if agent.tls.refresh() {
-                tracing::info!("certificates were re-read; new connections use them");
-            },
-            () = agent.stopping() => return,
+        ticks.tick().await;
+        if clock.was_set() {
+            tracing::warn!("this machine's clock was set; certificates are judged by the new time");
+            agent.tls.clock_was_set();
         }
+        let tls = Arc::clone(&agent.tls);
+        // A long revocation list takes a moment.
+        if let Err(error) = tokio::task::spawn_blocking(move || tls.refresh()).await {
+            tracing::error!(%error, "the task that reads the certificates failed");
+        }
+        let stale = agent.tls.stale(SystemTime::now());
+        match &stale {
+            Some(words) if !was_stale => tracing::error!("every client is refused: {words}"),
+            None if was_stale => tracing::info!("the revocation lists are current again"),
+            _ => {}
+        }
+        was_stale = stale.is_some();
     }
 }
 
@@ -206,6 +222,7 @@ async fn serve(agent: Arc<Agent>, socket: TcpStream, handshake: Option<OwnedSema
     let ours = hello::ours(crate::SOFTWARE);
     let deadline = Deadline::after(agent.config.limits.handshake);
     let files = agent.config.files();
+    let versions = agent.tls.subscribe();
     // On the heap only while it lasts: there may be ten thousand idle connections.
     let greeted = Box::pin(async {
         let socket = handshake::prepare(socket).map_err(|error| NetError::Cut(Some(error)))?;
@@ -222,5 +239,5 @@ async fn serve(agent: Arc<Agent>, socket: TcpStream, handshake: Option<OwnedSema
     let keepalive = Keepalive { interval: agent.config.limits.keepalive, ..Keepalive::default() };
     accepted.connection.inbound.set_keepalive(keepalive);
     tracing::info!(user = accepted.identity.name(), "connected");
-    session::serve(agent, accepted).await;
+    session::serve(agent, accepted, versions).await;
 }

@@ -7,6 +7,7 @@ use crate::clock::at;
 use crate::exec::Request;
 use crate::job::Control;
 use crate::server::Agent;
+use crate::standing::Standing;
 use crate::stdin::Feed;
 use rexec_net::credit::SendCredit;
 use rexec_net::handshake::{Accepted, Connection, error_code};
@@ -14,11 +15,12 @@ use rexec_net::{Identity, NetError, Outbox};
 use rexec_protocol::frame::MAX_DATA;
 use rexec_protocol::hello::Terms;
 use rexec_protocol::message::{Cancel, Channel, Exec, ExecSpec, Exit, Goodbye, Message};
+use rexec_protocol::outcome::shorten;
 use rexec_protocol::{Frame, NeverStarted, Outcome, ProtocolError, Signal, StreamId, msgpack};
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
-use tokio::sync::mpsc;
+use std::time::{Duration, SystemTime};
+use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
@@ -55,9 +57,11 @@ enum Next {
     Aborting,
 }
 
-/// Serves one connection to its end. When this returns, all its commands have ended.
-pub async fn serve(agent: Arc<Agent>, accepted: Accepted) {
-    let Accepted { connection, identity, terms } = accepted;
+/// Serves one connection to its end; `versions` of the certificate files are those from before its
+/// handshake. When this returns, all its commands have ended.
+pub async fn serve(agent: Arc<Agent>, accepted: Accepted, versions: watch::Receiver<u64>) {
+    let Accepted { connection, identity, chain, terms } = accepted;
+    let mut standing = Standing::new(chain, versions);
     let (done, mut done_queue) = mpsc::channel(CONTROLS);
     let mut session = Session {
         agent,
@@ -68,7 +72,7 @@ pub async fn serve(agent: Arc<Agent>, accepted: Accepted) {
         commands: TaskTracker::new(),
         done,
     };
-    let (connection, end) = session.read(connection, &mut done_queue).await;
+    let (connection, end) = session.read(connection, &mut standing, &mut done_queue).await;
     let Session { commands, streams, outbox, .. } = session;
     for Stream { credit, stdin, .. } in streams.values() {
         credit.close();
@@ -83,7 +87,10 @@ pub async fn serve(agent: Arc<Agent>, accepted: Accepted) {
             tracing::info!("connection closed");
             tokio::join!(commands.wait(), connection.finish());
         }
-        NetError::Protocol(_) | NetError::Silent(_) | NetError::Deadline { .. } => {
+        NetError::Protocol(_)
+        | NetError::Untrusted { .. }
+        | NetError::Silent(_)
+        | NetError::Deadline { .. } => {
             tracing::warn!(%end, "connection closed");
             connection.refuse(error_code(&end), &end.to_string()).await;
         }
@@ -100,6 +107,7 @@ impl Session {
     async fn read(
         &mut self,
         mut connection: Connection,
+        standing: &mut Standing,
         done: &mut mpsc::Receiver<StreamId>,
     ) -> (Connection, NetError) {
         let agent = Arc::clone(&self.agent);
@@ -113,13 +121,14 @@ impl Session {
             let next = tokio::select! {
                 frame = connection.inbound.next() => Next::Frame(frame),
                 Some(stream) = done.recv() => Next::Done(stream),
+                end = standing.lost(&agent, !self.streams.is_empty()) => break end,
                 () = agent.stopping(), if !stopping => Next::Stopping,
                 () = agent.aborting(), if overdue.is_none() => Next::Aborting,
                 () = at(overdue), if overdue.is_some() => break NetError::Deadline { phase: "ending the commands", limit: ABORT },
             };
             match next {
                 Next::Frame(Ok(frame)) => {
-                    if let Err(fault) = self.route(frame) {
+                    if let Err(fault) = self.route(frame, standing) {
                         break fault.into();
                     }
                 }
@@ -148,9 +157,9 @@ impl Session {
         let _ = self.outbox.try_control(Frame::new(StreamId::CONNECTION, goodbye.into()));
     }
 
-    fn route(&mut self, frame: Frame) -> Result<(), ProtocolError> {
+    fn route(&mut self, frame: Frame, standing: &Standing) -> Result<(), ProtocolError> {
         if let Message::Exec(exec) = frame.message {
-            return self.open(exec, frame);
+            return self.open(exec, frame, standing);
         }
         // Frames for a command that has ended meanwhile are late, not wrong.
         let Some(stream) = self.streams.get(&frame.stream) else { return Ok(()) };
@@ -179,7 +188,7 @@ impl Session {
         }
     }
 
-    fn open(&mut self, exec: Exec, frame: Frame) -> Result<(), ProtocolError> {
+    fn open(&mut self, exec: Exec, frame: Frame, standing: &Standing) -> Result<(), ProtocolError> {
         if exec.window < MAX_DATA as u64 {
             return Err(ProtocolError::Malformed(
                 "an exec with a window below one body".to_owned(),
@@ -193,9 +202,15 @@ impl Session {
         let body = frame.verified_body()?;
         let spec: ExecSpec = msgpack::decode(body.as_bytes(), msgpack::BODY)?;
         let stream = frame.stream;
+        if let Err(message) = standing.permits(&self.agent, SystemTime::now()) {
+            return self.refuse(stream, exec, Outcome::Denied { message: shorten(message) });
+        }
         let limit = self.agent.config.limits.commands_per_connection;
         if self.streams.len() >= limit {
-            return self.refuse(stream, exec, limit);
+            let message =
+                format!("{limit} commands are running on this connection, which is its limit");
+            let outcome = Outcome::NeverStarted { reason: NeverStarted::Busy, message };
+            return self.refuse(stream, exec, outcome);
         }
         let credit = Arc::new(SendCredit::new(exec.window));
         let feed = || Arc::new(Feed::new(stream, exec.digest, self.outbox.clone()));
@@ -221,13 +236,10 @@ impl Session {
         Ok(())
     }
 
-    /// At the limit of commands: nothing is started, and the client knows.
-    fn refuse(&self, stream: StreamId, exec: Exec, limit: usize) -> Result<(), ProtocolError> {
-        let message =
-            format!("{limit} commands are running on this connection, which is its limit");
-        let outcome = Outcome::NeverStarted { reason: NeverStarted::Busy, message };
+    /// Nothing is started, and the client knows.
+    fn refuse(&self, stream: StreamId, exec: Exec, outcome: Outcome) -> Result<(), ProtocolError> {
         let frame = Frame::new(stream, Exit::of_nothing(outcome, exec.digest).into());
-        if self.commands.len() >= 2 * limit {
+        if self.commands.len() >= 2 * self.agent.config.limits.commands_per_connection {
             return Err(ProtocolError::Flood("commands"));
         }
         let outbox = self.outbox.clone();

@@ -61,7 +61,7 @@ pub mod names {
 
 /// What is in a certificate, in words.
 pub mod certificate {
-    pub use rexec_net::explain::{Summary, moment};
+    pub use rexec_net::explain::{RevocationList, Summary, moment};
 }
 
 /// Name and version, as agents see them in their logs.

@@ -21,10 +21,15 @@ impl Chain {
         Self { certificates: certificates.to_vec(), not_before, not_after }
     }
 
-    /// The first moment at which the peer's own certificate is not valid any more; a certificate is
-    /// valid to the end of the second that it names (RFC 5280, section 4.1.2.5).
+    /// The first moment at which the peer's own certificate is not valid any more. The second that
+    /// it names is still part of its validity (RFC 5280, section 4.1.2.5).
     pub fn expiry(&self) -> SystemTime {
         self.not_after.checked_add(Duration::from_secs(1)).unwrap_or(self.not_after)
+    }
+
+    /// The last second in which the peer's own certificate is valid.
+    pub fn not_after(&self) -> SystemTime {
+        self.not_after
     }
 
     pub(super) fn certificates(&self) -> &[CertificateDer<'static>] {
