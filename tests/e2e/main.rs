@@ -24,4 +24,5 @@ mod hostile;
 mod identity;
 mod kill_tree;
 mod lifecycle;
+mod revocation;
 mod streams;

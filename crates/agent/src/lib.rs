@@ -26,6 +26,7 @@ pub mod account;
 pub mod check;
 pub mod clock;
 pub mod config;
+pub mod doctor;
 pub mod environment;
 pub mod exec;
 pub mod job;

@@ -1,10 +1,10 @@
 //! The daemon `rexec-agent`.
 
-use clap::{CommandFactory, Parser};
+use clap::{CommandFactory, Parser, Subcommand};
 use rexec_agent::config::{self, Config, ConfigError, LogFormat};
 use rexec_agent::notify::{State, notify};
 use rexec_agent::server::{Agent, Server};
-use rexec_agent::{check, keeper};
+use rexec_agent::{check, doctor, keeper};
 use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -54,6 +54,18 @@ struct Args {
     /// Print the man page
     #[arg(long, hide = true)]
     man: bool,
+    #[command(subcommand)]
+    verb: Option<Verb>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Check the configuration, the files and the machine, and say what to mend
+    Doctor {
+        /// One JSON object a line
+        #[arg(long)]
+        json: bool,
+    },
 }
 
 fn main() -> ExitCode {
@@ -67,6 +79,9 @@ fn main() -> ExitCode {
         return print_manual();
     }
     let (check, ready_file) = (args.check, args.ready_file.clone());
+    if let Some(Verb::Doctor { json }) = args.verb {
+        return doctor::run(configure(args), json, &mut io::stdout());
+    }
     match configure(args) {
         Ok(config) if check => check::report(&config, &mut io::stdout()),
         Ok(config) => run(config, ready_file),

@@ -64,5 +64,10 @@ pub mod certificate {
     pub use rexec_net::explain::{RevocationList, Summary, moment};
 }
 
+/// What can be found wrong before anything is tried.
+pub mod checkup {
+    pub use rexec_net::checkup::{Check, Report, Side, Verdict, credentials};
+}
+
 /// Name and version, as agents see them in their logs.
 const SOFTWARE: &str = concat!("rexec-client/", env!("CARGO_PKG_VERSION"));

@@ -322,10 +322,10 @@ impl<'a> Scene<'a> {
     }
 }
 
-const ISSUE_USER: &str = "issue a new one with `rexec ca issue-user NAME`";
+pub(crate) const ISSUE_USER: &str = "issue a new one with `rexec ca issue-user NAME`";
 const RENEW_LIST: &str =
     "make a new one with `rexec ca crl` and copy it there, or set the clock that is wrong";
-const ISSUE_AGENT: &str = "issue a new one with `rexec ca issue-agent NAME`";
+pub(crate) const ISSUE_AGENT: &str = "issue a new one with `rexec ca issue-agent NAME`";
 
 fn system_time(time: UnixTime) -> SystemTime {
     SystemTime::UNIX_EPOCH

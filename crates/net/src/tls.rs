@@ -9,18 +9,21 @@ mod chain;
 mod reload;
 mod verify;
 
+use crate::checkup::Side;
 use crate::credentials::{CredentialError, Credentials, Fault};
 pub use chain::Chain;
 pub use reload::Reloading;
 use rexec_protocol::hello::ALPN;
 use rustls::client::Resumption;
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
+use rustls::pki_types::{ServerName, UnixTime};
 use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{NoServerSessionStorage, VerifierBuilderError};
 use rustls::sign::SingleCertAndKey;
 use rustls::version::TLS13;
 use rustls::{ClientConfig, CommonState, ServerConfig};
 use std::sync::Arc;
+use std::time::SystemTime;
 pub use verify::observe;
 
 /// The agent's side: every client must present a certificate for clients that one of our
@@ -67,6 +70,31 @@ pub fn client_config(own: &Credentials) -> Result<Arc<ClientConfig>, CredentialE
     config.resumption = Resumption::disabled();
     config.enable_early_data = false;
     Ok(Arc::new(config))
+}
+
+/// Verifies the own certificate as a peer would that trusts the same authorities.
+pub(crate) fn own_certificate(
+    own: &Credentials,
+    side: Side,
+    now: SystemTime,
+) -> Result<(), rustls::Error> {
+    let general = |error: VerifierBuilderError| rustls::Error::General(error.to_string());
+    let now =
+        UnixTime::since_unix_epoch(now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default());
+    let Some((first, others)) = own.certified.cert.split_first() else { return Ok(()) };
+    match side {
+        Side::User => {
+            let verifier = verify::clients(own, &provider()).map_err(general)?;
+            verifier.verify_client_cert(first, others, now).map(drop)
+        }
+        Side::Agent => {
+            let verifier = verify::agents(own, &provider()).map_err(general)?;
+            let host = own.summary().hosts.first().cloned().unwrap_or_default();
+            let name = ServerName::try_from(host)
+                .map_err(|_| rustls::Error::General("it names no host".to_owned()))?;
+            verifier.verify_server_cert(first, others, &name, &[], now).map(drop)
+        }
+    }
 }
 
 /// Whether the peers agreed on `rexec/1`. rustls refuses a peer that offers only other protocols,

@@ -31,9 +31,21 @@ impl TestAgent {
 
     /// An agent whose start command was changed.
     pub fn prepared(config: &str, prepare: impl FnOnce(&mut Command)) -> Self {
+        Self::in_folder(config, |command, _| prepare(command))
+    }
+
+    /// An agent with the revocation list `authority.crl`, which revokes nobody at first.
+    pub fn revoking(config: &str) -> Self {
+        Self::in_folder(config, |command, dir| {
+            command.arg("--crl").arg(dir.join("authority.crl"));
+        })
+    }
+
+    fn in_folder(config: &str, prepare: impl FnOnce(&mut Command, &Path)) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let authority = Authority::new();
         fs::write(dir.path().join("authority.crt"), authority.pem()).unwrap();
+        write_private(dir.path(), "authority.crl", &authority.list([], time::Duration::DAY));
         write_private(dir.path(), "agent.pem", &authority.issue_agent());
         write_private(dir.path(), "alice.pem", &authority.issue_user("alice"));
         let path = |name: &str| dir.path().join(name);
@@ -51,7 +63,7 @@ impl TestAgent {
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(File::create(path("log")).unwrap());
-        prepare(&mut command);
+        prepare(&mut command, dir.path());
         let (child, port) = await_ready(command, dir.path());
         Self { dir, authority, port, child }
     }
