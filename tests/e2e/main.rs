@@ -16,6 +16,7 @@
 
 mod support;
 
+mod doctor;
 mod documents;
 mod exec;
 mod exit_status;

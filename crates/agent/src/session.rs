@@ -16,7 +16,9 @@ use rexec_protocol::frame::MAX_DATA;
 use rexec_protocol::hello::Terms;
 use rexec_protocol::message::{Cancel, Channel, Exec, ExecSpec, Exit, Goodbye, Message};
 use rexec_protocol::outcome::shorten;
-use rexec_protocol::{Frame, NeverStarted, Outcome, ProtocolError, Signal, StreamId, msgpack};
+use rexec_protocol::{
+    ErrorCode, Frame, NeverStarted, Outcome, ProtocolError, Signal, StreamId, msgpack,
+};
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -74,6 +76,7 @@ pub async fn serve(agent: Arc<Agent>, accepted: Accepted, versions: watch::Recei
     };
     let (connection, end) = session.read(connection, &mut standing, &mut done_queue).await;
     let Session { commands, streams, outbox, .. } = session;
+    let is_idle = streams.is_empty();
     for Stream { credit, stdin, .. } in streams.values() {
         credit.close();
         stdin.iter().for_each(|feed| feed.cut());
@@ -86,6 +89,11 @@ pub async fn serve(agent: Arc<Agent>, accepted: Accepted, versions: watch::Recei
         NetError::Closed => {
             tracing::info!("connection closed");
             tokio::join!(commands.wait(), connection.finish());
+        }
+        // The end of its last command may still be on its way.
+        NetError::Untrusted { code: code @ ErrorCode::CertificateExpired, message } if is_idle => {
+            tracing::info!(message, "connection closed");
+            tokio::join!(commands.wait(), connection.dismiss(code, &message));
         }
         NetError::Protocol(_)
         | NetError::Untrusted { .. }

@@ -57,6 +57,8 @@ fn reach(report: &mut Report, endpoint: &Endpoint) {
         let Some(addresses) = resolve(report, endpoint).await else { return };
         if knock(report, endpoint, &addresses).await {
             greet(report, endpoint).await;
+            // The connection was just dropped, and its writer has a goodbye to say.
+            tokio::task::yield_now().await;
         }
     });
     // A name that is still being resolved is not waited for.

@@ -273,6 +273,16 @@ impl Connection {
         self.outbox.close(Some(Frame::new(StreamId::CONNECTION, error.into())));
     }
 
+    /// [`Connection::finish`] with last words, for a peer that did nothing wrong. One that takes so
+    /// little that there is no room for them does not hear them.
+    pub async fn dismiss(self, code: ErrorCode, message: &str) {
+        let error = message::Error { code, message: shorten(message.to_owned()) };
+        let frame = Frame::new(StreamId::CONNECTION, error.into());
+        // In the data lane, behind all that was said before.
+        let _ = self.outbox.data_lane().try_send(Box::new(frame));
+        self.end(FINISH).await;
+    }
+
     /// Ends the connection in good order: everything queued goes out first. Other handles of the
     /// outbox must be dropped before, or within a few seconds.
     pub async fn finish(self) {

@@ -45,7 +45,7 @@ impl TestAgent {
         let dir = tempfile::tempdir().unwrap();
         let authority = Authority::new();
         fs::write(dir.path().join("authority.crt"), authority.pem()).unwrap();
-        write_private(dir.path(), "authority.crl", &authority.list([], time::Duration::DAY));
+        write_private(dir.path(), "authority.crl", &authority.list([], time::Duration::days(25)));
         write_private(dir.path(), "agent.pem", &authority.issue_agent());
         write_private(dir.path(), "alice.pem", &authority.issue_user("alice"));
         let path = |name: &str| dir.path().join(name);
