@@ -254,7 +254,7 @@ mod tests {
             let (found, words) = validity(Side::User, &own, now);
             assert!(found == verdict && words.contains(part), "{days}: {words}");
         }
-        let hours = |hours| Duration::from_secs(hours * 3600);
+        let hours = |hours: u64| Duration::from_secs(hours * 3600);
         assert!(!is_short(hours(8), hours(12)), "a certificate for a day of work");
         assert!(is_short(hours(3), hours(12)) && is_short(hours(23), hours(72)));
     }

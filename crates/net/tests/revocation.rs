@@ -216,7 +216,8 @@ async fn a_revoked_user_is_refused_and_told() {
     let world = World::new();
     let agent = world.agent();
     let (accepted, connected) = world.meet(&agent, "alice.pem").await;
-    (accepted.unwrap(), connected.unwrap());
+    accepted.unwrap();
+    connected.unwrap();
 
     world.revoke([ALICE]);
     assert!(agent.refresh());
@@ -226,7 +227,8 @@ async fn a_revoked_user_is_refused_and_told() {
     let told = told.unwrap_err().to_string();
     assert_says(&told, &["alice.pem", "its authority has revoked", "issue-user"], "");
     let (accepted, connected) = world.meet(&agent, "bob.pem").await;
-    (accepted.unwrap(), connected.unwrap());
+    accepted.unwrap();
+    connected.unwrap();
 }
 
 #[tokio::test]
@@ -367,9 +369,8 @@ async fn versions_are_never_mixed() {
     let (alice, bob) = [alice, bob].map(|files| Files { revocations: None, ..files }).into();
     // In odd versions Alice is revoked, in even ones Bob.
     let check = async |version: u64, when: &str| {
-        for (files, revoked) in
-            [(&alice, version % 2 == 1), (&bob, version % 2 == 0 && version > 0)]
-        {
+        let is_odd = version % 2 == 1;
+        for (files, revoked) in [(&alice, is_odd), (&bob, !is_odd && version > 0)] {
             let own = Credentials::load(files).unwrap();
             let (served, accepted) = serial_served(&agent, &own, files).await;
             assert_eq!(served, 1000 + version, "{when}");
