@@ -46,7 +46,7 @@ impl Lab {
 
     fn credentials(&self, identity: &str) -> Files {
         let (identity, authority) = (self.dir.join(identity), self.dir.join("ca/ca.crt"));
-        Files { identity, key: None, authority }
+        Files { identity, key: None, authority, revocations: None }
     }
 
     /// `rexec 127.0.0.1 LINE`

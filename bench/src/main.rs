@@ -160,6 +160,11 @@ fn compare(lab: &Lab, what: &[What], quick: bool) -> Result<()> {
 
 impl Identity {
     fn files(&self) -> Files {
-        Files { identity: self.identity.clone(), key: None, authority: self.authority.clone() }
+        Files {
+            identity: self.identity.clone(),
+            key: None,
+            authority: self.authority.clone(),
+            revocations: None,
+        }
     }
 }

@@ -1,6 +1,7 @@
 //! What the documents show is run as it stands.
 
 use crate::support::{TestAgent, program};
+use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -25,6 +26,32 @@ fn the_demo_of_the_readme_works() {
     shell.env("REXEC_AUTHORITY", agent.path("authority.crt"));
     let output = shell.output().unwrap();
     assert!(output.status.success(), "{output:?}");
+}
+
+#[test]
+fn the_trial_of_certificates_works() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    let text = std::fs::read_to_string(root.join("docs/certificates.md")).unwrap();
+    let marked = text.split("<!-- try -->").nth(1).unwrap().split("<!-- /try -->").next().unwrap();
+    let blocks = marked.split("```sh\n").skip(1).map(|rest| rest.split("```").next().unwrap());
+    let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let script: String = blocks.collect::<String>().replace("8599", &free.to_string());
+    assert!(script.contains("ca revoke alice"), "{script}");
+    let dir = tempfile::tempdir().unwrap();
+    let bin = program("rexec").parent().unwrap().to_owned();
+    let path = format!("{}:{}", bin.display(), std::env::var("PATH").unwrap());
+    // Whatever happens, the agent ends with the shell.
+    let script = format!("trap 'kill $! 2>/dev/null || :' EXIT\n{script}");
+    let mut shell = Command::new("sh");
+    shell.args(["-e", "-c", &script]).current_dir(dir.path()).stdin(Stdio::null());
+    shell.env_clear().env("PATH", path).env("HOME", dir.path());
+    let output = shell.output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{output:?}");
+    for line in ["it works\n", "with the new one, too\n", "1 revoked", "back again\n"] {
+        assert!(said.contains(line), "{line:?} is not in:\n{said}");
+    }
+    assert!(!said.contains("WRONG"), "{said}");
 }
 
 #[test]

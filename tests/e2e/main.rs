@@ -18,6 +18,7 @@ mod support;
 
 mod admission;
 mod audit;
+mod doctor;
 mod documents;
 mod exec;
 mod exit_status;
@@ -27,4 +28,5 @@ mod identity;
 mod kill_tree;
 mod lifecycle;
 mod policy;
+mod revocation;
 mod streams;

@@ -29,8 +29,7 @@ fn write_report(config: &Config, out: &mut dyn Write) -> io::Result<bool> {
             writeln!(out, "# {what}: WRONG: {words}")
         }
     };
-    let account = Account::own().map_err(|error| error.to_string());
-    verdict("account", account.map(|account| format!("commands run as {}", account.name)))?;
+    verdict("account", account())?;
     let credentials = Credentials::load(&config.files())
         .and_then(|credentials| tls::server_config(&credentials))
         .map_err(|error| error.to_string());
@@ -38,13 +37,27 @@ fn write_report(config: &Config, out: &mut dyn Write) -> io::Result<bool> {
         "certificates",
         credentials.map(|_| "key, chain and authority fit together".to_owned()),
     )?;
+    if config.crl.is_none() {
+        let words = "there is none: 'crl' names no file, so no certificate counts as revoked";
+        verdict("revocation", Ok(words.to_owned()))?;
+    }
     verdict("policy", policy(&config.policy_paths()))?;
     verdict("audit log", audit::check(&config.audit))?;
     Ok(fit)
 }
 
+/// Whom commands run as.
+pub(crate) fn account() -> Result<String, String> {
+    let own = Account::own().map_err(|error| error.to_string())?;
+    Ok(if own.is_root() {
+        "commands run as the user that the policy permits".to_owned()
+    } else {
+        format!("not root, so all commands run as {}", own.name)
+    })
+}
+
 /// Loads the policy and runs the tests that it carries.
-fn policy(paths: &PolicyPaths) -> Result<String, String> {
+pub(crate) fn policy(paths: &PolicyPaths) -> Result<String, String> {
     let policy = Policy::load(paths).map_err(|error| error.to_string())?;
     let (rules, files, tests) = (policy.rules().len(), policy.files().len(), policy.tests());
     let failures: Vec<String> = policy.failures().iter().map(ToString::to_string).collect();

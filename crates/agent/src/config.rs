@@ -31,6 +31,9 @@ pub struct Config {
     pub policy: PathBuf,
     /// More of the policy: the files in this folder whose names end in `.toml`.
     pub policy_folder: PathBuf,
+    /// The revocation lists of these authorities, PEM; without them no certificate counts as
+    /// revoked.
+    pub crl: Option<PathBuf>,
     /// Limits and times.
     pub limits: Limits,
     /// Logging.
@@ -88,6 +91,10 @@ pub struct Limits {
     pub keepalive: Duration,
     /// Sources whose connections keep failing.
     pub penalties: Penalties,
+    /// How long running commands may go on after the certificate that they were started with has
+    /// expired; 0 ends them with it.
+    #[serde(deserialize_with = "duration", serialize_with = "written")]
+    pub expired_grace: Duration,
 }
 
 /// Logging.
@@ -120,6 +127,7 @@ impl Default for Config {
             authority: "/etc/rexec/authority.crt".into(),
             policy: "/etc/rexec/policy.toml".into(),
             policy_folder: "/etc/rexec/policy.d".into(),
+            crl: None,
             limits: Limits::default(),
             log: Log::default(),
             audit: audit::Settings::default(),
@@ -149,6 +157,7 @@ impl Default for Limits {
             drain: Duration::from_secs(60),
             keepalive: Duration::from_secs(15),
             penalties: Penalties::default(),
+            expired_grace: Duration::from_secs(3600),
         }
     }
 }
@@ -224,6 +233,7 @@ impl Config {
             identity: self.identity.clone(),
             key: self.key.clone(),
             authority: self.authority.clone(),
+            revocations: self.crl.clone(),
         }
     }
 

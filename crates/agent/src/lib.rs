@@ -33,6 +33,7 @@ pub mod check;
 pub mod clock;
 pub mod config;
 pub mod descriptors;
+pub mod doctor;
 pub mod environment;
 pub mod exec;
 pub mod job;
@@ -43,8 +44,10 @@ pub mod output;
 pub mod pipe_size;
 pub mod policy;
 pub mod pump;
+pub mod reload;
 pub mod server;
 pub mod session;
+pub mod standing;
 pub mod stdin;
 
 /// Name and version, as they appear in hellos and logs.

@@ -1,94 +1,20 @@
 //! The daemon `rexec-agent`.
 
-use clap::{CommandFactory, Parser, Subcommand};
-use rexec_agent::config::{self, Config, ConfigError, LogFormat};
+mod args;
+
+use args::{Args, AuditTool, PolicyTool, Tool};
+use clap::{CommandFactory, Parser};
+use rexec_agent::config::{Config, ConfigError, LogFormat};
 use rexec_agent::notify::{State, notify};
 use rexec_agent::policy::explain;
 use rexec_agent::server::{Agent, Server};
-use rexec_agent::{audit, check, descriptors, keeper};
+use rexec_agent::{audit, check, descriptors, doctor, keeper};
 use std::io;
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
-
-/// The rexec agent: runs commands for authenticated clients.
-///
-/// Settings come from the flags, then from the configuration file, then from the defaults that
-/// `--check` prints. SIGTERM stops the agent: it takes no new commands and waits for the running
-/// ones; a second SIGTERM, or SIGINT, ends them.
-#[derive(Debug, Parser)]
-#[command(name = "rexec-agent", version)]
-struct Args {
-    /// Configuration file [default: /etc/rexec/agent.toml, if it exists]
-    #[arg(long, short, value_name = "FILE", env = "REXEC_AGENT_CONFIG", global = true)]
-    config: Option<PathBuf>,
-    /// Address and port to listen on, instead of those in the file; may be repeated
-    #[arg(long, short, value_name = "ADDR:PORT")]
-    listen: Vec<SocketAddr>,
-    /// Certificate chain and private key of this agent, PEM
-    #[arg(long, short, value_name = "FILE")]
-    identity: Option<PathBuf>,
-    /// Private key, if it is not in the identity file
-    #[arg(long, value_name = "FILE")]
-    key: Option<PathBuf>,
-    /// Authorities whose user certificates are accepted, PEM
-    #[arg(long, short, value_name = "FILE")]
-    authority: Option<PathBuf>,
-    /// Who may do what, TOML
-    #[arg(long, value_name = "FILE", global = true)]
-    policy: Option<PathBuf>,
-    /// Folder with more of the policy
-    #[arg(long, value_name = "FOLDER", global = true)]
-    policy_folder: Option<PathBuf>,
-    /// Form of the log lines on stderr
-    #[arg(long, value_name = "FORM")]
-    log_format: Option<LogFormat>,
-    /// Log level (error, warn, info, debug, trace), or directives
-    #[arg(long, value_name = "LEVEL", env = "REXEC_LOG")]
-    log_level: Option<String>,
-    /// Write the address that is listened on to this file once the agent is ready
-    #[arg(long, value_name = "FILE")]
-    ready_file: Option<PathBuf>,
-    /// Check the configuration, the certificates and the policy with its tests, print what is in force, and exit
-    #[arg(long)]
-    check: bool,
-    /// Print the man page
-    #[arg(long, hide = true)]
-    man: bool,
-    #[command(subcommand)]
-    tool: Option<Tool>,
-}
-
-/// What an administrator does beside running the agent.
-#[derive(Debug, Subcommand)]
-enum Tool {
-    /// The policy: who may do what
-    #[command(subcommand)]
-    Policy(PolicyTool),
-    /// The audit log: what was done
-    #[command(subcommand)]
-    Audit(AuditTool),
-}
-
-#[derive(Debug, Subcommand)]
-enum AuditTool {
-    /// Tells whether the audit log is as it was written, and if not, where it was changed
-    ///
-    /// Exits with 0 if it is, with 1 if it is not, and with 2 if that could not be found out.
-    Verify {
-        /// Files, the oldest first [default: that of the configuration, with its rotated ones]
-        files: Vec<PathBuf>,
-    },
-}
-
-#[derive(Debug, Subcommand)]
-enum PolicyTool {
-    /// Say what would be decided, and which rule does; exits with 0 if allowed, 1 if denied, 2 on trouble
-    Test(explain::Asked),
-}
 
 fn main() -> ExitCode {
     // Before any thread exists: the zygote forks.
@@ -100,9 +26,10 @@ fn main() -> ExitCode {
     if args.man {
         return print_manual();
     }
-    let (check, ready_file) = (args.check, args.ready_file.clone());
+    let (check, ready_file) = (args.check, args.ready_file.take());
     let tool = args.tool.take();
-    match (configure(args), tool) {
+    match (args.configure(), tool) {
+        (config, Some(Tool::Doctor { json })) => doctor::run(config, json, &mut io::stdout()),
         (Ok(config), Some(tool)) => use_tool(tool, &config),
         (Ok(config), None) if check => check::report(&config, &mut io::stdout()),
         (Ok(config), None) => run(config, ready_file),
@@ -122,6 +49,7 @@ fn use_tool(tool: Tool, config: &Config) -> ExitCode {
         Tool::Audit(AuditTool::Verify { files }) => {
             audit::verify::report(&config.audit.file, &files, out)
         }
+        Tool::Doctor { json } => doctor::run(Ok(config.clone()), json, out),
     }
 }
 
@@ -131,31 +59,6 @@ fn print_manual() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => fail(&error),
     }
-}
-
-fn configure(args: Args) -> Result<Config, ConfigError> {
-    let mut config = match &args.config {
-        Some(path) => Config::read(path)?,
-        None if Path::new(config::DEFAULT_PATH).exists() => {
-            Config::read(config::DEFAULT_PATH.as_ref())?
-        }
-        None => Config::default(),
-    };
-    if !args.listen.is_empty() {
-        config.listen = args.listen;
-    }
-    let set = |value: &mut PathBuf, flag: Option<PathBuf>| {
-        *value = flag.unwrap_or_else(|| std::mem::take(value))
-    };
-    set(&mut config.identity, args.identity);
-    set(&mut config.authority, args.authority);
-    set(&mut config.policy, args.policy);
-    set(&mut config.policy_folder, args.policy_folder);
-    config.key = args.key.or(config.key);
-    config.log.format = args.log_format.unwrap_or(config.log.format);
-    config.log.level = args.log_level.unwrap_or(config.log.level);
-    config.validate()?;
-    Ok(config)
 }
 
 fn run(config: Config, ready_file: Option<PathBuf>) -> ExitCode {

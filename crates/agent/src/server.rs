@@ -7,8 +7,8 @@ use crate::audit::text::Text;
 use crate::audit::{Audit, Caller, Event};
 use crate::config::Config;
 use crate::keeper::Zygote;
-use crate::policy;
 use crate::session;
+use crate::{policy, reload};
 use rexec_net::NetError;
 use rexec_net::handshake::{self, Deadline};
 use rexec_net::inbound::Keepalive;
@@ -20,13 +20,11 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
+use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 use tracing::Instrument;
 
-/// How often the files of certificates and policy are looked at.
-const RELOAD: Duration = Duration::from_secs(1);
 /// How long the connections have to end, after the time their commands have to end.
 const LAST: Duration = Duration::from_secs(10);
 
@@ -41,10 +39,11 @@ pub struct Agent {
     /// How much of the agent any one may have.
     pub admission: Arc<Admission>,
     /// Who may do what.
-    pub policy: policy::Reloading,
+    pub policy: Arc<policy::Reloading>,
     /// The audit log.
     pub audit: Audit,
-    tls: Reloading,
+    /// The certificates, and whom they let in.
+    pub tls: Arc<Reloading>,
     stop: CancellationToken,
     abort: CancellationToken,
 }
@@ -75,9 +74,9 @@ impl Server {
         let agent = Agent {
             accounts,
             zygote,
-            policy,
+            policy: Arc::new(policy),
             audit,
-            tls,
+            tls: Arc::new(tls),
             stop: CancellationToken::new(),
             abort: CancellationToken::new(),
             admission: Arc::new(Admission::new(config.limits.clone())),
@@ -107,7 +106,7 @@ impl Server {
         for listener in listeners {
             accepting.spawn(accept(Arc::clone(&agent), listener, sessions.clone()));
         }
-        accepting.spawn(reload(Arc::clone(&agent)));
+        let _reload = AbortOnDropHandle::new(tokio::spawn(reload::run(Arc::clone(&agent))));
         accepting.close();
         accepting.wait().await;
         sessions.close();
@@ -157,24 +156,6 @@ impl Agent {
     }
 }
 
-/// Takes new versions of certificates and policy as they appear.
-async fn reload(agent: Arc<Agent>) {
-    let mut ticks = interval(RELOAD);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
-        tokio::select! {
-            _ = ticks.tick() => {
-                if agent.tls.refresh() {
-                    tracing::info!("certificates were re-read; new connections use them");
-                    agent.audit.record(&Event::Reloaded { what: "certificates" });
-                }
-                agent.policy.refresh();
-            },
-            () = agent.stopping() => return,
-        }
-    }
-}
-
 async fn accept(agent: Arc<Agent>, listener: TcpListener, sessions: TaskTracker) {
     let mut door = Door::new(listener);
     loop {
@@ -193,6 +174,7 @@ async fn serve(agent: Arc<Agent>, socket: TcpStream, from: SocketAddr, handshake
     let ours = hello::ours(crate::SOFTWARE);
     let deadline = Deadline::after(agent.config.limits.handshake);
     let files = agent.config.files();
+    let versions = agent.tls.subscribe();
     // On the heap only while it lasts: there may be ten thousand idle connections.
     let greeted = Box::pin(async {
         let socket = handshake::prepare(socket).map_err(|error| NetError::Cut(Some(error)))?;
@@ -225,6 +207,6 @@ async fn serve(agent: Arc<Agent>, socket: TcpStream, from: SocketAddr, handshake
     tracing::info!(user = accepted.identity.name(), "connected");
     let (caller, groups) = (Caller::new(&accepted.identity, from), accepted.identity.groups());
     agent.audit.record(&Event::Connected { caller, groups });
-    session::serve(agent, accepted, from).await;
+    session::serve(agent, accepted, from, versions).await;
     drop(place);
 }

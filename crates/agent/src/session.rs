@@ -9,6 +9,7 @@ use crate::clock::at;
 use crate::exec::{Request, new_job_id};
 use crate::job::Control;
 use crate::server::Agent;
+use crate::standing::Standing;
 use crate::stdin::Feed;
 use rexec_net::credit::SendCredit;
 use rexec_net::handshake::{Accepted, Connection, error_code};
@@ -16,12 +17,15 @@ use rexec_net::{Identity, NetError, Outbox};
 use rexec_protocol::frame::MAX_DATA;
 use rexec_protocol::hello::Terms;
 use rexec_protocol::message::{Cancel, Channel, Exec, ExecSpec, Exit, Goodbye, Message};
-use rexec_protocol::{Frame, NeverStarted, Outcome, ProtocolError, Signal, StreamId, msgpack};
+use rexec_protocol::outcome::shorten;
+use rexec_protocol::{
+    ErrorCode, Frame, NeverStarted, Outcome, ProtocolError, Signal, StreamId, msgpack,
+};
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
-use tokio::sync::mpsc;
+use std::time::{Duration, SystemTime};
+use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
@@ -59,9 +63,16 @@ enum Next {
     Aborting,
 }
 
-/// Serves one connection to its end. When this returns, all its commands have ended.
-pub async fn serve(agent: Arc<Agent>, accepted: Accepted, from: SocketAddr) {
-    let Accepted { connection, identity, terms } = accepted;
+/// Serves one connection to its end; `versions` of the certificate files are those from before its
+/// handshake. When this returns, all its commands have ended.
+pub async fn serve(
+    agent: Arc<Agent>,
+    accepted: Accepted,
+    from: SocketAddr,
+    versions: watch::Receiver<u64>,
+) {
+    let Accepted { connection, identity, chain, terms } = accepted;
+    let mut standing = Standing::new(chain, versions);
     let (done, mut done_queue) = mpsc::channel(CONTROLS);
     let mut session = Session {
         agent,
@@ -73,8 +84,9 @@ pub async fn serve(agent: Arc<Agent>, accepted: Accepted, from: SocketAddr) {
         commands: TaskTracker::new(),
         done,
     };
-    let (connection, end) = session.read(connection, &mut done_queue).await;
+    let (connection, end) = session.read(connection, &mut standing, &mut done_queue).await;
     let Session { agent, identity, commands, streams, outbox, .. } = session;
+    let is_idle = streams.is_empty();
     for Stream { credit, stdin, .. } in streams.values() {
         credit.close();
         stdin.iter().for_each(|feed| feed.cut());
@@ -89,7 +101,15 @@ pub async fn serve(agent: Arc<Agent>, accepted: Accepted, from: SocketAddr) {
             tracing::info!("connection closed");
             tokio::join!(commands.wait(), connection.finish());
         }
-        NetError::Protocol(_) | NetError::Silent(_) | NetError::Deadline { .. } => {
+        // The end of its last command may still be on its way.
+        NetError::Untrusted { code: code @ ErrorCode::CertificateExpired, message } if is_idle => {
+            tracing::info!(message, "connection closed");
+            tokio::join!(commands.wait(), connection.dismiss(code, &message));
+        }
+        NetError::Protocol(_)
+        | NetError::Untrusted { .. }
+        | NetError::Silent(_)
+        | NetError::Deadline { .. } => {
             tracing::warn!(%end, "connection closed");
             connection.refuse(error_code(&end), &end.to_string()).await;
         }
@@ -108,6 +128,7 @@ impl Session {
     async fn read(
         &mut self,
         mut connection: Connection,
+        standing: &mut Standing,
         done: &mut mpsc::Receiver<StreamId>,
     ) -> (Connection, NetError) {
         let agent = Arc::clone(&self.agent);
@@ -121,13 +142,14 @@ impl Session {
             let next = tokio::select! {
                 frame = connection.inbound.next() => Next::Frame(frame),
                 Some(stream) = done.recv() => Next::Done(stream),
+                end = standing.lost(&agent, !self.streams.is_empty()) => break end,
                 () = agent.stopping(), if !stopping => Next::Stopping,
                 () = agent.aborting(), if overdue.is_none() => Next::Aborting,
                 () = at(overdue), if overdue.is_some() => break NetError::Deadline { phase: "ending the commands", limit: ABORT },
             };
             match next {
                 Next::Frame(Ok(frame)) => {
-                    if let Err(fault) = self.route(frame) {
+                    if let Err(fault) = self.route(frame, standing) {
                         break fault.into();
                     }
                 }
@@ -156,9 +178,9 @@ impl Session {
         let _ = self.outbox.try_control(Frame::new(StreamId::CONNECTION, goodbye.into()));
     }
 
-    fn route(&mut self, frame: Frame) -> Result<(), ProtocolError> {
+    fn route(&mut self, frame: Frame, standing: &Standing) -> Result<(), ProtocolError> {
         if let Message::Exec(exec) = frame.message {
-            return self.open(exec, frame);
+            return self.open(exec, frame, standing);
         }
         // Frames for a command that has ended meanwhile are late, not wrong.
         let Some(stream) = self.streams.get(&frame.stream) else { return Ok(()) };
@@ -187,7 +209,7 @@ impl Session {
         }
     }
 
-    fn open(&mut self, exec: Exec, frame: Frame) -> Result<(), ProtocolError> {
+    fn open(&mut self, exec: Exec, frame: Frame, standing: &Standing) -> Result<(), ProtocolError> {
         if exec.window < MAX_DATA as u64 {
             return Err(ProtocolError::Malformed(
                 "an exec with a window below one body".to_owned(),
@@ -201,9 +223,15 @@ impl Session {
         let body = frame.verified_body()?;
         let spec: ExecSpec = msgpack::decode(body.as_bytes(), msgpack::BODY)?;
         let stream = frame.stream;
+        if let Err(message) = standing.permits(&self.agent, SystemTime::now()) {
+            return self.refuse(stream, exec, Outcome::Denied { message: shorten(message) });
+        }
         let limit = self.agent.config.limits.commands_per_connection;
         if self.streams.len() >= limit {
-            return self.refuse(stream, exec, limit);
+            let message =
+                format!("{limit} commands are running on this connection, which is its limit");
+            let outcome = Outcome::NeverStarted { reason: NeverStarted::Busy, message };
+            return self.refuse(stream, exec, outcome);
         }
         let credit = Arc::new(SendCredit::new(exec.window));
         let feed = || Arc::new(Feed::new(stream, exec.digest, self.outbox.clone()));
@@ -231,16 +259,13 @@ impl Session {
         Ok(())
     }
 
-    /// At the limit of commands: nothing is started, and the client knows.
-    fn refuse(&self, stream: StreamId, exec: Exec, limit: usize) -> Result<(), ProtocolError> {
-        let message =
-            format!("{limit} commands are running on this connection, which is its limit");
-        if self.commands.len() >= 2 * limit {
+    /// Nothing is started, and the client knows.
+    fn refuse(&self, stream: StreamId, exec: Exec, outcome: Outcome) -> Result<(), ProtocolError> {
+        if self.commands.len() >= 2 * self.agent.config.limits.commands_per_connection {
             return Err(ProtocolError::Flood("commands"));
         }
-        let (caller, reason) = (Caller::new(&self.identity, self.from), Text::of(&message));
-        self.agent.audit.record(&Event::Rejected { job: None, caller, reason });
-        let outcome = Outcome::NeverStarted { reason: NeverStarted::Busy, message };
+        let (caller, reason) = (Caller::new(&self.identity, self.from), outcome.to_string());
+        self.agent.audit.record(&Event::Rejected { job: None, caller, reason: Text::of(reason) });
         let frame = Frame::new(stream, Exit::of_nothing(outcome, exec.digest).into());
         let outbox = self.outbox.clone();
         self.commands.spawn(async move {

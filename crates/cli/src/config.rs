@@ -26,6 +26,8 @@ pub struct Settings {
     pub key: Option<PathBuf>,
     /// The authorities that sign agents.
     pub authority: Option<PathBuf>,
+    /// The revocation lists of these authorities.
+    pub crl: Option<PathBuf>,
     /// The user to run as.
     pub user: Option<String>,
     /// The agent's port.
@@ -51,6 +53,7 @@ impl Settings {
             identity: self.identity.or(lower.identity),
             key,
             authority: self.authority.or(lower.authority),
+            crl: self.crl.or(lower.crl),
             user: self.user.or(lower.user),
             port: self.port.or(lower.port),
             connect_timeout: self.connect_timeout.or(lower.connect_timeout),
@@ -89,6 +92,7 @@ impl Settings {
             identity: variable(env, "REXEC_IDENTITY").map(PathBuf::from),
             key: variable(env, "REXEC_KEY").map(PathBuf::from),
             authority: variable(env, "REXEC_AUTHORITY").map(PathBuf::from),
+            crl: variable(env, "REXEC_CRL").map(PathBuf::from),
             user: text("REXEC_USER")?,
             port: port.map_err(|why| format!("REXEC_PORT: {why}"))?.and_then(NonZeroU16::new),
             connect_timeout: timeout.map_err(|why| format!("REXEC_CONNECT_TIMEOUT: {why}"))?,
@@ -109,7 +113,8 @@ impl Settings {
             format!("{}:{line}: {}", path.display(), error.message().replace('\n', " "))
         })?;
         let folder = path.parent().unwrap_or(Path::new("/"));
-        for file in [&mut settings.identity, &mut settings.key, &mut settings.authority] {
+        let Self { identity, key, authority, crl, .. } = &mut settings;
+        for file in [identity, key, authority, crl] {
             *file = file.take().map(|file| resolve(&file, folder));
         }
         Ok(Some(settings))
@@ -169,11 +174,12 @@ mod tests {
     #[test]
     fn a_file_is_read_and_its_paths_are_relative_to_it() {
         let (dir, path) = file(
-            "identity = 'me.pem'\nauthority = '/ca.crt'\nport = 9\nconnect_timeout = 3\nhash = 'blake3'\n",
+            "identity = 'me.pem'\nauthority = '/ca.crt'\ncrl = 'ca.crl'\nport = 9\nconnect_timeout = 3\nhash = 'blake3'\n",
         );
         let settings = Settings::load(Some(&path), &none).unwrap();
         assert_eq!(settings.identity, Some(dir.path().join("me.pem")));
         assert_eq!(settings.authority, Some("/ca.crt".into()));
+        assert_eq!(settings.crl, Some(dir.path().join("ca.crl")));
         assert_eq!(settings.port, NonZeroU16::new(9));
         assert_eq!(settings.connect_timeout, Some(Duration::from_secs(3)));
         assert_eq!(settings.hash, Some(Algorithm::Blake3));

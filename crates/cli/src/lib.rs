@@ -10,6 +10,7 @@
 pub mod args;
 pub mod ca;
 pub mod config;
+pub mod doctor;
 pub mod event;
 pub mod exit;
 mod help;
@@ -111,6 +112,10 @@ fn run_named(named: Named) -> ExitCode {
         Named::Ping(ping) => {
             start_logging(plan::log_level(&ping.connect));
             ping::run(ping)
+        }
+        Named::Doctor(doctor) => {
+            start_logging(plan::log_level(&doctor.connect));
+            doctor::run(doctor)
         }
         Named::Ca(args) => match ca::run(args, &mut io::stdout().lock()) {
             Ok(()) => ExitCode::SUCCESS,

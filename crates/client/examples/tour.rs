@@ -13,7 +13,9 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let target = std::env::args().nth(1).ok_or("usage: tour HOST[:PORT]")?;
     let identity = std::env::var_os("REXEC_IDENTITY").ok_or("REXEC_IDENTITY is not set")?.into();
     let authority = std::env::var_os("REXEC_AUTHORITY").ok_or("REXEC_AUTHORITY is not set")?.into();
-    let session = Session::connect(&target, &Files { identity, key: None, authority }).await?;
+    let session =
+        Session::connect(&target, &Files { identity, key: None, authority, revocations: None })
+            .await?;
     println!("a round trip takes {:?}", session.ping().await?);
 
     // Words reach the program as they are; nothing is quoted, split or expanded.

@@ -8,6 +8,7 @@
 //!     identity: "alice.pem".into(),
 //!     key: None,
 //!     authority: "authority.crt".into(),
+//!     revocations: None,
 //! };
 //! let session = Session::connect("web1.example.net", &files).await?;
 //! let output = session.command("uname").arg("-a").output().await?;
@@ -60,7 +61,12 @@ pub mod names {
 
 /// What is in a certificate, in words.
 pub mod certificate {
-    pub use rexec_net::explain::{Summary, moment};
+    pub use rexec_net::explain::{RevocationList, Summary, moment};
+}
+
+/// What can be found wrong before anything is tried.
+pub mod checkup {
+    pub use rexec_net::checkup::{Check, Report, Side, Verdict, credentials};
 }
 
 /// Name and version, as agents see them in their logs.

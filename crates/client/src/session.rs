@@ -8,14 +8,14 @@ use rexec_net::credentials::Files;
 use rexec_net::handshake::{Connection, Deadline, error_code};
 use rexec_net::{NetError, Outbox};
 use rexec_protocol::hello::Terms;
-use rexec_protocol::message::{Exec, ExecSpec, Goodbye, Hello, Message, Ping};
+use rexec_protocol::message::{Exec, ExecSpec, Goodbye, Hello, Message, Ping, Pong};
 use rexec_protocol::outcome::printable;
 use rexec_protocol::{Algorithm, ErrorCode, Frame, ProtocolError, StreamId, msgpack};
 use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -26,6 +26,10 @@ const FIRST_PING: u64 = 1 << 32;
 
 /// A connection to one agent. Cheap to clone; the connection is closed, and commands that still run
 /// on it are ended, when the last clone and the last [`crate::Child`] are gone.
+///
+/// Whether the agent's certificate was revoked is asked when the connection is made, by the lists as
+/// the [`Connector`] has read them. A session that lives for days should be made anew now and then,
+/// with a new connector.
 #[derive(Debug, Clone)]
 pub struct Session(Arc<Inner>);
 
@@ -38,8 +42,8 @@ struct Shared {
     outbox: Outbox,
     routes: Mutex<Routes>,
     opened: Arc<AtomicU64>,
-    /// The last ping that was answered; `None` once the connection is gone.
-    pong: watch::Sender<Option<u64>>,
+    /// The last answer to a ping; `None` once the connection is gone.
+    pong: watch::Sender<Option<Pong>>,
     pings: tokio::sync::Mutex<u64>,
     /// The id of the last request. Held until a request is queued, so that requests are sent in the
     /// order of their ids.
@@ -86,6 +90,18 @@ impl Session {
 
     /// The time of one round trip to the agent.
     pub async fn ping(&self) -> Result<Duration, Error> {
+        self.exchange().await.map(|(round_trip, _)| round_trip)
+    }
+
+    /// What the agent's clock shows, as exact as a round trip is short; `None` from an agent that
+    /// does not tell. To find a clock that is wrong, and for nothing else.
+    pub async fn agent_time(&self) -> Result<Option<SystemTime>, Error> {
+        let (_, pong) = self.exchange().await?;
+        let since = pong.time_ms.map(Duration::from_millis);
+        Ok(since.and_then(|since| SystemTime::UNIX_EPOCH.checked_add(since)))
+    }
+
+    async fn exchange(&self) -> Result<(Duration, Pong), Error> {
         let shared = &self.0.0;
         // One at a time: an agent answers only the last of several pings.
         let mut count = shared.pings.lock().await;
@@ -96,9 +112,10 @@ impl Session {
         let ping = Frame::new(StreamId::CONNECTION, Ping { nonce }.into());
         // If the connection goes just now, no pong will tell.
         let _ = shared.outbox.control(ping).await;
-        let answer = pong.wait_for(|answered| answered.is_none_or(|last| last == nonce)).await;
-        let answered = answer.is_ok_and(|answer| answer.is_some());
-        if answered { Ok(start.elapsed()) } else { Err(shared.gone()) }
+        let answer =
+            pong.wait_for(|answered| answered.is_none_or(|last| last.nonce == nonce)).await;
+        let pong = answer.ok().and_then(|answer| *answer);
+        pong.map(|pong| (start.elapsed(), pong)).ok_or_else(|| shared.gone())
     }
 
     pub(crate) fn start(
@@ -111,7 +128,7 @@ impl Session {
             outbox: connection.outbox.clone(),
             routes: Mutex::default(),
             opened: Arc::clone(&connection.opened),
-            pong: watch::Sender::new(Some(0)),
+            pong: watch::Sender::new(Some(Pong { nonce: 0, time_ms: None })),
             pings: tokio::sync::Mutex::new(0),
             last: tokio::sync::Mutex::new(StreamId::CONNECTION),
             terms: watch::Sender::new(None),
@@ -173,7 +190,7 @@ impl Shared {
         if let Message::Pong(pong) = frame.message {
             // The others answer the keepalive.
             if pong.nonce >= FIRST_PING {
-                self.pong.send_replace(Some(pong.nonce));
+                self.pong.send_replace(Some(pong));
             }
             return Ok(());
         }

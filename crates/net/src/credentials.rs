@@ -1,16 +1,19 @@
-//! Keys, certificates and authorities from PEM files.
+//! Keys, certificates, authorities and revocation lists from PEM files.
 //!
 //! Files are read whole through one descriptor each, checked, and only then become
 //! [`Credentials`]: a key that others can read, or that does not belong to its certificate, never
 //! gets that far. Whether the certificate is valid *now* is not asked here: an agent on a machine
-//! that starts with a wrong clock must still start.
+//! that starts with a wrong clock must still start. A revocation list must be current, though: an old
+//! one is as good as none.
 
 mod file;
+mod revocations;
 
 use crate::explain::Summary;
 use crate::pem::{self, Contents};
 use file::Access;
 pub(crate) use file::Stamp;
+pub use revocations::Revocations;
 use rustls::RootCertStore;
 use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::CertificateDer;
@@ -18,6 +21,7 @@ use rustls::sign::CertifiedKey;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::SystemTime;
 
 /// Where the PEM files are.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,22 +32,28 @@ pub struct Files {
     pub key: Option<PathBuf>,
     /// The certificates of the authorities that sign peers.
     pub authority: PathBuf,
+    /// The revocation lists of these authorities, one or several. Without it nobody asks whether a
+    /// peer's certificate was revoked; with it, a peer is trusted only if a current list says that
+    /// it was not.
+    pub revocations: Option<PathBuf>,
 }
 
 impl Files {
     /// All paths.
     pub(crate) fn paths(&self) -> impl Iterator<Item = &Path> {
-        let key = self.key.as_deref();
-        [self.identity.as_path(), self.authority.as_path()].into_iter().chain(key)
+        let further = [self.key.as_deref(), self.revocations.as_deref()];
+        let needed = [self.identity.as_path(), self.authority.as_path()];
+        needed.into_iter().chain(further.into_iter().flatten())
     }
 }
 
 /// One consistent set: certificate chain, its private key, and the authorities that peers are
-/// checked against.
+/// checked against, with what those have revoked.
 #[derive(Debug, Clone)]
 pub struct Credentials {
     pub(crate) certified: Arc<CertifiedKey>,
     pub(crate) authorities: Arc<RootCertStore>,
+    revocations: Option<Arc<Revocations>>,
     summary: Summary,
     files: Files,
 }
@@ -52,10 +62,13 @@ impl Credentials {
     /// Reads and checks all files.
     pub fn load(files: &Files) -> Result<Self, CredentialError> {
         let (certified, summary) = identity(files)?;
-        let authorities = authorities(&files.authority)?;
+        let (authorities, certificates) = authorities(&files.authority)?;
+        let read = |path: &PathBuf| Revocations::read(path, &certificates, SystemTime::now());
+        let revocations = files.revocations.as_ref().map(read).transpose()?;
         Ok(Self {
             certified: Arc::new(certified),
             authorities: Arc::new(authorities),
+            revocations: revocations.map(Arc::new),
             summary,
             files: files.clone(),
         })
@@ -64,6 +77,11 @@ impl Credentials {
     /// What the own certificate says.
     pub fn summary(&self) -> &Summary {
         &self.summary
+    }
+
+    /// What the authorities have revoked, if that is asked.
+    pub fn revocations(&self) -> Option<&Revocations> {
+        self.revocations.as_deref()
     }
 
     /// Where the credentials came from.
@@ -119,7 +137,10 @@ fn private_key(
     })
 }
 
-fn authorities(path: &Path) -> Result<RootCertStore, CredentialError> {
+/// For TLS, and as they are.
+type Authorities = (RootCertStore, Vec<CertificateDer<'static>>);
+
+fn authorities(path: &Path) -> Result<Authorities, CredentialError> {
     let (contents, access) = read(path)?;
     let fault = |fault: Fault| fault.of(path);
     if contents.certificates.is_empty() {
@@ -130,12 +151,12 @@ fn authorities(path: &Path) -> Result<RootCertStore, CredentialError> {
     }
     access.demand_unchangeable().map_err(fault)?;
     let mut roots = RootCertStore::empty();
-    for certificate in contents.certificates {
-        check_authority(&certificate).map_err(fault)?;
-        let added = roots.add(certificate);
+    for certificate in &contents.certificates {
+        check_authority(certificate).map_err(fault)?;
+        let added = roots.add(certificate.clone());
         added.map_err(|error| fault(Fault::BadCertificate(error.to_string())))?;
     }
-    Ok(roots)
+    Ok((roots, contents.certificates))
 }
 
 /// webpki takes any certificate for an anchor and never looks at its basic constraints, so that
@@ -158,7 +179,7 @@ fn read_own(path: &Path) -> Result<Contents, CredentialError> {
 }
 
 fn read(path: &Path) -> Result<(Contents, Access), CredentialError> {
-    let (bytes, access) = file::read(path).map_err(|fault| fault.of(path))?;
+    let (bytes, access) = file::read(path, file::MAX_SIZE).map_err(|fault| fault.of(path))?;
     let contents = pem::parse(&bytes).map_err(|error| Fault::Pem(error).of(path))?;
     Ok((contents, access))
 }
@@ -189,9 +210,9 @@ pub enum Fault {
     /// A directory, a pipe or a device.
     #[error("is not a regular file")]
     NotAFile,
-    /// More than anybody's certificates.
-    #[error("is larger than {} KiB", file::MAX_SIZE / 1024)]
-    TooLarge,
+    /// More than anybody's certificates, or revocations.
+    #[error("is larger than {0} KiB")]
+    TooLarge(u64),
     /// Others can read the private key.
     #[error(
         "holds a private key, and others than its owner can read it (mode {mode:04o}); run: chmod 600 {}", path.display()
@@ -256,6 +277,37 @@ pub enum Fault {
         "holds a private key; name a file with the authority's certificate alone, and keep the key off this machine"
     )]
     AuthorityWithKey,
+    /// The revocation list that was asked for is not there.
+    #[error(
+        "cannot be read: {0}; it should hold the revocation list that `rexec ca crl` makes. Copy that here, or take the file out of the configuration to do without revocation"
+    )]
+    NoRevocationFile(io::Error),
+    /// A revocation list was expected.
+    #[error("holds no revocation list (found: {0}); make one with `rexec ca crl`")]
+    NoRevocations(String),
+    /// Not a revocation list, or one that can't be used.
+    #[error("holds a revocation list that cannot be used: {0}; make a new one with `rexec ca crl`")]
+    BadRevocations(String),
+    /// A list that the authority of its name has not signed.
+    #[error(
+        "holds a revocation list of '{0}' that the authority of this name has not signed; copy the one that `rexec ca crl` made"
+    )]
+    ForgedRevocations(String),
+    /// A list that should have been replaced.
+    #[error(
+        "holds a revocation list of '{issuer}' that was to be replaced by {until}, and this machine's clock says {now}; make a new one with `rexec ca crl` and copy it here"
+    )]
+    StaleRevocations {
+        /// Whose list.
+        issuer: String,
+        /// Until when it was good.
+        until: String,
+        /// By this machine's clock.
+        now: String,
+    },
+    /// An authority without a list, of which every certificate would be refused.
+    #[error("holds no revocation list of the authority '{0}'; append the one that it has made")]
+    MissingRevocations(String),
     /// A user's certificate for an agent, or the other way round.
     #[error(
         "holds a certificate ({names}) that is not for {wanted}: extended key usage {found}; issue one with `{command}`"

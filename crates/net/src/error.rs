@@ -34,6 +34,14 @@ pub enum NetError {
         /// For people.
         message: String,
     },
+    /// The peer's certificate, with which the connection began, is accepted no more.
+    #[error("{message}")]
+    Untrusted {
+        /// For programs.
+        code: ErrorCode,
+        /// For people.
+        message: String,
+    },
     /// The connection ended between two frames, in good order.
     #[error("the connection was closed")]
     Closed,

@@ -5,9 +5,12 @@
 //! each side sees only half of it. The side that refuses knows the reason and names it in full; the
 //! other receives a one-byte alert, so it adds what its own certificate says.
 
+mod list;
 mod summary;
 
 use crate::credentials::{self, Files};
+pub use list::RevocationList;
+pub(crate) use list::parse as parse_list;
 use rexec_protocol::outcome::printable;
 use rustls::pki_types::{CertificateDer, UnixTime};
 use rustls::{AlertDescription, CertificateError, Error, PeerIncompatible};
@@ -35,12 +38,21 @@ pub fn refusal(
     files: &Files,
     now: SystemTime,
 ) -> String {
-    let presented = presented.and_then(|certificate| Summary::of(certificate).ok());
-    let scene = Scene { side, presented, files, now };
+    let scene = Scene::of(side, presented, files, now);
     match error.get_ref().and_then(|inner| inner.downcast_ref::<Error>()) {
         Some(error) => scene.tls(error),
         None => scene.socket(error),
     }
+}
+
+/// Plain words for a client's certificate that this agent accepted once, and does not any more.
+pub(crate) fn rejection(
+    error: &Error,
+    presented: &CertificateDer<'_>,
+    files: &Files,
+    now: SystemTime,
+) -> String {
+    Scene::of(Side::Agent, Some(presented), files, now).tls(error)
 }
 
 struct Scene<'a> {
@@ -50,7 +62,17 @@ struct Scene<'a> {
     now: SystemTime,
 }
 
-impl Scene<'_> {
+impl<'a> Scene<'a> {
+    fn of(
+        side: Side<'a>,
+        presented: Option<&CertificateDer<'_>>,
+        files: &'a Files,
+        now: SystemTime,
+    ) -> Self {
+        let presented = presented.and_then(|certificate| Summary::of(certificate).ok());
+        Self { side, presented, files, now }
+    }
+
     fn socket(&self, error: &io::Error) -> String {
         let peer = self.peer();
         match error.kind() {
@@ -65,6 +87,10 @@ impl Scene<'_> {
         let peer = self.peer();
         match error {
             Error::InvalidCertificate(error) => self.certificate(error),
+            Error::InvalidCertRevocationList(error) => self.unknown(&format!(
+                "the revocation list in {} cannot be used ({error:?})",
+                self.list()
+            )),
             Error::AlertReceived(alert) => self.alert(*alert),
             Error::NoCertificatesPresented => {
                 format!("{peer} presented no certificate; {}", self.remedy())
@@ -125,12 +151,24 @@ impl Scene<'_> {
             CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
                 self.wrong_name()
             }
-            CertificateError::Revoked => format!("{whose} was revoked; {remedy}"),
-            CertificateError::UnknownRevocationStatus
-            | CertificateError::ExpiredRevocationList
-            | CertificateError::ExpiredRevocationListContext { .. } => format!(
-                "whether {whose} was revoked is not known: there is no current revocation list of its authority"
-            ),
+            CertificateError::Revoked => {
+                format!("{whose} was revoked by its authority (list: {}); {remedy}", self.list())
+            }
+            CertificateError::UnknownRevocationStatus => self.unknown(&format!(
+                "{} has no revocation list of the authority that signed it; append one, made with `rexec ca crl`",
+                self.list()
+            )),
+            CertificateError::ExpiredRevocationListContext { next_update, .. } => {
+                self.unknown(&format!(
+                    "the revocation list in {} was to be replaced by {}, and this machine's clock says {clock}; {RENEW_LIST}",
+                    self.list(),
+                    moment(system_time(*next_update))
+                ))
+            }
+            CertificateError::ExpiredRevocationList => self.unknown(&format!(
+                "the revocation list in {} was to be replaced before now, {clock}; {RENEW_LIST}",
+                self.list()
+            )),
             CertificateError::BadEncoding => format!("{whose} is malformed; {remedy}"),
             // webpki's words, such as CaUsedAsEndEntity.
             CertificateError::Other(other) => {
@@ -138,6 +176,16 @@ impl Scene<'_> {
             }
             other => format!("{whose} cannot be accepted: {other}; {remedy}"),
         }
+    }
+
+    fn unknown(&self, why: &str) -> String {
+        format!("whether {} was revoked is not known: {why}", self.theirs())
+    }
+
+    /// The file of the revocation lists.
+    fn list(&self) -> String {
+        let list = self.files.revocations.as_ref();
+        list.map_or("no file".to_owned(), |path| path.display().to_string())
     }
 
     fn issuer(&self, authority: &str) -> String {
@@ -178,13 +226,13 @@ impl Scene<'_> {
                 self.own_remedy()
             ),
             AlertDescription::UnknownCA => {
-                "it does not know the authority that signed the certificate; use one that its authority signed, or add the authority to its file of authorities".to_owned()
+                "it does not know the authority that signed the certificate, or has no current revocation list of it (its own log says which); use a certificate that its authority signed, or bring it the authority and the list".to_owned()
             }
             AlertDescription::UnsupportedCertificate => {
                 format!("the certificate is not for this use; {}", self.own_remedy())
             }
             AlertDescription::CertificateRevoked => {
-                format!("the certificate was revoked; {}", self.own_remedy())
+                format!("its authority has revoked the certificate; {}", self.own_remedy())
             }
             AlertDescription::DecryptError => {
                 "its signature cannot be verified: perhaps it was signed by an authority of the same name, but with another key".to_owned()
@@ -274,8 +322,10 @@ impl Scene<'_> {
     }
 }
 
-const ISSUE_USER: &str = "issue a new one with `rexec ca issue-user NAME`";
-const ISSUE_AGENT: &str = "issue a new one with `rexec ca issue-agent NAME`";
+pub(crate) const ISSUE_USER: &str = "issue a new one with `rexec ca issue-user NAME`";
+const RENEW_LIST: &str =
+    "make a new one with `rexec ca crl` and copy it there, or set the clock that is wrong";
+pub(crate) const ISSUE_AGENT: &str = "issue a new one with `rexec ca issue-agent NAME`";
 
 fn system_time(time: UnixTime) -> SystemTime {
     SystemTime::UNIX_EPOCH

@@ -7,7 +7,7 @@ use crate::identity::Identity;
 use crate::inbound::Inbound;
 use crate::outbox::Outbox;
 use crate::readahead::ReadAhead;
-use crate::tls::{agreed_on_rexec, observe};
+use crate::tls::{Chain, agreed_on_rexec, observe};
 use rexec_protocol::hello::{self, Terms};
 use rexec_protocol::message::{self, Hello, Message};
 use rexec_protocol::outcome::shorten;
@@ -57,6 +57,8 @@ pub struct Accepted {
     pub connection: Connection,
     /// Who it is.
     pub identity: Identity,
+    /// What proves it, to be verified again.
+    pub chain: Chain,
     /// What was agreed on.
     pub terms: Terms,
 }
@@ -109,7 +111,9 @@ where
     if !agreed_on_rexec(tls) {
         return Err(NetError::Refused("the peer speaks TLS, but not rexec".to_owned()));
     }
-    let identity = Identity::from_verified(tls.peer_certificates().unwrap_or_default());
+    let certificates = tls.peer_certificates().unwrap_or_default();
+    let identity = Identity::from_verified(certificates);
+    let chain = Chain::of(certificates);
     let mut connection = Connection::over(stream.into(), Role::Client, ours);
     let identity = match identity {
         Ok(identity) => identity,
@@ -119,7 +123,7 @@ where
         }
     };
     match deadline.bound("the client's hello", connection.receive_hello(ours)).await.flatten() {
-        Ok(terms) => Ok(Accepted { connection, identity, terms }),
+        Ok(terms) => Ok(Accepted { connection, identity, chain, terms }),
         Err(error) => {
             // A peer that said why it leaves, or is gone, needs no answer.
             if matches!(error, NetError::Protocol(_) | NetError::Deadline { .. }) {
@@ -220,6 +224,7 @@ pub fn display_target(host: &str, port: u16) -> String {
 pub fn error_code(error: &NetError) -> ErrorCode {
     match error {
         NetError::Protocol(fault) => fault.code(),
+        NetError::Untrusted { code, .. } => *code,
         NetError::Deadline { .. } | NetError::Silent(_) => ErrorCode::Timeout,
         _ => ErrorCode::Internal,
     }
@@ -262,6 +267,16 @@ impl Connection {
     pub fn accuse(&self, code: ErrorCode, message: &str) {
         let error = message::Error { code, message: shorten(message.to_owned()) };
         self.outbox.close(Some(Frame::new(StreamId::CONNECTION, error.into())));
+    }
+
+    /// [`Connection::finish`] with last words, for a peer that did nothing wrong. One that takes so
+    /// little that there is no room for them does not hear them.
+    pub async fn dismiss(self, code: ErrorCode, message: &str) {
+        let error = message::Error { code, message: shorten(message.to_owned()) };
+        let frame = Frame::new(StreamId::CONNECTION, error.into());
+        // In the data lane, behind all that was said before.
+        let _ = self.outbox.data_lane().try_send(Box::new(frame));
+        self.end(FINISH).await;
     }
 
     /// Ends the connection in good order: everything queued goes out first. Other handles of the

@@ -52,6 +52,11 @@ impl Identity {
         Ok(Self { name, groups, fingerprint, not_after: summary.not_after })
     }
 
+    /// Whether a certificate that says this would name exactly one user.
+    pub(crate) fn check(summary: &Summary) -> Result<(), IdentityError> {
+        subject(&summary.uris).map(drop)
+    }
+
     /// The user's name, or a SPIFFE id.
     pub fn name(&self) -> &str {
         &self.name

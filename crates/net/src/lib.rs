@@ -18,8 +18,10 @@
 //! | [`credentials`] | keys, certificates and authorities from PEM files |
 //! | [`identity`] | [`Identity`], the proof of who the peer is |
 //! | [`explain`] | why TLS refused a peer, in words |
+//! | [`checkup`] | for `doctor`: what can be found wrong before anything is tried |
 //! | [`error`] | what can go wrong with a connection, by fault |
 
+pub mod checkup;
 pub mod credentials;
 pub mod credit;
 pub mod error;

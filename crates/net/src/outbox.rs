@@ -13,7 +13,7 @@ use rexec_protocol::{Frame, StreamId};
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 use tokio::io::{AsyncWrite, AsyncWriteExt};
 use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinHandle;
@@ -194,7 +194,9 @@ impl<W: AsyncWrite + Unpin> Writer<W> {
             put(StreamId::CONNECTION, Message::Ping(Ping { nonce }));
         }
         if let Some(nonce) = pong {
-            put(StreamId::CONNECTION, Message::Pong(Pong { nonce }));
+            let time_ms = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).ok();
+            let time_ms = time_ms.and_then(|since| u64::try_from(since.as_millis()).ok());
+            put(StreamId::CONNECTION, Message::Pong(Pong { nonce, time_ms }));
         }
     }
 

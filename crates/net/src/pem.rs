@@ -1,8 +1,8 @@
-//! PEM: text to certificates and keys. The only place that names `rustls-pemfile`, which is
+//! PEM: text to certificates, keys and revocation lists. The only place that names `rustls-pemfile`, which is
 //! archived (RUSTSEC-2025-0134) and today a thin wrapper over `rustls-pki-types`.
 
 use rexec_protocol::outcome::printable;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
 
 /// What a file holds.
 #[derive(Debug, Default)]
@@ -11,6 +11,8 @@ pub(crate) struct Contents {
     pub(crate) certificates: Vec<CertificateDer<'static>>,
     /// The private keys.
     pub(crate) keys: Vec<PrivateKeyDer<'static>>,
+    /// The certificate revocation lists, in the order of the file.
+    pub(crate) lists: Vec<CertificateRevocationListDer<'static>>,
     /// The labels of all sections, to tell what was found.
     labels: Vec<String>,
 }
@@ -34,7 +36,7 @@ impl Contents {
 /// Reads all sections. The error tells what is wrong, to follow the name of the file.
 pub(crate) fn parse(pem: &[u8]) -> Result<Contents, String> {
     if pem.starts_with(&[0x30, 0x82]) {
-        return Err("holds DER, not PEM; convert it with `openssl x509 -inform DER`".to_owned());
+        return Err("holds DER, not PEM; convert it with `openssl x509 -inform DER`, or a revocation list with `openssl crl -inform DER`".to_owned());
     }
     let mut contents = Contents { labels: labels(pem), ..Contents::default() };
     if pem.windows(LEGACY.len()).any(|window| window == LEGACY) {
@@ -46,6 +48,7 @@ pub(crate) fn parse(pem: &[u8]) -> Result<Contents, String> {
             rustls_pemfile::Item::Pkcs8Key(der) => contents.keys.push(der.into()),
             rustls_pemfile::Item::Sec1Key(der) => contents.keys.push(der.into()),
             rustls_pemfile::Item::Pkcs1Key(der) => contents.keys.push(der.into()),
+            rustls_pemfile::Item::Crl(der) => contents.lists.push(der),
             _ => {}
         }
     }

@@ -161,7 +161,12 @@ impl World {
     }
 
     fn files(&self, identity: &str) -> Files {
-        Files { identity: self.path(identity), key: None, authority: self.path("ca.crt") }
+        Files {
+            identity: self.path(identity),
+            key: None,
+            authority: self.path("ca.crt"),
+            revocations: None,
+        }
     }
 
     fn agent(&self) -> Arc<ServerConfig> {
@@ -655,6 +660,7 @@ fn every_fault_of_an_identity_has_its_words() {
         identity: world.write("chain.crt", identity),
         key: Some(world.write("chain.key", key)),
         authority: world.path("ca.crt"),
+        revocations: None,
     };
     Credentials::load(&apart(&chain, &key)).unwrap();
     let error = fault(&apart(&chain, &stranger));
@@ -706,13 +712,13 @@ async fn a_renewed_certificate_is_served_to_new_connections() {
     let world = World::new();
     let reloading = Reloading::new(world.files("agent.pem")).unwrap();
     let old = served(&world, reloading.current()).await;
-    assert!(!reloading.refresh(), "nothing has changed");
+    assert!(!reloading.refresh().is_change(), "nothing has changed");
 
     let renewed = world.issue(&agent());
     fs::rename(world.write("new.pem", &renewed.pem()), world.path("agent.pem")).unwrap();
     let before = reloading.current();
-    assert!(reloading.refresh());
-    assert!(!reloading.refresh(), "it was taken already");
+    assert!(reloading.refresh().is_change());
+    assert!(!reloading.refresh().is_change(), "it was taken already");
     assert_eq!(served(&world, reloading.current()).await, renewed.chain[0]);
     assert_eq!(served(&world, before).await, old, "who began with the old one keeps it");
 }
@@ -727,18 +733,18 @@ async fn a_bad_version_changes_nothing() {
     let halves = [good[..good.len() / 2].to_owned(), good[..good.len() - 30].to_owned()];
     for bad in ["", "nonsense", &user].into_iter().chain(halves.iter().map(String::as_str)) {
         world.write("agent.pem", bad);
-        assert!(!reloading.refresh(), "{bad}");
+        assert!(!reloading.refresh().is_change(), "{bad}");
         assert_eq!(served(&world, reloading.current()).await, old);
     }
     fs::remove_file(world.path("agent.pem")).unwrap();
-    assert!(!reloading.refresh());
+    assert!(!reloading.refresh().is_change());
     assert_eq!(served(&world, reloading.current()).await, old);
 
     world.write("agent.pem", &good);
     chmod(&world.path("agent.pem"), 0o644);
-    assert!(!reloading.refresh(), "a key that others can read is no better later");
+    assert!(!reloading.refresh().is_change(), "a key that others can read is no better later");
     chmod(&world.path("agent.pem"), 0o600);
-    assert!(reloading.refresh(), "a change of the mode alone is a change");
+    assert!(reloading.refresh().is_change(), "a change of the mode alone is a change");
 }
 
 #[tokio::test]
@@ -749,13 +755,14 @@ async fn key_and_certificate_are_never_mixed() {
         identity: world.write("agent.crt", &first.certificates()),
         key: Some(world.write("agent.key", &first.key.serialize_pem())),
         authority: world.path("ca.crt"),
+        revocations: None,
     };
     let reloading = Reloading::new(files).unwrap();
     world.write("agent.key", &second.key.serialize_pem());
-    assert!(!reloading.refresh());
+    assert!(!reloading.refresh().is_change());
     assert_eq!(served(&world, reloading.current()).await, first.chain[0]);
     world.write("agent.crt", &second.certificates());
-    assert!(reloading.refresh());
+    assert!(reloading.refresh().is_change());
     assert_eq!(served(&world, reloading.current()).await, second.chain[0]);
 }
 
@@ -772,6 +779,6 @@ async fn a_new_authority_replaces_the_old() {
     };
     assert!(!accepted(reloading.current()).await);
     world.write("ca.crt", &other.pem());
-    assert!(reloading.refresh());
+    assert!(reloading.refresh().is_change());
     assert!(accepted(reloading.current()).await);
 }

@@ -119,6 +119,11 @@ pub enum ErrorCode {
     UnknownVerb,
     /// The certificate proves no usable identity.
     Identity,
+    /// The peer's certificate was accepted once, and is not any more: revoked, or its authority is
+    /// no longer known.
+    Revoked,
+    /// The peer's certificate has expired since the connection began.
+    CertificateExpired,
     /// The peer is at a limit; try again later.
     Busy,
     /// The peer is shutting down.
@@ -131,7 +136,7 @@ pub enum ErrorCode {
     Other,
 }
 
-const CODES: [(ErrorCode, &str); 15] = [
+const CODES: [(ErrorCode, &str); 17] = [
     (ErrorCode::TooLarge, "too_large"),
     (ErrorCode::Malformed, "malformed"),
     (ErrorCode::HashMismatch, "hash_mismatch"),
@@ -143,6 +148,8 @@ const CODES: [(ErrorCode, &str); 15] = [
     (ErrorCode::Flood, "flood"),
     (ErrorCode::UnknownVerb, "unknown_verb"),
     (ErrorCode::Identity, "identity"),
+    (ErrorCode::Revoked, "revoked"),
+    (ErrorCode::CertificateExpired, "certificate_expired"),
     (ErrorCode::Busy, "busy"),
     (ErrorCode::ShuttingDown, "shutting_down"),
     (ErrorCode::Timeout, "timeout"),

@@ -32,18 +32,26 @@ impl TestAgent {
 
     /// An agent with this policy.
     pub fn with_policy(policy: &str) -> Self {
-        Self::begin("", policy, |_| {})
+        Self::begin("", policy, |_, _| {})
     }
 
     /// An agent whose start command was changed.
     pub fn prepared(config: &str, prepare: impl FnOnce(&mut Command)) -> Self {
-        Self::begin(config, &everything(), prepare)
+        Self::begin(config, &everything(), |command, _| prepare(command))
     }
 
-    fn begin(config: &str, policy: &str, prepare: impl FnOnce(&mut Command)) -> Self {
+    /// An agent with the revocation list `authority.crl`, which revokes nobody at first.
+    pub fn revoking(config: &str) -> Self {
+        Self::begin(config, &everything(), |command, dir| {
+            command.arg("--crl").arg(dir.join("authority.crl"));
+        })
+    }
+
+    fn begin(config: &str, policy: &str, prepare: impl FnOnce(&mut Command, &Path)) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let authority = Authority::new();
         fs::write(dir.path().join("authority.crt"), authority.pem()).unwrap();
+        write_private(dir.path(), "authority.crl", &authority.list([], time::Duration::days(25)));
         write_private(dir.path(), "agent.pem", &authority.issue_agent());
         write_private(dir.path(), "alice.pem", &authority.issue_user("alice"));
         let path = |name: &str| dir.path().join(name);
@@ -71,7 +79,7 @@ impl TestAgent {
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(File::create(path("log")).unwrap());
-        prepare(&mut command);
+        prepare(&mut command, dir.path());
         let (child, port) = await_ready(command, dir.path());
         Self { dir, authority, port, child }
     }
@@ -94,7 +102,7 @@ impl TestAgent {
     /// The credentials in `NAME.pem`.
     pub fn files_of(&self, name: &str) -> Files {
         let identity = self.path(&format!("{name}.pem"));
-        Files { identity, key: None, authority: self.path("authority.crt") }
+        Files { identity, key: None, authority: self.path("authority.crt"), revocations: None }
     }
 
     /// A connection as Alice.

@@ -1,9 +1,13 @@
 //! Authorities and certificates, made for one test.
 
 use rcgen::{
-    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, SanType,
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, DnType,
+    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyIdMethod, KeyPair, KeyUsagePurpose,
+    PKCS_ECDSA_P256_SHA256, RevokedCertParams, SanType, SerialNumber,
 };
+use rexec_net::explain::Summary;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -50,6 +54,26 @@ impl Authority {
     pub fn issue_user(&self, name: &str) -> String {
         self.issue(user_params(&[&format!("rexec:user:{name}")]))
     }
+
+    /// A revocation list that is good for this long.
+    pub fn list(&self, serials: impl IntoIterator<Item = SerialNumber>, good: Duration) -> String {
+        let now = OffsetDateTime::now_utc();
+        let revoked = |serial_number| RevokedCertParams {
+            serial_number,
+            revocation_time: now,
+            reason_code: None,
+            invalidity_date: None,
+        };
+        let params = CertificateRevocationListParams {
+            this_update: now + good - Duration::days(30),
+            next_update: now + good,
+            crl_number: SerialNumber::from(1),
+            issuing_distribution_point: None,
+            revoked_certs: serials.into_iter().map(revoked).collect(),
+            key_identifier_method: KeyIdMethod::Sha256,
+        };
+        params.signed_by(&self.issuer).unwrap().pem().unwrap()
+    }
 }
 
 /// A good user certificate with these URIs, to be made worse.
@@ -61,6 +85,19 @@ pub fn user_params(uris: &[&str]) -> CertificateParams {
     params.not_before = OffsetDateTime::now_utc() - Duration::minutes(5);
     params.not_after = OffsetDateTime::now_utc() + Duration::hours(1);
     params
+}
+
+/// The serial number of the certificate in an identity file.
+pub fn serial(pem: &str) -> SerialNumber {
+    let der = CertificateDer::from_pem_slice(pem.as_bytes()).unwrap();
+    let serial = Summary::of(&der).unwrap().serial;
+    let byte = |digits: &[u8]| u8::from_str_radix(str::from_utf8(digits).unwrap(), 16).unwrap();
+    SerialNumber::from_slice(&serial.as_bytes().chunks(2).map(byte).collect::<Vec<_>>())
+}
+
+/// Replaces a file in one step, as whoever copies one to an agent should.
+pub fn replace(dir: &Path, name: &str, text: &str) {
+    fs::rename(write_private(dir, &format!("{name}.new"), text), dir.join(name)).unwrap();
 }
 
 /// Writes a file as private as a key must be.

@@ -153,6 +153,7 @@ impl FakeAgent {
             identity: path(&format!("{name}.pem")),
             key: None,
             authority: path("authority.crt"),
+            revocations: None,
         }
     }
 

@@ -23,7 +23,7 @@ pub use engine::{
     Action, Answer, Caller, Effect, Limits, Local, Policy, PolicyError, Question, Rule,
 };
 pub use files::PolicyPaths;
-pub use reload::{Refreshed, Reloading};
+pub use reload::Reloading;
 
 use crate::account::Account;
 use rexec_net::Identity;

@@ -2,6 +2,7 @@
 
 use super::engine::{Policy, PolicyError};
 use super::files::PolicyPaths;
+use rexec_net::tls::Refreshed;
 use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
@@ -31,17 +32,6 @@ struct State {
     read: Version,
     /// What was found at the last look.
     seen: Version,
-}
-
-/// What a look at the files found.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Refreshed {
-    /// Nothing new, or something that still moves.
-    Unchanged,
-    /// A new version is in force.
-    Changed,
-    /// A new version cannot be used; the one in force stays.
-    Failed,
 }
 
 impl Reloading {
@@ -91,7 +81,7 @@ impl Reloading {
             }
             Err(error) => {
                 tracing::error!(%error, "the new policy cannot be used; the one in use stays");
-                Refreshed::Failed
+                Refreshed::Failed(error.to_string())
             }
         }
     }
@@ -211,7 +201,7 @@ mod tests {
         let place = Place::new();
         for broken in ["[[rule", "[[rule]]\nname = 'x'", &format!("{}{}", rule("a"), rule("a"))] {
             write(place.file(), broken);
-            assert_eq!(place.refresh(), Refreshed::Failed, "{broken}");
+            assert!(matches!(place.refresh(), Refreshed::Failed(_)), "{broken}");
             assert_eq!(place.policy.refresh(), Refreshed::Unchanged, "said once");
             assert_eq!(place.names(), ["first"]);
         }
@@ -224,7 +214,7 @@ mod tests {
     fn a_file_that_others_may_write_leaves_the_old_one() {
         let place = Place::new();
         fs::set_permissions(place.file(), fs::Permissions::from_mode(0o666)).unwrap();
-        assert_eq!(place.refresh(), Refreshed::Failed);
+        assert!(matches!(place.refresh(), Refreshed::Failed(_)));
         assert_eq!(place.names(), ["first"]);
     }
 

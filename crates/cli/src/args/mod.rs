@@ -116,6 +116,8 @@ enum Documented {
 pub enum Named {
     /// Measure round trips to an agent
     Ping(Ping),
+    /// Check this machine's files, and the way to an agent, and say what to mend
+    Doctor(Doctor),
     /// Make and inspect the certificates of agents and users
     Ca(CaArgs),
     /// Print completions for a shell
@@ -130,6 +132,20 @@ pub enum Named {
         #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
         dir: Option<PathBuf>,
     },
+}
+
+/// Check this machine's files, and the way to an agent.
+#[derive(Debug, Args)]
+pub struct Doctor {
+    /// Print one JSON object for each check
+    #[arg(long)]
+    pub json: bool,
+    /// Which agent to reach; without it only this machine is looked at
+    #[arg(value_name = "HOST[:PORT]", value_hint = ValueHint::Hostname)]
+    pub target: Option<OsString>,
+    /// How to connect.
+    #[command(flatten)]
+    pub connect: ConnectOptions,
 }
 
 /// Measure round trips on one connection.

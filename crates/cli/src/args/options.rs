@@ -24,6 +24,10 @@ pub struct ConnectOptions {
     /// Authorities that sign agents, PEM [default: authority.crt in ~/.config/rexec]
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub authority: Option<PathBuf>,
+    /// Revocation lists of these authorities, PEM [default: authority.crl in ~/.config/rexec, if it
+    /// exists]
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub crl: Option<PathBuf>,
     /// Give up connecting after this long [default: 10s]
     #[arg(long, value_name = "DURATION", value_parser = values::duration)]
     pub connect_timeout: Option<Duration>,

@@ -40,7 +40,7 @@ pub fn parse(args: &[OsString]) -> Result<Request, Usage> {
 
 /// Whether the first word of a command line names a subcommand, not a host.
 fn is_subcommand(word: &str) -> bool {
-    matches!(word, "run" | "ping" | "ca" | "completions" | "man" | "help")
+    matches!(word, "run" | "ping" | "doctor" | "ca" | "completions" | "man" | "help")
 }
 
 fn line(args: &[OsString], skip: usize) -> Result<Request, clap::Error> {

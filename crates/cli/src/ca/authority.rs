@@ -1,9 +1,12 @@
 //! The authority of a folder, and signing with it.
 
 use super::certificate::Certificate;
-use super::record::{self, Record};
+use super::record::{self, Issue, Reason, Record, Revocation};
 use super::{CaError, store};
-use rcgen::{CertificateParams, Issuer, KeyPair};
+use rcgen::{
+    CertificateParams, CertificateRevocationList, CertificateRevocationListParams, Issuer,
+    KeyIdMethod, KeyPair, RevocationReason, RevokedCertParams, SerialNumber,
+};
 use rexec_client::certificate::moment;
 use std::path::{Path, PathBuf};
 use time::{Duration, OffsetDateTime};
@@ -82,9 +85,33 @@ impl Authority {
         let certificate = params.signed_by(&key, &self.issuer)?;
         let issued = Certificate::new(certificate.der().to_vec())?;
         // First the record: a certificate that nobody knows of could not be revoked.
-        record::append(&self.folder, &record, &issued)?;
+        record::issued(&self.folder, &Issue::new(record, &issued))?;
         let pem = format!("{}{}", key.serialize_pem(), certificate.pem());
         Ok(Issued { pem, until: moment(issued.summary.not_after) })
+    }
+
+    /// Signs the list of what was revoked.
+    pub(super) fn revocation_list(
+        &self,
+        revocations: &[Revocation],
+        number: u64,
+        now: OffsetDateTime,
+        next_update: OffsetDateTime,
+    ) -> Result<CertificateRevocationList, CaError> {
+        let params = CertificateRevocationListParams {
+            this_update: now,
+            next_update,
+            crl_number: number.into(),
+            issuing_distribution_point: None,
+            revoked_certs: revocations.iter().map(entry).collect::<Result<_, _>>()?,
+            key_identifier_method: KeyIdMethod::Sha256,
+        };
+        Ok(params.signed_by(&self.issuer)?)
+    }
+
+    /// The folder it lives in.
+    pub(super) fn folder(&self) -> &Path {
+        &self.folder
     }
 
     /// Never beyond the authority's own: such a certificate would die before its date.
@@ -119,6 +146,36 @@ impl Authority {
         })?;
         Ok((now.saturating_sub(SKEW).max(self.not_before), end))
     }
+}
+
+fn entry(revocation: &Revocation) -> Result<RevokedCertParams, CaError> {
+    let serial = bytes(&revocation.serial)
+        .ok_or_else(|| CaError::new(format!("'{}' is no serial number", revocation.serial)))?;
+    let reason_code = match revocation.reason {
+        // RFC 5280 wants it left out.
+        Reason::Unspecified => None,
+        Reason::KeyCompromise => Some(RevocationReason::KeyCompromise),
+        Reason::AffiliationChanged => Some(RevocationReason::AffiliationChanged),
+        Reason::Superseded => Some(RevocationReason::Superseded),
+        Reason::CessationOfOperation => Some(RevocationReason::CessationOfOperation),
+        Reason::PrivilegeWithdrawn => Some(RevocationReason::PrivilegeWithdrawn),
+    };
+    Ok(RevokedCertParams {
+        serial_number: SerialNumber::from_slice(&serial),
+        revocation_time: revocation.time.into(),
+        reason_code,
+        invalidity_date: None,
+    })
+}
+
+/// From hexadecimal.
+fn bytes(serial: &str) -> Option<Vec<u8>> {
+    let digits: Vec<_> = serial.chars().map(|c| c.to_digit(16)).collect::<Option<_>>()?;
+    let pair = |pair: &[u32]| match pair {
+        [high, low] => u8::try_from(high << 4 | low).ok(),
+        _ => None,
+    };
+    digits.chunks(2).map(pair).collect()
 }
 
 /// A key and its certificate.

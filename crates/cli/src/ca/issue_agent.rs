@@ -1,7 +1,7 @@
 //! `rexec ca issue-agent`: a certificate for a machine.
 
 use super::authority::{Authority, Issued};
-use super::record::Record;
+use super::record::{Kind, Record};
 use super::{CaError, Folder, store};
 use clap::{Args, ValueHint};
 use rcgen::{CertificateParams, ExtendedKeyUsagePurpose, KeyUsagePurpose, SanType};
@@ -67,15 +67,9 @@ impl IssueAgent {
     pub(super) fn run(self, now: OffsetDateTime, out: &mut dyn Write) -> Result<(), CaError> {
         let Self { name, mut san, days, target, folder } = self;
         san.retain(|other| *other != name);
-        let mut params = CertificateParams::default();
-        params.distinguished_name = rcgen::DistinguishedName::new();
-        for host in std::iter::once(&name).chain(&san) {
-            params.subject_alt_names.push(host_name(host)?);
-        }
-        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+        let params = params(&name, &san)?;
         let authority = Authority::open(folder.path()?)?;
-        let record = Record { kind: "agent", name: name.clone(), more: san };
+        let record = Record { kind: Kind::Agent, name: name.clone(), more: san };
         let issue = || authority.issue(params, Duration::days(days.into()), now, record);
         let Some((path, until)) = target.place(&name, out, issue)? else { return Ok(()) };
         let path = path.display();
@@ -89,6 +83,18 @@ impl IssueAgent {
         )?;
         Ok(())
     }
+}
+
+/// A certificate for the agent of this machine, but for key and validity.
+pub(super) fn params(name: &str, more: &[String]) -> Result<CertificateParams, CaError> {
+    let mut params = CertificateParams::default();
+    params.distinguished_name = rcgen::DistinguishedName::new();
+    for host in std::iter::once(name).chain(more.iter().map(String::as_str)) {
+        params.subject_alt_names.push(host_name(host)?);
+    }
+    params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+    Ok(params)
 }
 
 /// A name as it may stand in a certificate: exact, because a wildcard would let one machine pass

@@ -2,7 +2,7 @@
 
 use super::authority::Authority;
 use super::issue_agent::Target;
-use super::record::Record;
+use super::record::{Kind, Record};
 use super::{CaError, Folder};
 use clap::Args;
 use rcgen::{CertificateParams, ExtendedKeyUsagePurpose, KeyUsagePurpose, SanType};
@@ -39,21 +39,13 @@ impl IssueUser {
             let words = format!("{} groups; at most {MAX_GROUPS} are allowed", groups.len());
             return Err(CaError::new(words));
         }
-        let mut params = CertificateParams::default();
-        params.distinguished_name = rcgen::DistinguishedName::new();
-        let user = std::iter::once(names::user_uri(&name));
-        for uri in user.chain(groups.iter().map(|group| names::group_uri(group))) {
-            let uri = uri.map_err(|error| CaError::new(error.to_string()))?;
-            params.subject_alt_names.push(SanType::URI(uri.as_str().try_into()?));
-        }
-        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+        let params = params(&name, &groups)?;
         let validity = match days {
             Some(days) => Duration::days(days.into()),
             None => Duration::hours(hours.into()),
         };
         let authority = Authority::open(folder.path()?)?;
-        let record = Record { kind: "user", name: name.clone(), more: groups };
+        let record = Record { kind: Kind::User, name: name.clone(), more: groups };
         let issue = || authority.issue(params, validity, now, record);
         let Some((path, until)) = target.place(&name, out, issue)? else { return Ok(()) };
         let (path, authority) = (path.display(), authority.certificate());
@@ -68,4 +60,18 @@ impl IssueUser {
         )?;
         Ok(())
     }
+}
+
+/// A certificate for this user, but for key and validity.
+pub(super) fn params(name: &str, groups: &[String]) -> Result<CertificateParams, CaError> {
+    let mut params = CertificateParams::default();
+    params.distinguished_name = rcgen::DistinguishedName::new();
+    let user = std::iter::once(names::user_uri(name));
+    for uri in user.chain(groups.iter().map(|group| names::group_uri(group))) {
+        let uri = uri.map_err(|error| CaError::new(error.to_string()))?;
+        params.subject_alt_names.push(SanType::URI(uri.as_str().try_into()?));
+    }
+    params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+    Ok(params)
 }

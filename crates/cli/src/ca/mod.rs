@@ -5,6 +5,8 @@
 //! | `ca.key` | the authority's private key, 0600; it never leaves the folder |
 //! | `ca.crt` | its certificate, which every agent and every client gets as `authority.crt` |
 //! | `issued.jsonl` | what was issued, one JSON object a line, so that it can be revoked by name |
+//! | `revoked.jsonl` | what of it was revoked, in the same form |
+//! | `ca.crl` | the last revocation list, which agents and clients get as `authority.crl` |
 //!
 //! Certificates are short-lived (agents 30 days, users 12 hours) because that bounds what a stolen
 //! one is good for. Any other X.509 authority serves as well; what it has to put into a
@@ -12,11 +14,14 @@
 
 mod authority;
 mod certificate;
+mod crl;
 mod error;
 mod init;
 mod issue_agent;
 mod issue_user;
 mod record;
+mod renew;
+mod revoke;
 mod show;
 mod store;
 
@@ -42,7 +47,13 @@ enum Verb {
     IssueAgent(issue_agent::IssueAgent),
     /// Issue a certificate for a user
     IssueUser(issue_user::IssueUser),
-    /// Show what certificates say
+    /// Issue the same certificate again, with a new key
+    Renew(renew::Renew),
+    /// Revoke certificates, and make a new revocation list
+    Revoke(revoke::Revoke),
+    /// Make a new revocation list
+    Crl(crl::Crl),
+    /// Show what certificates and revocation lists say
     Show(show::Show),
 }
 
@@ -76,6 +87,9 @@ pub fn run(args: CaArgs, out: &mut dyn Write) -> Result<(), CaError> {
         Verb::Init(init) => init.run(now, out),
         Verb::IssueAgent(issue) => issue.run(now, out),
         Verb::IssueUser(issue) => issue.run(now, out),
+        Verb::Renew(renew) => renew.run(now, out),
+        Verb::Revoke(revoke) => revoke.run(now, out),
+        Verb::Crl(crl) => crl.run(now, out),
         Verb::Show(show) => show.run(now, out),
     }
 }

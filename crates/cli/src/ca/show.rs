@@ -1,10 +1,10 @@
-//! `rexec ca show`: what certificates say.
+//! `rexec ca show`: what certificates and revocation lists say.
 
 use super::authority::CERTIFICATE;
 use super::certificate::Certificate;
-use super::{CaError, Folder};
+use super::{CaError, Folder, crl};
 use clap::{Args, ValueHint};
-use rexec_client::certificate::moment;
+use rexec_client::certificate::{RevocationList, moment};
 use rexec_client::printable;
 use serde::Serialize;
 use std::io::Write;
@@ -12,10 +12,10 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 use time::OffsetDateTime;
 
-/// Show what certificates say.
+/// Show what certificates and revocation lists say.
 #[derive(Debug, Args)]
 pub(super) struct Show {
-    /// A PEM file with certificates [default: the authority's]
+    /// A PEM file with certificates or revocation lists [default: the authority's]
     #[arg(value_name = "FILE", value_hint = ValueHint::FilePath)]
     file: Option<PathBuf>,
     /// One JSON object a line
@@ -48,6 +48,17 @@ impl Show {
             Some(file) => file,
             None => folder.path()?.join(CERTIFICATE),
         };
+        let lists = crl::read_all(&file)?;
+        for list in &lists {
+            if json {
+                list_line(&file, list, now.into(), out)?;
+            } else {
+                list_text(&file, list, now.into(), out)?;
+            }
+        }
+        if !lists.is_empty() {
+            return Ok(());
+        }
         for certificate in Certificate::read_all(&file)? {
             if json {
                 line(&file, &certificate, now.into(), out)?;
@@ -113,6 +124,53 @@ fn text(
     for (name, value) in rows.iter().filter(|(_, value)| !value.is_empty()) {
         writeln!(out, "  {name:<8} {}", printable(value))?;
     }
+    Ok(())
+}
+
+#[derive(Serialize)]
+struct ListLine<'a> {
+    file: String,
+    issuer: &'a str,
+    number: Option<&'a str>,
+    revoked: usize,
+    this_update: String,
+    next_update: String,
+    valid: bool,
+}
+
+fn list_line(
+    file: &Path,
+    list: &RevocationList,
+    now: SystemTime,
+    out: &mut dyn Write,
+) -> Result<(), CaError> {
+    let time = |time| humantime::format_rfc3339_seconds(time).to_string();
+    let line = ListLine {
+        file: file.display().to_string(),
+        issuer: &list.issuer,
+        number: list.number.as_deref(),
+        revoked: list.entries,
+        this_update: time(list.this_update),
+        next_update: time(list.next_update),
+        valid: now < list.next_update,
+    };
+    let line = serde_json::to_string(&line).map_err(|error| CaError::new(error.to_string()))?;
+    Ok(writeln!(out, "{line}")?)
+}
+
+fn list_text(
+    file: &Path,
+    list: &RevocationList,
+    now: SystemTime,
+    out: &mut dyn Write,
+) -> Result<(), CaError> {
+    let RevocationList { issuer, number, this_update, next_update, entries } = list;
+    writeln!(out, "{}", file.display())?;
+    let number = number.as_deref().unwrap_or("without number");
+    writeln!(out, "  {:<8} revocation list {}, {entries} revoked", "what", printable(number))?;
+    writeln!(out, "  {:<8} {issuer}", "issuer")?;
+    writeln!(out, "  {:<8} {} to {}", "valid", moment(*this_update), moment(*next_update))?;
+    writeln!(out, "  {:<8} {}", "", state(*this_update, *next_update, now))?;
     Ok(())
 }
 

@@ -34,6 +34,21 @@ pub(super) fn read_secret(path: &Path) -> Result<String, CaError> {
     Ok(text)
 }
 
+/// Reads a private file of any length; one that is not there is empty.
+pub(super) fn read_if_there(path: &Path) -> Result<String, CaError> {
+    match fs::read_to_string(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(String::new()),
+        read => read.map_err(|error| CaError::io("read", path, &error)),
+    }
+}
+
+/// Keeps other calls out of the authority's folder until the value is dropped, so that a list made
+/// by cron cannot miss what is being revoked.
+pub(super) fn lock(folder: &Path) -> Result<File, CaError> {
+    let lock = File::open(folder).and_then(|folder| folder.lock().map(|()| folder));
+    lock.map_err(|error| CaError::io("lock", folder, &error))
+}
+
 fn check_private(path: &Path, metadata: &fs::Metadata, wanted: u32) -> Result<(), CaError> {
     let mode = metadata.permissions().mode() & 0o7777;
     if mode & 0o077 == 0 {

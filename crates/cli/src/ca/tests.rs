@@ -53,6 +53,9 @@ impl Place {
             Verb::Init(verb) => verb.run(now, &mut out)?,
             Verb::IssueAgent(verb) => verb.run(now, &mut out)?,
             Verb::IssueUser(verb) => verb.run(now, &mut out)?,
+            Verb::Renew(verb) => verb.run(now, &mut out)?,
+            Verb::Revoke(verb) => verb.run(now, &mut out)?,
+            Verb::Crl(verb) => verb.run(now, &mut out)?,
             Verb::Show(verb) => verb.run(now, &mut out)?,
         }
         Ok(String::from_utf8(out).unwrap())
@@ -273,4 +276,119 @@ fn certificates_in_words() {
     assert!(!shown.contains("PRIVATE"));
     assert!(place.ok("show").contains("signing agents and users"));
     assert!(place.err("show @/absent").contains("absent"));
+}
+
+// Revocation.
+
+impl Place {
+    fn list(&self, name: &str) -> rexec_client::certificate::RevocationList {
+        crl::read_all(&self.path(name)).unwrap().remove(0)
+    }
+
+    fn serial(&self, name: &str) -> String {
+        self.shown(name)["serial"].as_str().unwrap().to_owned()
+    }
+}
+
+#[test]
+fn lists_are_numbered_and_end() {
+    let place = Place::with_authority();
+    let words = place.ok("crl");
+    assert!(words.contains("number 1, 0 revoked") && words.contains("cron"), "{words}");
+    place.ok("crl --days 2 --out @/copy.crl");
+    let list = place.list("ca/ca.crl");
+    assert_eq!((list.number.as_deref(), list.entries), (Some("2"), 0));
+    assert_eq!(list.next_update.duration_since(list.this_update).unwrap().as_secs(), 2 * 86_400);
+    assert_eq!(place.list("copy.crl"), list);
+    assert_eq!(mode(&place.path("ca/ca.crl")), 0o644);
+    let json = place.shown("copy.crl");
+    assert_eq!((&json["number"], &json["valid"]), (&"2".into(), &true.into()));
+    let later = place.run_at("show @/copy.crl", Duration::days(3)).unwrap();
+    assert!(later.contains("list 2, 0 revoked") && later.contains("expired 24 hours"), "{later}");
+    fs::write(place.path("ca/ca.crl"), "lost").unwrap();
+    assert!(place.err("crl").contains("no numbered revocation list"), "a number is not used twice");
+}
+
+#[test]
+fn revoked_by_name_serial_or_file() {
+    let place = Place::with_authority();
+    place.ok("issue-user alice --out @/alice.pem");
+    place.ok("issue-agent web1 --out @/web1.pem");
+    place.ok("issue-user bob --out @/bob.pem");
+    let words = place.ok("revoke alice --reason key-compromise");
+    let serial = place.serial("alice.pem");
+    assert!(words.contains(&format!("Revoked serial {serial}, for the user alice")), "{words}");
+    assert!(words.contains("number 1, 1 revoked"), "{words}");
+    place.ok("revoke @/web1.pem");
+    let colons: Vec<String> = place
+        .serial("bob.pem")
+        .as_bytes()
+        .chunks(2)
+        .map(|pair| String::from_utf8_lossy(pair).to_uppercase())
+        .collect();
+    place.ok(&format!("revoke {}", colons.join(":")));
+    let list = place.list("ca/ca.crl");
+    assert_eq!((list.number.as_deref(), list.entries), (Some("3"), 3));
+    for (line, part) in [
+        ("revoke alice", "all certificates of alice have expired or are revoked"),
+        ("revoke @/alice.pem", "was revoked already"),
+        ("revoke carol", "nothing was issued for 'carol'"),
+        ("revoke @/ca/ca.crt", "was not issued by this authority"),
+        ("renew @/alice.pem", "was revoked already"),
+    ] {
+        assert!(place.err(line).contains(part), "{line}: {}", place.err(line));
+    }
+    assert_eq!(place.list("ca/ca.crl"), list, "what failed has changed nothing");
+    let books = fs::read_to_string(place.path("ca/revoked.jsonl")).unwrap();
+    let first: serde_json::Value = serde_json::from_str(books.lines().next().unwrap()).unwrap();
+    assert_eq!((&first["serial"], &first["reason"]), (&serial.into(), &"key-compromise".into()));
+}
+
+#[test]
+fn a_name_that_means_several_certificates_is_not_guessed() {
+    let place = Place::with_authority();
+    place.ok("issue-user alice --hours 1 --out @/old.pem");
+    place.ok("issue-user alice --days 9 --out @/one.pem");
+    place.ok("issue-user alice --days 9 --out @/two.pem");
+    let later = Duration::days(1);
+    let words = place.run_at("revoke alice", later).unwrap_err().to_string();
+    assert!(words.contains("alice has 2 valid certificates") && words.contains("--all"), "{words}");
+    assert!(words.contains(&place.serial("one.pem")) && words.contains(&place.serial("two.pem")));
+    assert!(!words.contains(&place.serial("old.pem")), "it has expired: {words}");
+    assert!(!place.path("ca/revoked.jsonl").exists());
+    place.run_at("revoke alice --all", later).unwrap();
+    assert_eq!(place.list("ca/ca.crl").entries, 2);
+}
+
+#[test]
+fn renewed_with_the_same_names_and_another_key() {
+    let place = Place::with_authority();
+    place.ok("issue-agent web1 --san 10.1.2.3 --days 9 --out @/web1.pem");
+    place.ok("issue-user alice --group ops --hours 3 --out @/alice.pem");
+    for (name, hours) in [("web1", 9 * 24), ("alice", 3)] {
+        let file = format!("{name}.pem");
+        let (old, old_text) = (place.shown(&file), place.read(&file));
+        let words = place.run_at(&format!("renew @/{file}"), Duration::HOUR).unwrap();
+        assert!(words.contains("with a new key") && words.contains(name), "{words}");
+        let new = place.shown(&file);
+        for same in ["uris", "hosts", "purposes", "issuer"] {
+            assert_eq!(new[same], old[same]);
+        }
+        assert_ne!(new["serial"], old["serial"]);
+        let key = |text: &str| text.split("-----END").next().unwrap().to_owned();
+        assert_ne!(key(&place.read(&file)), key(&old_text));
+        assert_eq!(mode(&place.path(&file)), 0o600);
+        let time = |json: &serde_json::Value, at: &str| {
+            humantime::parse_rfc3339(json[at].as_str().unwrap()).unwrap()
+        };
+        let length = time(&new, "not_after").duration_since(time(&new, "not_before")).unwrap();
+        assert_eq!(length.as_secs(), hours * 3600 + 5 * 60);
+        assert!(time(&new, "not_after") > time(&old, "not_after"));
+    }
+    place.ok("renew @/web1.pem --out @/next.pem");
+    assert_ne!(place.serial("next.pem"), place.serial("web1.pem"));
+    let other = Place::with_authority();
+    other.ok("issue-user alice --out @/alice.pem");
+    fs::copy(other.path("alice.pem"), place.path("foreign.pem")).unwrap();
+    assert!(place.err("renew @/foreign.pem").contains("not issued by this authority"));
 }

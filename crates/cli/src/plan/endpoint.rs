@@ -46,6 +46,7 @@ pub(super) fn settings(
         identity: connect.identity,
         key: connect.key,
         authority: connect.authority,
+        crl: connect.crl,
         user,
         port: connect.port.and_then(NonZeroU16::new),
         connect_timeout: connect.connect_timeout,
@@ -77,7 +78,7 @@ pub(super) fn endpoint(
     settings: Settings,
     env: Env<'_>,
 ) -> Result<Endpoint, String> {
-    let Settings { identity, key, authority, port, connect_timeout, .. } = settings;
+    let Settings { identity, key, authority, crl, port, connect_timeout, .. } = settings;
     let identity = match identity {
         Some(file) => present(file, "identity", "")?,
         None => default_file("identity.pem", "identity", ", REXEC_IDENTITY or -i FILE", env)?,
@@ -91,11 +92,17 @@ pub(super) fn endpoint(
             env,
         )?,
     };
+    // One that was asked for must be there; the one in its default place may be.
+    let default_list = || config::directory(env).map(|dir| dir.join("authority.crl"));
+    let revocations = match crl {
+        Some(file) => Some(present(file, "revocation list", "")?),
+        None => default_list().filter(|file| file.symlink_metadata().is_ok()),
+    };
     let key = key.map(|file| present(file, "key", "")).transpose()?;
     Ok(Endpoint {
         host: target.host,
         port: port.map_or(DEFAULT_PORT, NonZeroU16::get),
-        files: Files { identity, key, authority },
+        files: Files { identity, key, authority, revocations },
         connect_timeout: connect_timeout.unwrap_or(Duration::from_secs(10)),
     })
 }
@@ -114,6 +121,7 @@ fn present(file: PathBuf, what: &str, others: &str) -> Result<PathBuf, String> {
                 "authority" => {
                     "get it from whoever runs the agents: they have it from 'rexec ca init'"
                 }
+                "revocation list" => "whoever keeps the authority makes it with 'rexec ca crl'",
                 "key" => "without --key and REXEC_KEY, the key is looked for in the identity file",
                 _ => "whoever keeps the authority makes one with 'rexec ca issue-user'",
             };

@@ -7,11 +7,11 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-/// The largest file that is read.
+/// The largest file of certificates and keys that is read.
 pub(super) const MAX_SIZE: u64 = 1 << 20;
 
-/// Reads a file of this process's user or of root.
-pub(super) fn read(path: &Path) -> Result<(Vec<u8>, Access), Fault> {
+/// Reads a file of this process's user or of root, of at most `max` bytes.
+pub(super) fn read(path: &Path, max: u64) -> Result<(Vec<u8>, Access), Fault> {
     // Asked of the path first because opening a pipe waits for its writer; what counts is asked
     // again of the opened file.
     if !fs::metadata(path).map_err(Fault::Read)?.is_file() {
@@ -28,9 +28,9 @@ pub(super) fn read(path: &Path) -> Result<(Vec<u8>, Access), Fault> {
     }
     let access = Access { mode: metadata.permissions().mode() & 0o7777, path: path.to_owned() };
     let mut bytes = Vec::new();
-    file.take(MAX_SIZE + 1).read_to_end(&mut bytes).map_err(Fault::Read)?;
-    if bytes.len() as u64 > MAX_SIZE {
-        return Err(Fault::TooLarge);
+    file.take(max + 1).read_to_end(&mut bytes).map_err(Fault::Read)?;
+    if bytes.len() as u64 > max {
+        return Err(Fault::TooLarge(max / 1024));
     }
     Ok((bytes, access))
 }

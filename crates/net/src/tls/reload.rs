@@ -1,10 +1,15 @@
 //! Certificates are renewed while the agent runs.
 
-use super::server_config;
-use crate::credentials::{CredentialError, Credentials, Files, Stamp};
-use crate::explain::moment;
-use rustls::ServerConfig;
+use super::{Chain, server};
+use crate::credentials::{CredentialError, Credentials, Files, Revocations, Stamp};
+use crate::error::NetError;
+use crate::explain::{moment, rejection};
+use rexec_protocol::ErrorCode;
+use rustls::server::danger::ClientCertVerifier;
+use rustls::{CertificateError, Error, ServerConfig};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::SystemTime;
+use tokio::sync::watch;
 
 /// How often files that change while they are read are read again.
 const ATTEMPTS: usize = 3;
@@ -13,18 +18,48 @@ const ATTEMPTS: usize = 3;
 ///
 /// A new version is taken whole or not at all: all files are read and checked together, and where
 /// they don't make a consistent set, as between the two steps of replacing a certificate and its
-/// key, the one in force stays. Connections keep the configuration that they began with.
+/// key, the one in force stays. Connections keep the keys that they began with; whether their peer
+/// is still trusted they ask again for each version: see [`Reloading::subscribe`] and
+/// [`Reloading::recheck`].
 #[derive(Debug)]
 pub struct Reloading {
     files: Files,
     state: Mutex<State>,
+    /// Counts what may change the answer of `recheck`.
+    versions: watch::Sender<u64>,
 }
 
 #[derive(Debug)]
 struct State {
-    current: Arc<ServerConfig>,
+    current: Version,
     /// The version that was read last, good or bad.
     seen: Vec<Stamp>,
+}
+
+#[derive(Debug, Clone)]
+struct Version {
+    config: Arc<ServerConfig>,
+    verifier: Arc<dyn ClientCertVerifier>,
+    /// When the revocation lists, if there are any, are to be replaced.
+    next_update: Option<SystemTime>,
+}
+
+/// What a look at files found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Refreshed {
+    /// Nothing new.
+    Unchanged,
+    /// A new version is in force.
+    Changed,
+    /// A new version cannot be used, for this reason; the one in force stays.
+    Failed(String),
+}
+
+impl Refreshed {
+    /// Whether a new version is in force.
+    pub fn is_change(&self) -> bool {
+        *self == Self::Changed
+    }
 }
 
 impl Reloading {
@@ -32,12 +67,13 @@ impl Reloading {
     pub fn new(files: Files) -> Result<Self, CredentialError> {
         let (seen, loaded) = load(&files);
         let (current, _) = loaded?;
-        Ok(Self { files, state: Mutex::new(State { current, seen }) })
+        let state = Mutex::new(State { current, seen });
+        Ok(Self { files, state, versions: watch::Sender::new(0) })
     }
 
     /// The configuration in force.
     pub fn current(&self) -> Arc<ServerConfig> {
-        self.state().current.clone()
+        Arc::clone(&self.state().current.config)
     }
 
     /// Where it comes from.
@@ -45,11 +81,56 @@ impl Reloading {
         &self.files
     }
 
+    /// Changes whenever [`Reloading::recheck`] may have another answer than before.
+    pub fn subscribe(&self) -> watch::Receiver<u64> {
+        self.versions.subscribe()
+    }
+
+    /// Verifies a client again that was accepted before, by the version in force now. That its
+    /// certificate has expired meanwhile is not asked here, because running commands may outlast
+    /// that: see [`Chain::expiry`]. And a revocation list that has become too old stops what is new
+    /// ([`Reloading::stale`]), not what runs: it does not say that anybody was revoked.
+    pub fn recheck(&self, chain: &Chain) -> Result<(), NetError> {
+        let Version { verifier, .. } = self.state().current.clone();
+        let now = SystemTime::now();
+        let Some((own, others)) = chain.certificates().split_first() else { return Ok(()) };
+        match verifier.verify_client_cert(own, others, chain.valid_moment(now)) {
+            Ok(_)
+            | Err(Error::InvalidCertificate(
+                CertificateError::ExpiredRevocationList
+                | CertificateError::ExpiredRevocationListContext { .. },
+            )) => Ok(()),
+            Err(error) => Err(NetError::Untrusted {
+                code: ErrorCode::Revoked,
+                message: rejection(&error, own, &self.files, now),
+            }),
+        }
+    }
+
+    /// In words, if the revocation lists in force are too old to say anything: then no client is
+    /// accepted, and none that is connected may begin anything new.
+    pub fn stale(&self, now: SystemTime) -> Option<String> {
+        let until = self.state().current.next_update.filter(|until| now >= *until)?;
+        let list = self.files.revocations.as_ref()?.display();
+        Some(format!(
+            "the revocation list in {list} was to be replaced by {}, and this machine's clock says {}; make a new one with `rexec ca crl` and copy it there",
+            moment(until),
+            moment(now)
+        ))
+    }
+
+    /// This machine's clock was set: what was wrong with the files by the old time may be right now,
+    /// and the other way round.
+    pub fn clock_was_set(&self) {
+        self.state().seen.clear();
+        self.versions.send_modify(|version| *version += 1);
+    }
+
     /// Looks whether a file has changed, which costs a system call for each, and if so reads them
-    /// all. True if there is a new configuration.
-    pub fn refresh(&self) -> bool {
+    /// all.
+    pub fn refresh(&self) -> Refreshed {
         if stamps(&self.files) == self.state().seen {
-            return false;
+            return Refreshed::Unchanged;
         }
         let (seen, loaded) = load(&self.files);
         let mut state = self.state();
@@ -57,14 +138,20 @@ impl Reloading {
         match loaded {
             Ok((current, credentials)) => {
                 state.current = current;
+                drop(state);
+                self.versions.send_modify(|version| *version += 1);
                 let summary = credentials.summary();
                 let (names, until) = (summary.names(), moment(summary.not_after));
-                tracing::info!(names, until, serial = summary.serial, "certificates reloaded");
-                true
+                let revoked = credentials.revocations().map(|revocations| {
+                    revocations.lists().iter().map(|list| list.entries).sum::<usize>()
+                });
+                let serial = &summary.serial;
+                tracing::info!(names, until, serial, revoked, "certificates reloaded");
+                Refreshed::Changed
             }
             Err(error) => {
-                tracing::error!(%error, "the new certificates cannot be used; those in use stay");
-                false
+                tracing::error!(%error, "the new certificate files cannot be used; those in use stay");
+                Refreshed::Failed(error.to_string())
             }
         }
     }
@@ -75,12 +162,17 @@ impl Reloading {
     }
 }
 
-type Loaded = Result<(Arc<ServerConfig>, Credentials), CredentialError>;
+type Loaded = Result<(Version, Credentials), CredentialError>;
 
 /// Reads one version. The stamps are those from before the reading, so that what changes later is
 /// a change.
 fn load(files: &Files) -> (Vec<Stamp>, Loaded) {
-    let read = || Credentials::load(files).and_then(|own| Ok((server_config(&own)?, own)));
+    let read = || {
+        let own = Credentials::load(files)?;
+        let (config, verifier) = server(&own)?;
+        let next_update = own.revocations().and_then(Revocations::next_update);
+        Ok((Version { config, verifier, next_update }, own))
+    };
     let mut seen = stamps(files);
     let mut loaded = read();
     for _ in 1..ATTEMPTS {

@@ -1,40 +1,51 @@
 //! What rustls demands of a certificate, and two things more.
 //!
+//! Where there are revocation lists, every certificate of a chain must be on record as not revoked,
+//! in a list that is current: a status that is not known counts as revoked.
+//!
 //! The extended key usage must be there. For webpki a certificate without that extension is fit
 //! for every purpose (RFC 5280 says so), and then any certificate of an authority would do as a
 //! user's and as an agent's. And the certificate is kept, for the words of a refusal.
 
+use crate::credentials::Credentials;
 use crate::explain::Summary;
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::CryptoProvider;
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, ServerName, UnixTime};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::server::{VerifierBuilderError, WebPkiClientVerifier};
 use rustls::{
-    CertificateError, DigitallySignedStruct, DistinguishedName, Error, RootCertStore,
+    CertificateError, DigitallySignedStruct, DistinguishedName, Error, ExtendedKeyPurpose,
     SignatureScheme,
 };
-use rustls::{ExtendedKeyPurpose, client};
 use std::cell::RefCell;
 use std::sync::Arc;
 
 /// The verifier for the agent's side.
 pub(super) fn clients(
-    authorities: Arc<RootCertStore>,
+    own: &Credentials,
     provider: &Arc<CryptoProvider>,
 ) -> Result<Arc<dyn ClientCertVerifier>, VerifierBuilderError> {
+    let authorities = own.authorities.clone();
     let webpki = WebPkiClientVerifier::builder_with_provider(authorities, provider.clone());
+    let webpki = webpki.with_crls(lists(own)).enforce_revocation_expiration();
     Ok(Arc::new(Clients(webpki.build()?)))
 }
 
 /// The verifier for the client's side.
 pub(super) fn agents(
-    authorities: Arc<RootCertStore>,
+    own: &Credentials,
     provider: &Arc<CryptoProvider>,
-) -> Result<Arc<dyn ServerCertVerifier>, client::VerifierBuilderError> {
+) -> Result<Arc<dyn ServerCertVerifier>, VerifierBuilderError> {
+    let authorities = own.authorities.clone();
     let webpki = WebPkiServerVerifier::builder_with_provider(authorities, provider.clone());
+    let webpki = webpki.with_crls(lists(own)).enforce_revocation_expiration();
     Ok(Arc::new(Agents(webpki.build()?)))
+}
+
+fn lists(own: &Credentials) -> Vec<CertificateRevocationListDer<'static>> {
+    own.revocations().map(|revocations| revocations.der().to_vec()).unwrap_or_default()
 }
 
 tokio::task_local! {

@@ -31,6 +31,10 @@ pub struct Ping {
 pub struct Pong {
     /// The number of the ping.
     pub nonce: u64,
+    /// What the sender's clock shows, in milliseconds since 1970, UTC. For people who look for a
+    /// clock that is wrong: nothing may be decided by it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub time_ms: Option<u64>,
 }
 
 /// This side is about to close the connection on purpose. From an agent: it takes no new commands,

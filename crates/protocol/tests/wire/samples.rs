@@ -29,8 +29,11 @@ pub(crate) fn golden() -> Vec<(&'static str, Frame)> {
         ("signal", on(1, Signal { signal: Sig::HUP }.into())),
         ("cancel", on(1, Cancel { signal: Sig::TERM, grace_ms: 5000 }.into())),
         ("ping", on(0, Ping { nonce: 7 }.into())),
-        ("pong", on(0, Pong { nonce: 7 }.into())),
+        ("pong", on(0, Pong { nonce: 7, time_ms: Some(1_763_764_800_123) }.into())),
+        ("pong-without-time", on(0, Pong { nonce: 7, time_ms: None }.into())),
         ("error", on(4, Error { code: ErrorCode::UnknownVerb, message: unknown() }.into())),
+        ("error-revoked", on(0, Error { code: ErrorCode::Revoked, message: revoked() }.into())),
+        ("error-certificate-expired", on(0, expired().into())),
         ("goodbye", on(0, Goodbye { reason: "restart".into() }.into())),
     ];
     frames.extend(exits());
@@ -118,6 +121,15 @@ fn exit(outcome: Outcome, stdout: &[u8]) -> Exit {
 
 fn job() -> JobId {
     JobId::new("0193530e-2d4c-7a60-b7a1-5f3d8a3c9e11").expect("well formed")
+}
+
+fn revoked() -> String {
+    "the client's certificate was revoked".into()
+}
+
+fn expired() -> Error {
+    let message = "the client's certificate has expired".into();
+    Error { code: ErrorCode::CertificateExpired, message }
 }
 
 fn unknown() -> String {
