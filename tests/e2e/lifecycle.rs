@@ -136,7 +136,9 @@ fn certificates_are_re_read() {
     let new = crate::support::Authority::new();
     std::fs::write(agent.path("authority.crt"), new.pem()).unwrap();
     write_private(agent.dir.path(), "agent.pem", &new.issue_agent());
-    eventually("the agent has taken the new files", || agent.log().contains("certificates reloaded"));
+    eventually("the agent has taken the new files", || {
+        agent.log().contains("certificates reloaded")
+    });
     let refused = agent.run(["true"]);
     assert_eq!(cli::code(&refused), 255, "{refused:?}");
     write_private(agent.dir.path(), "alice.pem", &new.issue_user("alice"));
