@@ -109,10 +109,13 @@ fn the_agents_side() {
     let listen = agent.target();
     let doctor = |config: &str, crl: bool| {
         let path = agent.path("doctor.toml");
-        fs::write(&path, config).unwrap();
+        let audit = agent.path("doctor/audit.jsonl");
+        fs::write(&path, format!("{config}\n[audit]\nfile = '{}'", audit.display())).unwrap();
         let mut command = Command::new(program("rexec-agent"));
         command.arg("--config").arg(path).args(["--listen", &listen, "--identity"]);
         command.arg(agent.path("agent.pem")).arg("--authority").arg(agent.path("authority.crt"));
+        command.arg("--policy").arg(agent.path("policy.toml"));
+        command.arg("--policy-folder").arg(agent.path("policy.d"));
         if crl {
             command.arg("--crl").arg(agent.path("authority.crl"));
         }
@@ -130,6 +133,8 @@ fn the_agents_side() {
         "validity",
         "authority",
         "revocation",
+        "policy",
+        "audit log",
         "port",
     ];
     assert_eq!(lines, all.map(|name| format!("ok {name}")), "{words}");

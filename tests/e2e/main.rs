@@ -29,4 +29,5 @@ mod kill_tree;
 mod lifecycle;
 mod policy;
 mod revocation;
+mod run_as;
 mod streams;

@@ -106,18 +106,6 @@ async fn a_new_policy_decides_on_connections_that_are_there() {
     assert!(denial(session.command("false").output().await).contains("no policy"));
 }
 
-#[tokio::test]
-async fn another_user_than_the_agents_own_cannot_be_allowed_to_it() {
-    let policy =
-        "[[rule]]\nname = 'x'\nusers = ['alice']\nas = ['somebody-else']\ncommands = 'any'";
-    let agent = TestAgent::with_policy(policy);
-    let session = agent.session().await;
-    let denied = denial(session.command("true").output().await);
-    assert!(denied.contains("somebody-else"), "{denied}");
-    let denied = denial(session.command("true").user(own_user()).output().await);
-    assert!(denied.contains("ask this agent's administrator"), "{denied}");
-}
-
 fn tool(dir: &Path, words: &[&str]) -> Output {
     let mut command = Command::new(program("rexec-agent"));
     command.env("REXEC_AGENT_CONFIG", dir.join("agent.toml")).args(words).output().unwrap()

@@ -59,6 +59,7 @@ pub(crate) struct Args {
 
 /// What an administrator does beside running the agent.
 #[derive(Debug, Subcommand)]
+#[allow(clippy::large_enum_variant, reason = "there is one value")]
 pub(crate) enum Tool {
     /// The policy: who may do what
     #[command(subcommand)]

@@ -1,9 +1,10 @@
 //! A real agent in a directory of its own, ended when the test ends.
 
 use super::certs::{Authority, write_private};
-use super::program;
+use super::{program, users};
 use rexec_client::{Connector, Files, Session};
-use std::fs::{self, File};
+use std::fs::{self, File, Permissions};
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -33,6 +34,31 @@ impl TestAgent {
     /// An agent with this policy.
     pub fn with_policy(policy: &str) -> Self {
         Self::begin("", policy, |_, _| {})
+    }
+
+    /// An agent that is root, with this policy and the local users of [`users`].
+    pub fn with_users(policy: &str) -> Self {
+        Self::with_launcher(policy, users::launcher)
+    }
+
+    /// An agent that is the local user `deploy`, otherwise as [`TestAgent::with_users`].
+    pub fn not_root(policy: &str) -> Self {
+        Self::with_launcher(policy, |dir| {
+            users::give_to_deploy(dir);
+            let mut launcher = users::launcher(dir);
+            launcher.args(["setpriv", "--reuid", "deploy", "--regid", "deploy", "--init-groups"]);
+            launcher
+        })
+    }
+
+    fn with_launcher(policy: &str, launcher: impl FnOnce(&Path) -> Command) -> Self {
+        Self::begin("", policy, |command, dir| {
+            let mut launcher = launcher(dir);
+            launcher.arg(command.get_program()).args(command.get_args());
+            launcher.stdin(Stdio::null()).stdout(Stdio::null());
+            launcher.stderr(File::create(dir.join("log")).unwrap());
+            *command = launcher;
+        })
     }
 
     /// An agent whose start command was changed.
@@ -111,6 +137,14 @@ impl TestAgent {
         connector.connect("127.0.0.1", self.port).await.unwrap()
     }
 
+    /// A connection as somebody of this name.
+    pub async fn session_as(&self, name: &str) -> Session {
+        let identity = self.authority.issue_user(name);
+        write_private(self.dir.path(), &format!("{name}.pem"), &identity);
+        let connector = Connector::new(&self.files_of(name)).unwrap();
+        connector.connect("127.0.0.1", self.port).await.unwrap()
+    }
+
     /// What the agent has logged so far.
     pub fn log(&self) -> String {
         fs::read_to_string(self.path("log")).unwrap()
@@ -158,6 +192,8 @@ fn everything() -> String {
 fn await_ready(mut command: Command, dir: &Path) -> (Child, u16) {
     let notify = dir.join("notify");
     let socket = UnixDatagram::bind(&notify).unwrap();
+    // The agent may be another user.
+    fs::set_permissions(&notify, Permissions::from_mode(0o777)).unwrap();
     socket.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
     let child = command.env("NOTIFY_SOCKET", &notify).spawn().unwrap();
     let mut message = [0; 64];

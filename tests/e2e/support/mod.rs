@@ -6,6 +6,7 @@ pub mod cli;
 pub mod dial;
 pub mod proc;
 pub mod raw;
+pub mod users;
 
 pub use agent::TestAgent;
 pub use certs::Authority;

@@ -4,6 +4,7 @@ use super::{Account, AccountError, shadow};
 use nix::unistd::{Gid, Uid, User, getgrouplist, getgroups};
 use rexec_guard::holds;
 use std::ffi::CString;
+use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -29,6 +30,7 @@ impl Account {
         if !holds("account.name", is_legal(name)) {
             return Err(AccountError::Name(name.to_owned()));
         }
+        demand_descriptors().map_err(AccountError::Database)?;
         let user = User::from_name(name).map_err(database)?;
         let user = user.ok_or_else(|| AccountError::Unknown(name.to_owned()))?;
         if user.name != name {
@@ -73,6 +75,15 @@ impl Account {
             None => Ok(()),
         }
     }
+}
+
+/// Fails if a lookup could not open what it reads. The name services would not say so: they ask the
+/// next one, and nss-systemd(8) for one knows a root of its own, who may not log in.
+fn demand_descriptors() -> io::Result<()> {
+    /// Of one lookup at a time: a file, a socket, and some to spare.
+    const NEEDED: usize = 4;
+    let opened: io::Result<Vec<File>> = (0..NEEDED).map(|_| File::open("/dev/null")).collect();
+    opened.map(drop)
 }
 
 fn database(errno: nix::errno::Errno) -> AccountError {

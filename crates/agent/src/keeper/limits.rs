@@ -145,9 +145,9 @@ impl Limits {
     pub(super) fn apply_to_process(&self) -> nix::Result<()> {
         /// What programs expect that use select(2), which can do no more.
         const SOFT_FILES: u64 = 1024;
-        let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+        let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
         let hard = self.open_files.map_or(hard, |files| files.min(hard));
-        setrlimit(Resource::RLIMIT_NOFILE, SOFT_FILES.min(hard), hard)?;
+        setrlimit(Resource::RLIMIT_NOFILE, soft.min(SOFT_FILES).min(hard), hard)?;
         // A core dump is for who asks for one (`ulimit -c`): it may hold secrets, and fill the disk.
         let (_, hard) = getrlimit(Resource::RLIMIT_CORE)?;
         setrlimit(Resource::RLIMIT_CORE, 0, hard)
