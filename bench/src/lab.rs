@@ -18,6 +18,9 @@ pub(crate) struct Lab {
     /// The agent's port
     #[arg(long)]
     pub(crate) agent_port: u16,
+    /// The port of an agent with a policy of one rule and no audit log
+    #[arg(long)]
+    pub(crate) plain_port: u16,
     /// The agent's process
     #[arg(long)]
     pub(crate) agent_pid: u32,
@@ -51,10 +54,15 @@ impl Lab {
 
     /// `rexec 127.0.0.1 LINE`
     pub(crate) fn rexec(&self, line: &str) -> Command {
+        self.rexec_at(self.agent_port, line)
+    }
+
+    /// The same at another agent.
+    pub(crate) fn rexec_at(&self, port: u16, line: &str) -> Command {
         let Files { identity, authority, .. } = self.files();
         let mut command = Command::new(self.bin.join("rexec"));
         command.env("REXEC_IDENTITY", identity).env("REXEC_AUTHORITY", authority);
-        command.env("REXEC_PORT", self.agent_port.to_string()).args(["127.0.0.1", line]);
+        command.env("REXEC_PORT", port.to_string()).args(["127.0.0.1", line]);
         command
     }
 

@@ -2,21 +2,23 @@
 //!
 //! An account is looked up once for a command, and what was found then (numbers, groups, home,
 //! shell) is what policy decides on and what the command becomes: a name is not resolved twice, so
-//! it cannot change its meaning in between.
+//! it cannot change its meaning in between. Commands within a second share a lookup.
 //!
 //! The user database may be a directory service at the other end of a slow network, and getpwnam(3)
 //! cannot be interrupted. So a lookup runs on a thread of its own and is given up after
 //! [`DEADLINE`]; of threads that hang there are never more than [`LOOKUPS`].
 
 mod lookup;
+mod recent;
 mod shadow;
 
+use recent::Recent;
 use rexec_protocol::outcome::{printable, shorten};
 use rexec_protocol::{NeverStarted, Outcome};
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
@@ -132,6 +134,7 @@ impl AccountError {
 #[derive(Debug)]
 pub struct Accounts {
     own: Arc<Account>,
+    recent: Recent,
     lookups: Arc<Semaphore>,
 }
 
@@ -140,7 +143,8 @@ impl Accounts {
     pub async fn new() -> Result<Self, AccountError> {
         let own = tokio::task::spawn_blocking(Account::own).await;
         let own = own.map_err(|error| AccountError::Database(io::Error::other(error)))??;
-        Ok(Self { own: Arc::new(own), lookups: Arc::new(Semaphore::new(LOOKUPS)) })
+        let lookups = Arc::new(Semaphore::new(LOOKUPS));
+        Ok(Self { own: Arc::new(own), recent: Recent::default(), lookups })
     }
 
     /// The account that the agent itself runs as.
@@ -158,6 +162,16 @@ impl Accounts {
         if !self.own.is_root() && self.own.name == name {
             return Ok(Arc::clone(&self.own));
         }
+        let now = Instant::now();
+        if let Some(account) = self.recent.get(name, now) {
+            return Ok(account);
+        }
+        let account = Arc::new(self.look_up(name).await?);
+        self.recent.put(Arc::clone(&account), now);
+        Ok(account)
+    }
+
+    async fn look_up(&self, name: &str) -> Result<Account, AccountError> {
         let owned = name.to_owned();
         let answer = async {
             let place = Arc::clone(&self.lookups).acquire_owned().await;
@@ -171,7 +185,7 @@ impl Accounts {
         match timeout(DEADLINE, answer).await {
             Err(_) => Err(AccountError::TimedOut { name: name.to_owned() }),
             Ok(Err(error)) => Err(AccountError::Database(io::Error::other(error))),
-            Ok(Ok(found)) => found.map(Arc::new),
+            Ok(Ok(found)) => found,
         }
     }
 }

@@ -40,6 +40,10 @@ struct State {
     dropped: u64,
     /// There is something that the writer has not seen.
     is_new: bool,
+    /// Somebody waits for it, or it is much.
+    is_urgent: bool,
+    /// The writer sleeps, and nothing will wake it but a notification.
+    is_asleep: bool,
     is_closing: bool,
     /// Dropped by the writer, at its end.
     closed: Option<oneshot::Sender<()>>,
@@ -80,10 +84,16 @@ impl Queue {
         state.bytes += body.len() + OVERHEAD;
         // Under the lock, so that times are in the order of the lines.
         let stamp = self.now();
+        let reply_is_awaited = reply.is_some();
         state.entries.push_back(Entry { stamp, body, reply });
         state.is_new = true;
+        state.is_urgent |= reply_is_awaited || state.bytes > BATCH;
+        // To wake a thread costs a command more than the rest of its record does.
+        let must_wake = state.is_urgent || state.is_asleep;
         drop(state);
-        self.changed.notify_one();
+        if must_wake {
+            self.changed.notify_one();
+        }
         Ok(())
     }
 
@@ -98,25 +108,30 @@ impl Queue {
     fn ask_to_close(&self, closed: oneshot::Sender<()>) {
         let mut state = self.lock();
         if !state.is_closing {
-            (state.is_closing, state.is_new, state.closed) = (true, true, Some(closed));
+            (state.is_closing, state.closed) = (true, Some(closed));
+            (state.is_new, state.is_urgent) = (true, true);
         }
         drop(state);
         self.changed.notify_one();
     }
 
-    /// Waits for something new, or until `wake`, and takes what waits.
+    /// Waits until `wake`, for something that cannot wait, or, where nothing else will wake it, for
+    /// anything new; and takes what is there.
     pub(super) fn wait(&self, wake: Option<Instant>) -> Turn {
         let mut state = self.lock();
-        while !state.is_new {
+        state.is_asleep = wake.is_none();
+        while !state.is_urgent {
             state = match wake.map(|wake| wake.saturating_duration_since(Instant::now())) {
                 Some(Duration::ZERO) => break,
                 Some(left) => {
                     let woken = self.changed.wait_timeout(state, left);
                     woken.unwrap_or_else(PoisonError::into_inner).0
                 }
+                None if state.is_new => break,
                 None => self.changed.wait(state).unwrap_or_else(PoisonError::into_inner),
             };
         }
+        state.is_asleep = false;
         let (mut entries, mut size) = (Vec::new(), 0);
         while size < BATCH
             && let Some(entry) = state.entries.pop_front()
@@ -126,6 +141,7 @@ impl Queue {
         }
         state.bytes -= size;
         state.is_new = !state.entries.is_empty();
+        state.is_urgent = state.is_new;
         Turn {
             entries,
             dropped: std::mem::take(&mut state.dropped),
@@ -143,7 +159,7 @@ impl Queue {
             state.bytes += entry.body.len() + OVERHEAD;
             state.entries.push_front(entry);
         }
-        state.is_new = false;
+        (state.is_new, state.is_urgent) = (false, false);
         let (mut told, mut kept) = (Vec::new(), VecDeque::new());
         for mut entry in std::mem::take(&mut state.entries) {
             match entry.reply.take() {
