@@ -283,6 +283,21 @@ mod tests {
         }
     }
 
+    /// A setting that the README shows otherwise would mislead whoever copies it.
+    #[test]
+    fn the_readme_shows_the_defaults() {
+        let readme = include_str!("../../../README.md");
+        let blocks = readme.split("```toml\n").filter_map(|block| block.split("```").next());
+        let shown: Vec<_> = blocks.filter(|block| block.starts_with("listen = ")).collect();
+        assert_eq!(shown.len(), 1);
+        assert_eq!(parse(shown[0]).unwrap(), Config::default());
+        for commented in ["key", "crl"] {
+            let line =
+                shown[0].lines().find_map(|line| line.strip_prefix("# ")?.strip_prefix(commented));
+            assert!(line.is_some_and(|line| line.starts_with(" = ")), "{commented}");
+        }
+    }
+
     #[test]
     fn durations_are_written_as_people_write_them() {
         let config = parse("[limits]\nkill_grace = '1m 30s'").unwrap();

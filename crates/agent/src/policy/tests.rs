@@ -103,11 +103,15 @@ fn a_line_is_not_its_words_and_a_variable_is_never_dropped() {
     assert_eq!(denied.rule, None);
 }
 
-/// The blocks of `docs/policy.md` marked as TOML; each is a policy of its own.
+/// The blocks of TOML in the documents that are policies, each of its own.
 fn examples() -> Vec<&'static str> {
-    let text = include_str!("../../../../docs/policy.md");
-    let blocks = text.split("```toml\n").skip(1);
-    blocks.map(|block| block.split("```").next().unwrap()).collect()
+    let policy = include_str!("../../../../docs/policy.md");
+    let agent = include_str!("../../../../docs/agent.md");
+    let readme = include_str!("../../../../README.md");
+    let blocks =
+        [policy, agent, readme].into_iter().flat_map(|text| text.split("```toml\n").skip(1));
+    let blocks = blocks.map(|block| block.split("```").next().unwrap());
+    blocks.filter(|block| block.contains("[[rule]]")).collect()
 }
 
 #[test]
