@@ -150,6 +150,16 @@ impl Agent {
         self.abort.cancelled().await;
     }
 
+    /// Puts on record that somebody did not get in.
+    fn refused(&self, from: SocketAddr, reason: String) {
+        let Some(left_out) = self.admission.may_record_refusal() else { return };
+        let reason = match left_out {
+            0 => reason,
+            _ => format!("{reason} (before it, {left_out} refusals were left out)"),
+        };
+        self.audit.record(&Event::Refused { from, reason: Text::of(reason) });
+    }
+
     /// Whether the agent was told to stop.
     pub fn is_stopping(&self) -> bool {
         self.stop.is_cancelled()
@@ -163,8 +173,16 @@ async fn accept(agent: Arc<Agent>, listener: TcpListener, sessions: TaskTracker)
             accepted = door.next() => accepted,
             () = agent.stopping() => return,
         };
-        // A refused socket is closed here: whoever waits would wait in vain.
-        let Ok(handshake) = agent.admission.handshake(from) else { continue };
+        let handshake = match agent.admission.handshake(from) {
+            Ok(handshake) => handshake,
+            Err(sum) => {
+                if let Some(sum) = sum {
+                    agent.refused(from, format!("closed before TLS: {sum}"));
+                }
+                // The socket is closed here: whoever waits would wait in vain.
+                continue;
+            }
+        };
         let span = tracing::info_span!("connection", %from);
         sessions.spawn(serve(Arc::clone(&agent), socket, from, handshake).instrument(span));
     }
@@ -185,8 +203,7 @@ async fn serve(agent: Arc<Agent>, socket: TcpStream, from: SocketAddr, handshake
             Ok(accepted) => accepted,
             Err(error) => {
                 handshake.failed(&error);
-                let reason = Text::of(error.to_string());
-                agent.audit.record(&Event::Refused { from, reason });
+                agent.refused(from, error.to_string());
                 return tracing::warn!(%error, "connection refused");
             }
         },
@@ -196,7 +213,9 @@ async fn serve(agent: Arc<Agent>, socket: TcpStream, from: SocketAddr, handshake
     let place = match agent.admission.connection(&accepted.identity) {
         Ok(place) => place,
         Err(full) => {
-            tracing::warn!(user = accepted.identity.name(), %full, "connection refused");
+            let user = accepted.identity.name();
+            tracing::warn!(user, %full, "connection refused");
+            agent.refused(from, format!("{user}: {full}"));
             return accepted.connection.refuse(ErrorCode::Busy, &full.to_string()).await;
         }
     };

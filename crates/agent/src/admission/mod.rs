@@ -32,10 +32,10 @@ pub mod source;
 
 use crate::config::Limits;
 use crate::policy::Permit;
-use gate::{Gate, Refusal};
+use gate::Gate;
 use penalties::Fault;
 use places::{Place, Places};
-use refusals::Refusals;
+use refusals::{Records, Refusals};
 use rexec_net::{Identity, NetError};
 use rexec_protocol::outcome::printable;
 use source::Source;
@@ -61,6 +61,7 @@ pub struct Admission {
 struct Before {
     gate: Gate,
     refusals: Refusals,
+    records: Records,
 }
 
 /// Something counted both in all and per identity.
@@ -101,14 +102,19 @@ pub struct Handshake {
 impl Admission {
     /// Nothing in use.
     pub fn new(limits: Limits) -> Self {
-        let before = Before { gate: Gate::new(limits.clone()), refusals: Refusals::default() };
+        let before = Before {
+            gate: Gate::new(limits.clone()),
+            refusals: Refusals::default(),
+            records: Records::default(),
+        };
         let (connections, commands) = <(Count, Count)>::default();
         let (before, by_rule) = (Mutex::new(before), Places::default());
         Self { limits, before, connections, commands, by_rule }
     }
 
-    /// Lets a handshake begin, or says, to the log as well, why not.
-    pub fn handshake(self: &Arc<Self>, from: SocketAddr) -> Result<Handshake, Refusal> {
+    /// Lets a handshake begin. The error is what there is to be said of those that may not, now and
+    /// then.
+    pub fn handshake(self: &Arc<Self>, from: SocketAddr) -> Result<Handshake, Option<String>> {
         let now = Instant::now();
         let mut before = self.before();
         let refusal = match before.gate.enter(from.ip(), chance(), now) {
@@ -118,10 +124,16 @@ impl Admission {
         let sum = before.refusals.count(refusal, now);
         drop(before);
         tracing::debug!(%from, %refusal, "closed before TLS");
-        if let Some(counts) = sum {
+        if let Some(counts) = &sum {
             tracing::warn!(last = %from, why = %refusal, counts, "connections closed before TLS");
         }
-        Err(refusal)
+        Err(sum)
+    }
+
+    /// Whether one more refusal can be put on record, and how many were left out before it: nobody
+    /// without a certificate may fill the disk, and so keep everybody's commands from starting.
+    pub fn may_record_refusal(&self) -> Option<u64> {
+        self.before().records.next(Instant::now())
     }
 
     /// Takes a place for a connection.
@@ -238,7 +250,8 @@ mod tests {
         let limits = Limits { handshakes_per_source: 1, ..Limits::default() };
         let admission = Arc::new(Admission::new(limits));
         let first = admission.handshake(from(1)).unwrap();
-        assert_eq!(admission.handshake(from(1)).unwrap_err(), Refusal::Source);
+        let said = admission.handshake(from(1)).unwrap_err().unwrap();
+        assert!(said.contains("per source 1"), "{said}");
         assert!(admission.handshake(from(2)).is_ok());
         drop(first);
         assert!(admission.handshake(from(1)).is_ok());
@@ -251,7 +264,7 @@ mod tests {
             let handshake = admission.handshake(from(1)).unwrap();
             handshake.failed(&NetError::Refused("a bad certificate".to_owned()));
         }
-        assert!(matches!(admission.handshake(from(1)), Err(Refusal::Penalised(_))));
+        assert!(admission.handshake(from(1)).is_err());
         assert!(admission.handshake(from(2)).is_ok());
     }
 

@@ -33,9 +33,44 @@ impl Refusals {
     }
 }
 
+/// Refusals in the audit log: so many in each span of time, and the others are counted.
+#[derive(Debug, Default)]
+pub(super) struct Records {
+    since: Option<Instant>,
+    written: u32,
+    left_out: u64,
+}
+
+impl Records {
+    /// How many a span may have; at some 300 bytes each, that is 250 MB a day.
+    const MOST: u32 = 100;
+
+    /// `Some`: one may be written, and so many were left out before it.
+    pub(super) fn next(&mut self, now: Instant) -> Option<u64> {
+        if self.since.is_none_or(|since| now >= since + PAUSE) {
+            (self.since, self.written) = (Some(now), 0);
+        }
+        if self.written == Self::MOST {
+            self.left_out += 1;
+            return None;
+        }
+        self.written += 1;
+        Some(std::mem::take(&mut self.left_out))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_flood_does_not_fill_the_audit_log() {
+        let (mut records, start) = (Records::default(), Instant::now());
+        let in_a_span = (0..1_000).filter_map(|_| records.next(start)).count();
+        assert_eq!(in_a_span, Records::MOST as usize);
+        assert_eq!(records.next(start + PAUSE), Some(900));
+        assert_eq!(records.next(start + PAUSE), Some(0));
+    }
 
     #[test]
     fn a_flood_is_a_line_every_ten_seconds_and_all_are_counted() {
