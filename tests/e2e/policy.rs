@@ -4,7 +4,7 @@ use crate::support::agent::own_user;
 use crate::support::certs::write_private;
 use crate::support::proc::eventually;
 use crate::support::{TestAgent, cli, program};
-use rexec_client::{Error, Outcome};
+use rexec_client::{Error, NeverStarted, Outcome, Session, Stdio};
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Output};
@@ -87,6 +87,76 @@ async fn the_timeout_of_a_rule_holds_whatever_was_asked() {
         assert_eq!(output.status.outcome(), &Outcome::TimedOut);
     }
     assert!(start.elapsed() < Duration::from_secs(60));
+}
+
+/// Stdout of a line; or, where this machine cannot enforce the rule's limit, nothing, and it says so.
+async fn said(session: &Session, line: &str) -> Option<String> {
+    match session.shell(line).output().await {
+        Ok(output) => Some(String::from_utf8(output.stdout).unwrap()),
+        Err(error) => {
+            let message = error.to_string();
+            assert!(message.contains("this machine cannot enforce that"), "{message}");
+            eprintln!("skipped: {message}");
+            None
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_rule_sets_umask_and_descriptors() {
+    let more = "commands = 'any'\numask = '027'\nlimits = { open_files = 77 }";
+    let agent = TestAgent::with_policy(&alice(more));
+    let session = agent.session().await;
+    let told = said(&session, "umask; ulimit -Sn; ulimit -Hn").await.unwrap();
+    assert_eq!(told, "0027\n77\n77\n");
+}
+
+#[tokio::test]
+async fn a_command_that_wants_too_much_memory_is_killed_and_the_user_is_told_why() {
+    let more = "commands = 'any'\nlimits = { memory = '48MiB' }";
+    let agent = TestAgent::with_policy(&alice(more));
+    let session = agent.session().await;
+    if said(&session, "echo small").await.is_none() {
+        return;
+    }
+    // It waits for the end of the first line, and keeps all of it. Others are not touched.
+    let output = agent.run(["tail", "-n", "1", "/dev/zero"]);
+    assert_eq!(cli::code(&output), 137);
+    let words = String::from_utf8_lossy(&output.stderr);
+    assert!(words.contains("out of memory"), "{words}");
+    assert_eq!(said(&session, "echo there").await.unwrap(), "there\n");
+}
+
+#[tokio::test]
+async fn a_fork_bomb_stays_within_its_rule() {
+    let agent = TestAgent::with_policy(&alice("commands = 'any'\nlimits = { processes = 20 }"));
+    let session = agent.session().await;
+    if said(&session, "echo").await.is_none() {
+        return;
+    }
+    let bomb = "bomb() { bomb | bomb & }; bomb; sleep 600";
+    let mut bomb = session.shell(bomb).timeout(Duration::from_secs(2)).spawn().await.unwrap();
+    // Meanwhile, and after it.
+    assert_eq!(said(&session, "echo meanwhile").await.unwrap(), "meanwhile\n");
+    let outcome = bomb.wait().await.unwrap().outcome().clone();
+    // The shell may give up by itself.
+    assert!(matches!(outcome, Outcome::TimedOut | Outcome::Exited { .. }), "{outcome:?}");
+    assert_eq!(said(&session, "echo after").await.unwrap(), "after\n");
+}
+
+#[tokio::test]
+async fn a_rule_counts_the_commands_that_run_at_once() {
+    let agent = TestAgent::with_policy(&alice("commands = 'any'\nlimits = { commands = 1 }"));
+    let session = agent.session().await;
+    let mut first = session.command("cat").stdin(Stdio::Piped).spawn().await.unwrap();
+    let error = session.command("true").output().await.unwrap_err();
+    let Outcome::NeverStarted { reason: NeverStarted::Busy, message } = error.outcome() else {
+        panic!("{error:?}")
+    };
+    assert!(message.contains("rule 'alice'"), "{message}");
+    drop(first.stdin.take());
+    assert!(first.wait().await.unwrap().success());
+    assert!(session.command("true").output().await.unwrap().status.success());
 }
 
 #[tokio::test]
