@@ -18,16 +18,16 @@ pub(crate) struct Args {
     #[arg(long, short, value_name = "FILE", env = "REXEC_AGENT_CONFIG", global = true)]
     pub(crate) config: Option<PathBuf>,
     /// Address and port to listen on, instead of those in the file; may be repeated
-    #[arg(long, short, value_name = "ADDR:PORT")]
+    #[arg(long, short, value_name = "ADDR:PORT", global = true)]
     pub(crate) listen: Vec<SocketAddr>,
     /// Certificate chain and private key of this agent, PEM
-    #[arg(long, short, value_name = "FILE")]
+    #[arg(long, short, value_name = "FILE", global = true)]
     pub(crate) identity: Option<PathBuf>,
     /// Private key, if it is not in the identity file
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", global = true)]
     pub(crate) key: Option<PathBuf>,
     /// Authorities whose user certificates are accepted, PEM
-    #[arg(long, short, value_name = "FILE")]
+    #[arg(long, short, value_name = "FILE", global = true)]
     pub(crate) authority: Option<PathBuf>,
     /// Who may do what, TOML
     #[arg(long, value_name = "FILE", global = true)]
@@ -36,7 +36,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "FOLDER", global = true)]
     pub(crate) policy_folder: Option<PathBuf>,
     /// Revocation lists of these authorities, PEM
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", global = true)]
     pub(crate) crl: Option<PathBuf>,
     /// Form of the log lines on stderr
     #[arg(long, value_name = "FORM")]

@@ -1,10 +1,10 @@
 //! One command, from its request to its exit record: decide, put on record, launch, supervise.
 
+use crate::admission::refusals::with_left_out;
 use crate::admission::{Held, HeldByRule};
 use crate::audit::text::Text;
 use crate::audit::{Caller, Event};
 use crate::authorize::{Refused, authorize};
-use crate::environment;
 use crate::job::{Control, Job};
 use crate::keeper::{LaunchError, Running};
 use crate::log::Log;
@@ -83,12 +83,16 @@ impl Request {
         let places = self.places(agent, &permit)?;
         let intent = Event::exec(&self.job, &self.identity, self.from, &permit);
         if let Err(unavailable) = agent.audit.commit(&intent).await {
-            return Err(self.reject(agent, NeverStarted::Busy, unavailable));
+            return Err(self.reject(agent, NeverStarted::AuditUnavailable, unavailable));
+        }
+        // The user database and the disk may have taken their time.
+        if agent.is_stopping() || self.control.is_closed() {
+            let message = "its client left, or the agent was stopped, before it began".to_owned();
+            let reason = NeverStarted::Busy;
+            return Err(self.failed(agent, LaunchError::NeverStarted { reason, message }));
         }
         let timeout = permit.spec().timeout_ms.map(Duration::from_millis);
-        let switch = agent.accounts.own().is_root();
-        let spec = environment::launch_spec(&permit, &self.identity, &self.job, switch);
-        match agent.zygote.launch(permit, &self.job, spec).await {
+        match agent.zygote.launch(permit, &self.identity, &self.job).await {
             Ok(running) => Ok(Launched { running, timeout, places }),
             Err(error) => Err(self.failed(agent, error)),
         }
@@ -111,8 +115,10 @@ impl Request {
                 Refused::Account(_) => None,
             };
             let caller = Caller::new(&self.identity, self.from);
-            let words = refused.to_string();
-            agent.audit.record(&Event::denied(&self.job, caller, &self.spec, rule, &words));
+            if let Some(left_out) = agent.admission.may_record_denial(&self.identity) {
+                let words = with_left_out(refused.to_string(), left_out);
+                agent.audit.record(&Event::denied(&self.job, caller, &self.spec, rule, &words));
+            }
             refused.outcome()
         })
     }
@@ -128,8 +134,11 @@ impl Request {
     /// The outcome of a command that is not started for a reason that is not the policy's.
     fn reject(&self, agent: &Agent, reason: NeverStarted, message: impl ToString) -> Outcome {
         let message = message.to_string();
-        let (caller, text) = (Caller::new(&self.identity, self.from), Text::of(&message));
-        agent.audit.record(&Event::Rejected { job: Some(&self.job), caller, reason: text });
+        if let Some(left_out) = agent.admission.may_record_denial(&self.identity) {
+            let caller = Caller::new(&self.identity, self.from);
+            let text = Text::of(with_left_out(message.clone(), left_out));
+            agent.audit.record(&Event::Rejected { job: Some(&self.job), caller, reason: text });
+        }
         Outcome::NeverStarted { reason, message: shorten(message) }
     }
 

@@ -29,6 +29,7 @@ fn main() -> ExitCode {
     let (check, ready_file) = (args.check, args.ready_file.take());
     let tool = args.tool.take();
     match (args.configure(), tool) {
+        // Also of what cannot be read.
         (config, Some(Tool::Doctor { json })) => doctor::run(config, json, &mut io::stdout()),
         (Ok(config), Some(tool)) => use_tool(tool, &config),
         (Ok(config), None) if check => check::report(&config, &mut io::stdout()),

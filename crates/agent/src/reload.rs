@@ -7,16 +7,24 @@ use crate::server::Agent;
 use rexec_net::tls::Refreshed;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{Interval, MissedTickBehavior, interval, timeout};
 
 /// How often the files are looked at.
 const INTERVAL: Duration = Duration::from_secs(1);
+/// A look that takes longer is worth a word.
+const LONG: Duration = Duration::from_secs(5);
 
 /// Takes new versions as they appear, and watches the clock by which certificates are judged. Goes on
 /// while the agent is stopping: a certificate can be revoked then, too.
+///
+/// Certificates and policy are looked at apart: a disk that hangs under the one does not keep the
+/// other from changing.
 pub async fn run(agent: Arc<Agent>) {
-    let mut ticks = interval(INTERVAL);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    tokio::join!(follow_certificates(&agent), follow_policy(&agent));
+}
+
+async fn follow_certificates(agent: &Arc<Agent>) {
+    let mut ticks = ticks();
     let mut clock = WallClock::start();
     let mut was_stale = false;
     loop {
@@ -25,16 +33,9 @@ pub async fn run(agent: Arc<Agent>) {
             tracing::warn!("this machine's clock was set; certificates are judged by the new time");
             agent.tls.clock_was_set();
         }
-        let (tls, policy) = (Arc::clone(&agent.tls), Arc::clone(&agent.policy));
+        let tls = Arc::clone(&agent.tls);
         // A long revocation list takes a moment.
-        let looked = tokio::task::spawn_blocking(move || (tls.refresh(), policy.refresh())).await;
-        match looked {
-            Ok((certificates, policy)) => {
-                record(&agent, "certificates", certificates);
-                record(&agent, "policy", policy);
-            }
-            Err(error) => tracing::error!(%error, "the task that looks at the files failed"),
-        }
+        record(agent, "certificates", look("certificates", move || tls.refresh()).await);
         let stale = agent.tls.stale(SystemTime::now());
         match &stale {
             Some(words) if !was_stale => tracing::error!("every client is refused: {words}"),
@@ -43,6 +44,34 @@ pub async fn run(agent: Arc<Agent>) {
         }
         was_stale = stale.is_some();
     }
+}
+
+async fn follow_policy(agent: &Arc<Agent>) {
+    let mut ticks = ticks();
+    loop {
+        ticks.tick().await;
+        let policy = Arc::clone(&agent.policy);
+        record(agent, "policy", look("policy", move || policy.refresh()).await);
+    }
+}
+
+fn ticks() -> Interval {
+    let mut ticks = interval(INTERVAL);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    ticks
+}
+
+/// Looks at files, which may take as long as their disk does; says so if that is long.
+async fn look(what: &str, refresh: impl FnOnce() -> Refreshed + Send + 'static) -> Refreshed {
+    let mut looking = tokio::task::spawn_blocking(refresh);
+    let looked = match timeout(LONG, &mut looking).await {
+        Ok(looked) => looked,
+        Err(_) => {
+            tracing::error!(what, "the files cannot be looked at; changes to them are not seen");
+            looking.await
+        }
+    };
+    looked.unwrap_or_else(|error| Refreshed::Failed(format!("the task failed: {error}")))
 }
 
 fn record(agent: &Agent, what: &str, refreshed: Refreshed) {

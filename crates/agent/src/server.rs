@@ -2,6 +2,7 @@
 
 use crate::account::Accounts;
 use crate::admission::door::Door;
+use crate::admission::refusals::with_left_out;
 use crate::admission::{Admission, Handshake};
 use crate::audit::text::Text;
 use crate::audit::{Audit, Caller, Event};
@@ -153,11 +154,8 @@ impl Agent {
     /// Puts on record that somebody did not get in.
     fn refused(&self, from: SocketAddr, reason: String) {
         let Some(left_out) = self.admission.may_record_refusal() else { return };
-        let reason = match left_out {
-            0 => reason,
-            _ => format!("{reason} (before it, {left_out} refusals were left out)"),
-        };
-        self.audit.record(&Event::Refused { from, reason: Text::of(reason) });
+        let reason = Text::of(with_left_out(reason, left_out));
+        self.audit.record(&Event::Refused { from, reason });
     }
 
     /// Whether the agent was told to stop.
@@ -210,6 +208,7 @@ async fn serve(agent: Arc<Agent>, socket: TcpStream, from: SocketAddr, handshake
         () = agent.stopping() => return,
     };
     handshake.succeeded();
+    drop(handshake);
     let place = match agent.admission.connection(&accepted.identity) {
         Ok(place) => place,
         Err(full) => {
@@ -219,7 +218,6 @@ async fn serve(agent: Arc<Agent>, socket: TcpStream, from: SocketAddr, handshake
             return accepted.connection.refuse(ErrorCode::Busy, &full.to_string()).await;
         }
     };
-    drop(handshake);
     let keepalive = Keepalive { interval: agent.config.limits.keepalive, ..Keepalive::default() };
     accepted.connection.inbound.set_keepalive(keepalive);
     accepted.connection.inbound.set_rates(agent.config.limits.rates());

@@ -3,6 +3,7 @@
 //! The session only reads. What it finds goes into queues that it never waits for: credit bounds
 //! the bytes, and a peer that overruns a bounded queue breaks the protocol.
 
+use crate::admission::refusals::with_left_out;
 use crate::audit::text::Text;
 use crate::audit::{Caller, Event};
 use crate::clock::at;
@@ -264,8 +265,11 @@ impl Session {
         if self.commands.len() >= 2 * self.agent.config.limits.commands_per_connection {
             return Err(ProtocolError::Flood("commands"));
         }
-        let (caller, reason) = (Caller::new(&self.identity, self.from), outcome.to_string());
-        self.agent.audit.record(&Event::Rejected { job: None, caller, reason: Text::of(reason) });
+        if let Some(left_out) = self.agent.admission.may_record_denial(&self.identity) {
+            let caller = Caller::new(&self.identity, self.from);
+            let reason = Text::of(with_left_out(outcome.to_string(), left_out));
+            self.agent.audit.record(&Event::Rejected { job: None, caller, reason });
+        }
         let frame = Frame::new(stream, Exit::of_nothing(outcome, exec.digest).into());
         let outbox = self.outbox.clone();
         self.commands.spawn(async move {

@@ -20,7 +20,10 @@ pub enum NetError {
     /// TLS failed, on either side; the text says whose certificate is wrong and how.
     #[error("{0}")]
     Refused(String),
-    /// The peer was gone before TLS was set up.
+    /// Whether the peer may come in is not known: this side's revocation lists are out of date.
+    #[error("{0}")]
+    Unjudged(String),
+    /// The peer went, or sent an alert, before TLS was set up.
     #[error("{0}")]
     Left(String),
     /// The peer broke the protocol.

@@ -55,6 +55,16 @@ pub(crate) fn rejection(
     Scene::of(Side::Agent, Some(presented), files, now).tls(error)
 }
 
+/// Whether a certificate was refused because this side's own revocation lists do not say enough.
+pub(crate) fn is_unjudged(error: &CertificateError) -> bool {
+    matches!(
+        error,
+        CertificateError::UnknownRevocationStatus
+            | CertificateError::ExpiredRevocationList
+            | CertificateError::ExpiredRevocationListContext { .. }
+    )
+}
+
 struct Scene<'a> {
     side: Side<'a>,
     presented: Option<Summary>,

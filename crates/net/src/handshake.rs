@@ -13,7 +13,7 @@ use rexec_protocol::message::{self, Hello, Message};
 use rexec_protocol::outcome::shorten;
 use rexec_protocol::{ErrorCode, Frame, ProtocolError, Role, StreamId};
 use rustls::pki_types::{CertificateDer, ServerName};
-use rustls::{ClientConfig, ServerConfig};
+use rustls::{ClientConfig, Error, ServerConfig};
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -105,7 +105,14 @@ where
         let presented = presented.as_ref();
         let now = SystemTime::now();
         let words = explain::refusal(Side::Agent, &error, presented, files, now);
-        if is_tls(&error) { NetError::Refused(words) } else { NetError::Left(words) }
+        match error.get_ref().and_then(|inner| inner.downcast_ref()) {
+            Some(Error::InvalidCertificate(error)) if explain::is_unjudged(error) => {
+                NetError::Unjudged(words)
+            }
+            // It is the client that did not accept this side.
+            Some(Error::AlertReceived(_)) | None => NetError::Left(words),
+            Some(_) => NetError::Refused(words),
+        }
     })?;
     let (_, tls) = stream.get_ref();
     if !agreed_on_rexec(tls) {

@@ -250,7 +250,7 @@ async fn knock(
 
 fn words<T: std::fmt::Debug>(result: Result<T, NetError>, row: &str) -> String {
     match result {
-        Err(NetError::Refused(words) | NetError::Left(words)) => words,
+        Err(NetError::Refused(words) | NetError::Left(words) | NetError::Unjudged(words)) => words,
         other => panic!("{row}: expected a refusal: {other:?}"),
     }
 }

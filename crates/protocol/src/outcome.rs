@@ -81,6 +81,8 @@ pub enum NeverStarted {
     Invalid,
     /// The agent is at its limit of running commands, or is shutting down.
     Busy,
+    /// The agent could not put it on record.
+    AuditUnavailable,
     /// The machine lacks processes, memory or descriptors, or the agent failed.
     Resource,
     /// A reason that this build does not know.

@@ -26,7 +26,7 @@ mod expiring;
 pub mod gate;
 pub mod penalties;
 pub mod places;
-mod refusals;
+pub mod refusals;
 pub mod settings;
 pub mod source;
 
@@ -40,6 +40,7 @@ use rexec_net::{Identity, NetError};
 use rexec_protocol::outcome::printable;
 use source::Source;
 use std::borrow::Cow;
+use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -54,7 +55,12 @@ pub struct Admission {
     commands: Count,
     /// By identity and rule.
     by_rule: Places<(String, String)>,
+    /// What of each identity's denials went on record.
+    denials: Mutex<HashMap<String, Records>>,
 }
+
+/// Beyond this many identities, those are forgotten that have not been denied anything lately.
+const DENIED: usize = 1024;
 
 /// What happens before anybody is known.
 #[derive(Debug)]
@@ -109,7 +115,7 @@ impl Admission {
         };
         let (connections, commands) = <(Count, Count)>::default();
         let (before, by_rule) = (Mutex::new(before), Places::default());
-        Self { limits, before, connections, commands, by_rule }
+        Self { limits, before, connections, commands, by_rule, denials: Mutex::default() }
     }
 
     /// Lets a handshake begin. The error is what there is to be said of those that may not, now and
@@ -176,6 +182,16 @@ impl Admission {
                 Err(Full { limit, what: "commands", whose, state: "running", key })
             }
         }
+    }
+
+    /// The same for commands of one identity that are not started.
+    pub fn may_record_denial(&self, identity: &Identity) -> Option<u64> {
+        let now = Instant::now();
+        let mut denials = self.denials.lock().unwrap_or_else(PoisonError::into_inner);
+        if denials.len() > DENIED {
+            denials.retain(|_, records| !records.is_idle(now));
+        }
+        denials.entry(identity.name().to_owned()).or_default().next(now)
     }
 
     fn before(&self) -> MutexGuard<'_, Before> {

@@ -33,6 +33,14 @@ impl Refusals {
     }
 }
 
+/// The words of a refusal that goes on record, with how many did not since the one before.
+pub fn with_left_out(words: String, left_out: u64) -> String {
+    match left_out {
+        0 => words,
+        _ => format!("{words} (before it, {left_out} refusals were left out)"),
+    }
+}
+
 /// Refusals in the audit log: so many in each span of time, and the others are counted.
 #[derive(Debug, Default)]
 pub(super) struct Records {
@@ -44,6 +52,11 @@ pub(super) struct Records {
 impl Records {
     /// How many a span may have; at some 300 bytes each, that is 250 MB a day.
     const MOST: u32 = 100;
+
+    /// Whether its span is over, and nothing is left to be told.
+    pub(super) fn is_idle(&self, now: Instant) -> bool {
+        self.left_out == 0 && self.since.is_none_or(|since| now >= since + PAUSE)
+    }
 
     /// `Some`: one may be written, and so many were left out before it.
     pub(super) fn next(&mut self, now: Instant) -> Option<u64> {

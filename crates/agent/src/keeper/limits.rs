@@ -168,11 +168,11 @@ fn limit_version2(controller: Controller, group: &Path, amount: u64) -> io::Resu
         Memory | Processes => amount.to_string(),
     };
     fs::write(group.join(version2_file(controller)), text)?;
-    // A kernel without swap has no such file.
-    match fs::write(group.join("memory.swap.max"), "0") {
-        Err(error) if controller == Memory && error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
+    if controller == Memory {
+        unless_absent(fs::write(group.join("memory.swap.max"), "0"))?;
     }
+    // Where the kernel cannot fork into a group, this process may not be in it yet.
+    fs::write(group.join("cgroup.procs"), "0")
 }
 
 fn limit_version1(controller: Controller, group: &Path, amount: u64) -> io::Result<()> {
@@ -185,13 +185,15 @@ fn limit_version1(controller: Controller, group: &Path, amount: u64) -> io::Resu
         }
         Memory => {
             write("memory.limit_in_bytes", amount)?;
-            // A kernel that does not count swap has no such file.
-            match write("memory.memsw.limit_in_bytes", amount) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-                _ => Ok(()),
-            }
+            unless_absent(write("memory.memsw.limit_in_bytes", amount))
         }
     }
+}
+
+/// A kernel that has no swap, or does not count it, has no such file.
+fn unless_absent(written: io::Result<()>) -> io::Result<()> {
+    written
+        .or_else(|error| if error.kind() == io::ErrorKind::NotFound { Ok(()) } else { Err(error) })
 }
 
 /// Microseconds in each period. The kernel takes no less than a millisecond.

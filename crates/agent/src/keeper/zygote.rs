@@ -8,8 +8,10 @@ use super::room::Room;
 use super::wire::{self, Launch, Report};
 use super::{LaunchSpec, Running};
 use crate::descriptors;
+use crate::environment;
 use crate::policy::Permit;
-use nix::unistd::Pid;
+use nix::unistd::{Pid, Uid};
+use rexec_net::Identity;
 use rexec_protocol::{JobId, NeverStarted};
 use std::ffi::OsStr;
 use std::io;
@@ -84,17 +86,17 @@ impl Zygote {
         Ok(Self { exe: exe.to_owned(), args, current: Mutex::new(Current { link, started }) })
     }
 
-    /// Starts a command.
+    /// Starts the command that was permitted, as the user that was permitted, for `identity`. This
+    /// is the one way from a permit to a process, and uses the permit up.
     pub async fn launch(
         &self,
         permit: Permit,
+        identity: &Identity,
         job: &JobId,
-        spec: LaunchSpec,
     ) -> Result<Running, LaunchError> {
-        // Every command runs as the agent's own account for now, so all there is to do with the
-        // permit is to use it up.
-        drop(permit);
-        self.launch_permitted(job, spec).await
+        // Who is not root cannot become anybody, and was permitted no other user than itself.
+        let switch = Uid::effective().is_root();
+        self.launch_permitted(job, environment::launch_spec(&permit, identity, job, switch)).await
     }
 
     pub(super) async fn launch_permitted(

@@ -33,6 +33,7 @@ impl Policy {
     /// Blocks. Fails, naming the file, if one cannot be read, may be written by others, is larger
     /// than 4 MiB or is not a policy.
     pub fn load(paths: &PolicyPaths) -> Result<Self, PolicyError> {
+        demand_home(&paths.file)?;
         let files = std::iter::once(paths.file.clone()).chain(drop_ins(&paths.folder)?);
         let mut sources = Vec::new();
         for path in files {
@@ -49,6 +50,20 @@ impl PolicyPaths {
     pub(super) fn all(&self) -> Vec<PathBuf> {
         let files = names(&self.folder).unwrap_or_default();
         [self.file.clone(), self.folder.clone()].into_iter().chain(files).collect()
+    }
+}
+
+/// Who may write the folder of the main file could put another in its place; unless the folder is
+/// sticky, as `/tmp` is.
+fn demand_home(file: &Path) -> Result<(), PolicyError> {
+    const STICKY: u32 = 0o1000;
+    let home = file.parent().filter(|home| !home.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    match fs::metadata(home) {
+        Ok(metadata) if metadata.permissions().mode() & STICKY != 0 => Ok(()),
+        Ok(metadata) => demand_unchangeable(home, &metadata),
+        // Then there is no file either.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(unreadable(home, &error)),
     }
 }
 

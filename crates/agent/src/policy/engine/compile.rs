@@ -143,12 +143,12 @@ fn is_name(name: &str) -> bool {
 }
 
 fn account(name: String) -> Result<Account, String> {
-    let legal = |byte: u8| byte.is_ascii_graphic() && !b"*?@:/,\\".contains(&byte);
+    let legal = |byte: u8| byte.is_ascii_graphic() && !b"*?:/,".contains(&byte);
     match name.as_str() {
         "*" => Ok(Account::Any),
         "@self" => Ok(Account::Own),
         "" => Err("'' is not a local user".to_owned()),
-        _ if name.starts_with('-') || !name.bytes().all(legal) => {
+        _ if name.starts_with(['-', '@', '\\']) || !name.bytes().all(legal) => {
             Err(format!("'{name}' is not a local user: a name, \"@self\" or \"*\""))
         }
         _ => Ok(Account::Named(name)),
