@@ -14,6 +14,7 @@ use crate::pem::{self, Contents};
 use file::Access;
 pub(crate) use file::Stamp;
 pub use revocations::Revocations;
+use rexec_guard::holds;
 use rustls::RootCertStore;
 use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::CertificateDer;
@@ -146,7 +147,8 @@ fn authorities(path: &Path) -> Result<Authorities, CredentialError> {
     if contents.certificates.is_empty() {
         return Err(fault(Fault::NoCertificate(contents.found())));
     }
-    if !contents.keys.is_empty() || contents.is_encrypted() {
+    let has_key = !contents.keys.is_empty() || contents.is_encrypted();
+    if !holds("authority.without_key", !has_key) {
         return Err(fault(Fault::AuthorityWithKey));
     }
     access.demand_unchangeable().map_err(fault)?;
@@ -163,7 +165,11 @@ fn authorities(path: &Path) -> Result<Authorities, CredentialError> {
 /// a user's certificate that got into the file would make its holder an authority.
 fn check_authority(certificate: &CertificateDer<'_>) -> Result<(), Fault> {
     let summary = Summary::of(certificate).map_err(Fault::BadCertificate)?;
-    if summary.authority { Ok(()) } else { Err(Fault::NotAnAuthority(summary.names())) }
+    if holds("authority.is_one", summary.authority) {
+        Ok(())
+    } else {
+        Err(Fault::NotAnAuthority(summary.names()))
+    }
 }
 
 /// Reads certificates or keys of our own.

@@ -6,6 +6,7 @@
 use super::{CredentialError, Fault, file};
 use crate::explain::{RevocationList, moment, parse_list};
 use crate::pem;
+use rexec_guard::holds;
 use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::{CertificateDer, CertificateRevocationListDer};
 use std::path::Path;
@@ -68,11 +69,11 @@ impl Revocations {
         for der in &contents.lists {
             let parsed = parse_list(der).map_err(Fault::BadRevocations)?;
             let list = RevocationList::from_parsed(&parsed).map_err(Fault::BadRevocations)?;
-            if now >= list.next_update {
+            if !holds("crl.current", now < list.next_update) {
                 let (until, now) = (moment(list.next_update), moment(now));
                 return Err(Fault::StaleRevocations { issuer: list.issuer, until, now });
             }
-            if !attribute(&parsed, &mut authorities) {
+            if !holds("crl.signed", attribute(&parsed, &mut authorities)) {
                 return Err(Fault::ForgedRevocations(list.issuer));
             }
             lists.push(list);
