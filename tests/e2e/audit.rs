@@ -260,7 +260,8 @@ async fn a_full_disk_refuses_commands_and_recovers() {
         }
     }
     let error = refused.expect("no command is refused");
-    let Outcome::NeverStarted { reason: NeverStarted::Busy, message } = error.outcome() else {
+    let Outcome::NeverStarted { reason: NeverStarted::AuditUnavailable, message } = error.outcome()
+    else {
         panic!("{error:?}")
     };
     assert!(message.starts_with("audit_unavailable: "), "{message}");

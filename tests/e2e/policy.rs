@@ -4,7 +4,7 @@ use crate::support::agent::own_user;
 use crate::support::certs::write_private;
 use crate::support::proc::eventually;
 use crate::support::{TestAgent, cli, program};
-use rexec_client::{Error, NeverStarted, Outcome, Session, Stdio};
+use rexec_client::{Error, NeverStarted, Outcome, Session, Signal};
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Output};
@@ -144,19 +144,53 @@ async fn a_fork_bomb_stays_within_its_rule() {
     assert_eq!(said(&session, "echo after").await.unwrap(), "after\n");
 }
 
+/// A client that asks for the end so gently that nothing ends buys no time with it.
 #[tokio::test]
-async fn a_rule_counts_the_commands_that_run_at_once() {
-    let agent = TestAgent::with_policy(&alice("commands = 'any'\nlimits = { commands = 1 }"));
+async fn a_gentle_cancel_does_not_outlast_the_timeout_of_a_rule() {
+    let more = "commands = 'any'\nlimits = { timeout = '300ms' }";
+    let agent = TestAgent::with_policy(&alice(more));
     let session = agent.session().await;
-    let mut first = session.command("cat").stdin(Stdio::Piped).spawn().await.unwrap();
-    let error = session.command("true").output().await.unwrap_err();
+    let mut child = session.command("sleep").arg("600").spawn().await.unwrap();
+    let start = Instant::now();
+    child.cancel_with(Signal::from_number(28).unwrap(), Duration::from_secs(60)).await;
+    let status = child.wait().await.unwrap();
+    assert!(start.elapsed() < Duration::from_secs(25), "{status:?} after {:?}", start.elapsed());
+}
+
+/// What is left in the background would be free of the limits that its command had.
+#[tokio::test]
+async fn a_limited_command_leaves_nothing_behind() {
+    let agent = TestAgent::with_policy(&alice("commands = 'any'\nlimits = { timeout = '1h' }"));
+    let session = agent.session().await;
+    let line = "sleep 600 >/dev/null 2>&1 & echo $!";
+    let output = session.shell(line).output().await.unwrap();
+    let pid = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success());
+    eventually("it is ended", || !Path::new(&format!("/proc/{}", pid.trim())).exists());
+}
+
+#[tokio::test]
+async fn a_forced_command_runs_at_home_whatever_directory_was_asked_for() {
+    let agent = TestAgent::with_policy(&alice("commands = 'any'\nforce = ['pwd']"));
+    let session = agent.session().await;
+    let home = nix::unistd::User::from_name(&own_user()).unwrap().unwrap().dir;
+    let output = session.command("x").current_dir("/tmp").output().await.unwrap();
+    assert_eq!(String::from_utf8(output.stdout).unwrap().trim(), home.to_str().unwrap());
+}
+
+#[tokio::test]
+async fn the_commands_of_a_rule_are_counted() {
+    let limits = "commands = 'any'\n[rule.limits]\ncommands = 1";
+    let agent = TestAgent::with_policy(&alice(limits));
+    let (session, other) = (agent.session().await, agent.session().await);
+    let mut running = session.command("sleep").arg("600").spawn().await.unwrap();
+    let error = other.command("true").status().await.unwrap_err();
     let Outcome::NeverStarted { reason: NeverStarted::Busy, message } = error.outcome() else {
         panic!("{error:?}")
     };
-    assert!(message.contains("rule 'alice'"), "{message}");
-    drop(first.stdin.take());
-    assert!(first.wait().await.unwrap().success());
-    assert!(session.command("true").output().await.unwrap().status.success());
+    assert!(message.contains("'limits.commands' of the policy's rule 'alice'"), "{message}");
+    running.kill().await.unwrap();
+    assert!(other.command("true").status().await.unwrap().success());
 }
 
 #[tokio::test]

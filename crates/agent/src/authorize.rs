@@ -3,6 +3,7 @@
 use crate::account::{Account, AccountError};
 use crate::policy::{self, Denied, Permit, Policy};
 use crate::server::Agent;
+use rexec_guard::holds;
 use rexec_net::Identity;
 use rexec_protocol::Outcome;
 use rexec_protocol::message::ExecSpec;
@@ -58,7 +59,7 @@ async fn account(
     // Asked before the user database is, so that who may not be a user does not learn whether it
     // exists.
     policy::may_be(policy, identity, from, &user, spec)?;
-    if !accounts.can_become(&user) {
+    if !holds("account.can_become", accounts.can_become(&user)) {
         let (user, own) = (printable(&user), &own.name);
         let message = format!(
             "nothing can be run as '{user}': this agent is not root, and runs everything as '{own}'"

@@ -12,6 +12,7 @@ use crate::policy::Permit;
 use crate::pump;
 use crate::server::Agent;
 use crate::stdin::{self, Feed};
+use rexec_guard::holds;
 use rexec_net::credit::SendCredit;
 use rexec_net::{Identity, Outbox};
 use rexec_protocol::message::{ExecSpec, Exit, Started};
@@ -53,6 +54,8 @@ struct Launched {
     running: Running,
     /// How long it may run.
     timeout: Option<Duration>,
+    /// Its rule's limits hold for what it leaves behind, too.
+    is_contained: bool,
     /// What it is counted against, until its end.
     places: Places,
 }
@@ -82,7 +85,9 @@ impl Request {
         let permit = self.permit(agent).await?;
         let places = self.places(agent, &permit)?;
         let intent = Event::exec(&self.job, &self.identity, self.from, &permit);
-        if let Err(unavailable) = agent.audit.commit(&intent).await {
+        if let Err(unavailable) = agent.audit.commit(&intent).await
+            && !holds("audit.on_record_first", false)
+        {
             return Err(self.reject(agent, NeverStarted::AuditUnavailable, unavailable));
         }
         // The user database and the disk may have taken their time.
@@ -92,8 +97,9 @@ impl Request {
             return Err(self.failed(agent, LaunchError::NeverStarted { reason, message }));
         }
         let timeout = permit.spec().timeout_ms.map(Duration::from_millis);
+        let is_contained = permit.grant().limits.are_of_the_tree();
         match agent.zygote.launch(permit, &self.identity, &self.job).await {
-            Ok(running) => Ok(Launched { running, timeout, places }),
+            Ok(running) => Ok(Launched { running, timeout, is_contained, places }),
             Err(error) => Err(self.failed(agent, error)),
         }
     }
@@ -157,7 +163,7 @@ impl Request {
     }
 
     async fn supervise(self, agent: &Agent, launched: Launched) -> Outcome {
-        let Launched { mut running, timeout, places } = launched;
+        let Launched { mut running, timeout, is_contained, places } = launched;
         let Self { job, identity, stream, outbox, algorithm, .. } = self;
         let pid = running.pid;
         let started = Started { job: job.clone(), pid };
@@ -175,7 +181,8 @@ impl Request {
         });
         let nothing = Tally::nothing(algorithm);
         let limits = agent.config.limits.clone();
-        let supervisor = Job::new(running, Arc::clone(&log), limits, timeout, self.control);
+        let (log_of_job, control) = (Arc::clone(&log), self.control);
+        let supervisor = Job::new(running, log_of_job, limits, timeout, is_contained, control);
         let exit = supervisor.run(|| feed.map_or(nothing, |feed| feed.tally())).await;
         agent.audit.record(&Event::ended(&job, identity.name(), Some(pid), &exit, algorithm));
         // Nothing of it runs any more. That its output may still be on its way costs no process.

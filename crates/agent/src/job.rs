@@ -76,6 +76,8 @@ pub struct Job {
     timeout: Option<Instant>,
     /// Why the command was ended, if it did not end by itself.
     cause: Option<Cause>,
+    /// What the command leaves behind ends with it.
+    is_contained: bool,
     /// The keeper was told to end the tree.
     ending: bool,
     tree_gone: bool,
@@ -99,13 +101,15 @@ struct Ended {
 }
 
 impl Job {
-    /// Takes over a command that was just started. When `control`'s other end is dropped, the
+    /// Takes over a command that was just started; with `is_contained`, all that it has started ends
+    /// when it does. When `control`'s other end is dropped, the
     /// client is gone.
     pub fn new(
         running: Running,
         log: Arc<Log>,
         limits: Limits,
         timeout: Option<Duration>,
+        is_contained: bool,
         control: mpsc::Receiver<Control>,
     ) -> Self {
         let started = Instant::now();
@@ -120,6 +124,7 @@ impl Job {
             started,
             timeout: timeout.and_then(|timeout| started.checked_add(timeout)),
             cause: None,
+            is_contained,
             ending: false,
             tree_gone: false,
             overdue: None,
@@ -134,10 +139,19 @@ impl Job {
         while !self.is_over() {
             match self.next().await {
                 Next::Read(channel, bytes) => self.read(channel, bytes),
-                Next::Keeper(event) => self.keeper_said(event),
+                Next::Keeper(event) => {
+                    self.keeper_said(event);
+                    if self.is_contained && self.ended.is_some() && !self.ending {
+                        // A limit that what is left behind could outlive would be none.
+                        self.end(Cause::Shutdown, Signal::TERM, None).await;
+                    }
+                }
                 Next::Control(Some(control)) => self.control(control).await,
                 Next::Control(None) => self.abandon().await,
-                Next::TimedOut => self.end(Cause::TimedOut, Signal::TERM, None).await,
+                Next::TimedOut => {
+                    self.timeout = None;
+                    self.end(Cause::TimedOut, Signal::TERM, None).await;
+                }
                 Next::Overdue => self.give_up_on_keeper(),
                 Next::DrainOver => self.sweep(),
                 Next::Again => {}
@@ -149,8 +163,8 @@ impl Job {
     async fn next(&mut self) -> Next {
         let has_room = self.log.has_room();
         let keeper_matters = !self.keeper_is_done();
-        let running = self.ended.is_none() && self.cause.is_none();
-        let timeout = self.timeout.filter(|_| running);
+        // Also of one that its client has asked to end, however gently: that buys it no time.
+        let timeout = self.timeout.filter(|_| self.ended.is_none());
         let drain = self.ended.as_ref().map(|ended| ended.quiet.min(ended.max));
         tokio::select! {
             event = self.keeper.next(), if keeper_matters => Next::Keeper(event),

@@ -14,6 +14,7 @@ use crate::pem::{self, Contents};
 use file::Access;
 pub(crate) use file::Stamp;
 pub use revocations::Revocations;
+use rexec_guard::holds;
 use rustls::RootCertStore;
 use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::CertificateDer;
@@ -146,7 +147,8 @@ fn authorities(path: &Path) -> Result<Authorities, CredentialError> {
     if contents.certificates.is_empty() {
         return Err(fault(Fault::NoCertificate(contents.found())));
     }
-    if !contents.keys.is_empty() || contents.is_encrypted() {
+    let has_key = !contents.keys.is_empty() || contents.is_encrypted();
+    if !holds("authority.without_key", !has_key) {
         return Err(fault(Fault::AuthorityWithKey));
     }
     access.demand_unchangeable().map_err(fault)?;
@@ -163,7 +165,11 @@ fn authorities(path: &Path) -> Result<Authorities, CredentialError> {
 /// a user's certificate that got into the file would make its holder an authority.
 fn check_authority(certificate: &CertificateDer<'_>) -> Result<(), Fault> {
     let summary = Summary::of(certificate).map_err(Fault::BadCertificate)?;
-    if summary.authority { Ok(()) } else { Err(Fault::NotAnAuthority(summary.names())) }
+    if holds("authority.is_one", summary.authority) {
+        Ok(())
+    } else {
+        Err(Fault::NotAnAuthority(summary.names()))
+    }
 }
 
 /// Reads certificates or keys of our own.
@@ -293,6 +299,21 @@ pub enum Fault {
         "holds a revocation list of '{0}' that the authority of this name has not signed; copy the one that `rexec ca crl` made"
     )]
     ForgedRevocations(String),
+    /// An old list and a new one, say, of which only the first would count.
+    #[error("holds two revocation lists of '{0}'; keep the newer one alone")]
+    TwoRevocations(String),
+    /// An older list than the one in force: it may have been put there to bring somebody back.
+    #[error(
+        "holds revocation list number {number} of '{issuer}', and number {known} is in force; copy the newest one, or restart the agent if this is meant"
+    )]
+    OlderRevocations {
+        /// Whose list.
+        issuer: String,
+        /// Its number.
+        number: String,
+        /// The number of the one in force.
+        known: String,
+    },
     /// A list that should have been replaced.
     #[error(
         "holds a revocation list of '{issuer}' that was to be replaced by {until}, and this machine's clock says {now}; make a new one with `rexec ca crl` and copy it here"

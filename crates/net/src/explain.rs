@@ -236,7 +236,7 @@ impl<'a> Scene<'a> {
                 self.own_remedy()
             ),
             AlertDescription::UnknownCA => {
-                "it does not know the authority that signed the certificate, or has no current revocation list of it (its own log says which); use a certificate that its authority signed, or bring it the authority and the list".to_owned()
+                "it does not know the authority that signed the certificate, or has no current revocation list of it; its administrator finds in its log which, and can bring it the authority or the list; otherwise use a certificate that its authority signed".to_owned()
             }
             AlertDescription::UnsupportedCertificate => {
                 format!("the certificate is not for this use; {}", self.own_remedy())

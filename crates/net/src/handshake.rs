@@ -8,6 +8,7 @@ use crate::inbound::Inbound;
 use crate::outbox::Outbox;
 use crate::readahead::ReadAhead;
 use crate::tls::{Chain, agreed_on_rexec, observe};
+use rexec_guard::holds;
 use rexec_protocol::hello::{self, Terms};
 use rexec_protocol::message::{self, Hello, Message};
 use rexec_protocol::outcome::shorten;
@@ -115,7 +116,7 @@ where
         }
     })?;
     let (_, tls) = stream.get_ref();
-    if !agreed_on_rexec(tls) {
+    if !holds("tls.alpn_of_users", agreed_on_rexec(tls)) {
         return Err(NetError::Refused("the peer speaks TLS, but not rexec".to_owned()));
     }
     let certificates = tls.peer_certificates().unwrap_or_default();
@@ -188,7 +189,7 @@ impl Target<'_> {
         );
         let (stream, presented) = deadline.bound("the TLS handshake", observe(connecting)).await?;
         let stream = stream.map_err(|error| self.refused(&error, presented.as_ref()))?;
-        if !agreed_on_rexec(stream.get_ref().1) {
+        if !holds("tls.alpn_of_agents", agreed_on_rexec(stream.get_ref().1)) {
             return Err(NetError::Refused(format!(
                 "{host} answers with TLS, but is no rexec agent"
             )));

@@ -16,6 +16,7 @@
 //!   refused whatever its scheme, as is a scheme of ours in another case.
 
 use crate::explain::Summary;
+use rexec_guard::holds;
 use rexec_protocol::outcome::printable;
 use rexec_protocol::{Algorithm, Digest};
 use rustls::pki_types::CertificateDer;
@@ -153,14 +154,14 @@ fn subject(uris: &[String]) -> Result<(String, Vec<String>), IdentityError> {
     }
     let name = match users.as_slice() {
         [] => return Err(IdentityError::Nobody),
-        [name] => *name,
+        [name, ..] if holds("identity.one_user", users.len() == 1) => *name,
         _ => return Err(IdentityError::Several(users.into_iter().map(str::to_owned).collect())),
     };
-    if name.starts_with(SPIFFE) && uris.len() > 1 {
+    if name.starts_with(SPIFFE) && !holds("identity.spiffe_alone", uris.len() == 1) {
         let others = uris.iter().filter(|uri| *uri != name).cloned().collect();
         return Err(IdentityError::MixedSpiffe(others));
     }
-    if groups.len() > MAX_GROUPS {
+    if !holds("identity.groups", groups.len() <= MAX_GROUPS) {
         return Err(IdentityError::Groups(groups.len()));
     }
     let mut distinct = Vec::new();
@@ -183,7 +184,9 @@ impl<'a> Kind<'a> {
     fn of(uri: &'a str) -> Result<Self, IdentityError> {
         let refused = || IdentityError::Uri(uri.to_owned());
         let (scheme, _) = uri.split_once(':').ok_or_else(refused)?;
-        if !uri.bytes().all(|c| c.is_ascii_graphic()) || !is_scheme(scheme) {
+        let is_ours = ["rexec", "spiffe"].iter().any(|ours| scheme.eq_ignore_ascii_case(ours));
+        let is_uri = uri.bytes().all(|c| c.is_ascii_graphic()) && is_scheme(scheme);
+        if !holds("identity.uri", is_uri) {
             return Err(refused());
         }
         if let Some(name) = uri.strip_prefix(USER) {
@@ -192,7 +195,7 @@ impl<'a> Kind<'a> {
             check_group_name(name).map(|()| Self::Group(name))
         } else if uri.starts_with(SPIFFE) {
             check_spiffe(uri).map(|()| Self::Spiffe)
-        } else if scheme.eq_ignore_ascii_case("rexec") || scheme.eq_ignore_ascii_case("spiffe") {
+        } else if !holds("identity.unknown_uri", !is_ours) {
             Err(refused())
         } else {
             Ok(Self::Foreign)
@@ -209,7 +212,7 @@ fn is_scheme(scheme: &str) -> bool {
 fn check_name(what: &'static str, name: &str) -> Result<(), IdentityError> {
     let legal = |c: u8| c.is_ascii_alphanumeric() || matches!(c, b'.' | b'_' | b'@' | b'-');
     let starts_well = name.starts_with(|c: char| c.is_ascii_alphanumeric());
-    if starts_well && name.len() <= MAX_NAME && name.bytes().all(legal) {
+    if holds("identity.name", starts_well && name.len() <= MAX_NAME && name.bytes().all(legal)) {
         Ok(())
     } else {
         Err(IdentityError::Name { what, name: name.to_owned() })
@@ -230,7 +233,7 @@ fn check_spiffe(id: &str) -> Result<(), IdentityError> {
                 && path.split('/').all(legal_segment)
         },
     );
-    if legal && id.len() <= MAX_SPIFFE.0 {
+    if holds("identity.spiffe", legal && id.len() <= MAX_SPIFFE.0) {
         Ok(())
     } else {
         Err(IdentityError::Spiffe(id.to_owned()))

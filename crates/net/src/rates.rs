@@ -4,6 +4,7 @@
 //! count as well: credit is given back by halves of a window, and even with the smallest window an
 //! honest peer that sends as many as are allowed would read more than a gigabyte a second.
 
+use rexec_guard::holds;
 use rexec_protocol::ProtocolError;
 use rexec_protocol::message::Message;
 use std::time::{Duration, Instant};
@@ -44,13 +45,15 @@ impl Meter {
         match message {
             Message::Data(_) => return Ok(()),
             Message::Error(_) | Message::Unknown => {
-                let left = self.errors_left.checked_sub(1);
-                self.errors_left = left.ok_or(ProtocolError::Flood("errors"))?;
+                if !holds("rates.errors", self.errors_left > 0) {
+                    return Err(ProtocolError::Flood("errors"));
+                }
+                self.errors_left = self.errors_left.saturating_sub(1);
             }
             _ => {}
         }
         self.due = self.due.max(now) + self.cost;
-        match self.due - now <= self.burst {
+        match holds("rates.frames", self.due - now <= self.burst) {
             true => Ok(()),
             false => Err(ProtocolError::Flood("frames")),
         }

@@ -131,7 +131,7 @@ impl<'a> Walk<'a> {
             return Err("a map with too many entries");
         }
         let left = if is_map { length * 2 } else { length };
-        if !holds("msgpack.length", left as usize <= self.rest.len()) {
+        if left as usize > self.rest.len() {
             return Err("a length beyond the end");
         }
         if !holds("msgpack.depth", self.open.len() < MAX_DEPTH) {

@@ -71,7 +71,7 @@ pub enum AccountError {
     #[error("'{}' is not a legal user name", printable(.0))]
     Name(String),
     /// The user database does not know it.
-    #[error("there is no user '{0}' on this machine")]
+    #[error("there is no user '{0}' on the agent's machine")]
     Unknown(String),
     /// The user database answers with another name: it folds case, say, where policy does not.
     #[error("the user database calls '{asked}' '{}'; ask for that name", printable(found))]
@@ -98,7 +98,10 @@ pub enum AccountError {
         why: &'static str,
     },
     /// The login shell is one that exists to refuse logins, as nologin(8).
-    #[error("user '{name}' may not log in: its shell is {}", shell.display())]
+    #[error(
+        "user '{name}' may not log in: its shell is {}; its administrator can give it one (usermod --shell /bin/sh), or name another user in the policy",
+        shell.display()
+    )]
     NoLogin {
         /// The user.
         name: String,

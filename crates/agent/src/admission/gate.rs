@@ -8,6 +8,7 @@ use super::expiring::Expiring;
 use super::penalties::{Fault, Penalties};
 use super::source::{Network, Source};
 use crate::config::Limits;
+use rexec_guard::holds;
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
@@ -56,7 +57,9 @@ impl Gate {
     /// the next. Who was let in must [`Gate::leave`].
     pub fn enter(&mut self, from: IpAddr, chance: f64, now: Instant) -> Result<(), Refusal> {
         let source = Source::of(from);
-        if let Some(left) = self.penalties.left(source, now) {
+        if let Some(left) = self.penalties.left(source, now)
+            && !holds("admission.penalties", false)
+        {
             return Err(Refusal::Penalised(left));
         }
         let Limits { handshakes, handshakes_reserved, handshakes_per_source, .. } = self.limits;
@@ -67,13 +70,14 @@ impl Gate {
             true => (handshakes, handshakes_per_source.max(handshakes / 2)),
             false => (handshakes - handshakes_reserved, handshakes_per_source),
         };
-        if self.by_source.get(&source).is_some_and(|count| *count >= per_source) {
+        let has_room = self.by_source.get(&source).is_none_or(|count| *count < per_source);
+        if !holds("admission.handshakes_per_source", has_room) {
             return Err(Refusal::Source);
         }
-        if self.under_way >= places {
+        if !holds("admission.handshakes", self.under_way < places) {
             return Err(Refusal::Full);
         }
-        if !is_known && chance < self.drop_chance(places) {
+        if !is_known && !holds("admission.early_drop", chance >= self.drop_chance(places)) {
             return Err(Refusal::EarlyDrop);
         }
         self.under_way += 1;

@@ -10,6 +10,7 @@
 //!   fsync is believed.
 
 use super::record::{Link, MAX_LINE, Record};
+use rexec_guard::holds;
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, BufRead, BufReader, Read};
 use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
@@ -67,12 +68,33 @@ pub struct Found {
     pub torn_bytes: u64,
 }
 
+/// Who may write the folder could put another log in the place of this one.
+fn demand_trusted(folder: &Path) -> io::Result<()> {
+    let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
+    let metadata = fs::metadata(folder)?;
+    demand_owner(&metadata)?;
+    if metadata.mode() & 0o022 == 0 {
+        return Ok(());
+    }
+    let folder = folder.display();
+    Err(io::Error::other(format!("others may write its folder: chmod go-w {folder}")))
+}
+
+fn demand_owner(metadata: &fs::Metadata) -> io::Result<()> {
+    let (owner, own) = (metadata.uid(), nix::unistd::Uid::effective().as_raw());
+    if owner == 0 || owner == own {
+        return Ok(());
+    }
+    Err(io::Error::other(format!("it, or its folder, belongs to uid {owner}, who could change it")))
+}
+
 impl LogFile {
     /// Opens the file, makes it and its folder where they are missing, and locks it: the file of
     /// another agent is not opened.
     pub fn open(path: &Path) -> io::Result<(Self, Found)> {
         if let Some(folder) = path.parent() {
             DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+            demand_trusted(folder)?;
         }
         let mut options = OpenOptions::new();
         options.read(true).write(true).create(true).truncate(false);
@@ -82,9 +104,10 @@ impl LogFile {
         if !metadata.is_file() {
             return Err(io::Error::other("this is no regular file"));
         }
-        if metadata.mode() & 0o022 != 0 {
+        if !holds("audit.unchangeable", metadata.mode() & 0o022 == 0) {
             return Err(io::Error::other("others may write to this file: chmod 0600"));
         }
+        demand_owner(&metadata)?;
         sync_folder(path)?;
         let length = metadata.len();
         let tail = tail(&file, length)?;

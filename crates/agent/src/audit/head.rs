@@ -41,9 +41,10 @@ pub fn write(log: &Path, link: &Link) -> io::Result<()> {
     let head = Head { seq: link.seq, hash: link.hash.clone() };
     let mut text = serde_json::to_vec(&head)?;
     text.push(b'\n');
+    // Whatever has that name, a link to elsewhere say, is not written into.
+    let _ = fs::remove_file(&temporary);
     let mut options = OpenOptions::new();
-    options.write(true).create(true).truncate(true).mode(0o600);
-    let mut file = options.open(&temporary)?;
+    let mut file = options.write(true).create_new(true).mode(0o600).open(&temporary)?;
     file.write_all(&text)?;
     // Without this, a power failure could leave the new name with nothing in it.
     file.sync_data()?;

@@ -139,6 +139,8 @@ impl Image {
         if let Some(credentials) = &self.credentials {
             credentials.assume().map_err(at(Stage::Credentials))?;
         }
+        // As the user, whose keys are to be its own.
+        sys::own_session_keyring().map_err(at(Stage::Resources))?;
         let entered = chdir(self.cwd.as_c_str());
         let entered = if self.cwd_or_root { entered.or_else(|_| chdir("/")) } else { entered };
         entered.map_err(at(Stage::Cwd))

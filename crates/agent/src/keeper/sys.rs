@@ -54,6 +54,21 @@ pub(super) fn fork_into(cgroup: BorrowedFd<'_>) -> nix::Result<Option<Pid>> {
     }
 }
 
+/// Gives this process a session keyring of its own, empty: one user's commands must not see what
+/// another's have put into the agent's; see session-keyring(7). A kernel without keyrings has none
+/// to share.
+#[allow(unsafe_code)]
+pub(super) fn own_session_keyring() -> nix::Result<()> {
+    const KEYCTL_JOIN_SESSION_KEYRING: libc::c_long = 1;
+    let unnamed = std::ptr::null::<libc::c_char>();
+    // SAFETY: a null name is allowed, and nothing else is pointed to.
+    let joined = unsafe { libc::syscall(libc::SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, unnamed) };
+    match Errno::result(joined) {
+        Err(Errno::ENOSYS) | Ok(_) => Ok(()),
+        Err(errno) => Err(errno),
+    }
+}
+
 /// Ends this process with neither destructors nor exit handlers, which belong to the parent.
 #[allow(unsafe_code)]
 pub(super) fn exit_now(status: i32) -> ! {

@@ -6,6 +6,7 @@
 
 use super::engine::{Policy, PolicyError, Source};
 use nix::unistd::Uid;
+use rexec_guard::holds;
 use std::ffi::OsStr;
 use std::fs::{self, File, Metadata};
 use std::io::{self, Read};
@@ -70,7 +71,9 @@ fn demand_home(file: &Path) -> Result<(), PolicyError> {
 fn drop_ins(folder: &Path) -> Result<Vec<PathBuf>, PolicyError> {
     let metadata = match fs::metadata(folder) {
         Ok(metadata) => metadata,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound && !folder.is_symlink() => {
+            return Ok(Vec::new());
+        }
         Err(error) => return Err(unreadable(folder, &error)),
     };
     if !metadata.is_dir() {
@@ -128,7 +131,7 @@ fn demand_regular(path: &Path, metadata: &Metadata) -> Result<(), PolicyError> {
 fn demand_unchangeable(path: &Path, metadata: &Metadata) -> Result<(), PolicyError> {
     let (owner, own) = (metadata.uid(), Uid::effective().as_raw());
     let mode = metadata.permissions().mode() & 0o7777;
-    if owner != 0 && owner != own {
+    if !holds("policy.owner", owner == 0 || owner == own) {
         Err(fault(
             path,
             format!(
@@ -136,7 +139,7 @@ fn demand_unchangeable(path: &Path, metadata: &Metadata) -> Result<(), PolicyErr
                 path.display()
             ),
         ))
-    } else if mode & 0o022 != 0 {
+    } else if !holds("policy.unchangeable", mode & 0o022 == 0) {
         Err(fault(
             path,
             format!(

@@ -26,6 +26,7 @@ pub use files::PolicyPaths;
 pub use reload::Reloading;
 
 use crate::account::Account;
+use rexec_guard::holds;
 use rexec_net::Identity;
 use rexec_protocol::message::{Command, ExecSpec};
 use rexec_protocol::{Algorithm, Digest};
@@ -116,7 +117,7 @@ pub fn may_be(
     spec: &ExecSpec,
 ) -> Result<(), Denied> {
     let caller = caller(identity, from);
-    if policy.may_be(&caller, name) {
+    if holds("policy.may_be", policy.may_be(&caller, name)) {
         return Ok(());
     }
     // Denied for sure; what is asked is in which words.
@@ -170,9 +171,13 @@ fn permit(
 
 /// The spec as a rule lets it run.
 fn under(rule: &Rule, mut spec: ExecSpec) -> ExecSpec {
-    if let Some(force) = &rule.force {
+    if let Some(force) = &rule.force
+        && !holds("policy.force", false)
+    {
         let words = force.iter().map(|word| ByteBuf::from(word.as_bytes()));
         spec.command = Command::Argv(words.collect());
+        // Many a program does what its directory says (make, git): that is not the caller's choice.
+        spec.cwd = None;
     }
     let longest = rule.limits.timeout.map(milliseconds);
     spec.timeout_ms = spec.timeout_ms.into_iter().chain(longest).min();
@@ -189,7 +194,9 @@ fn words<'a>(command: &'a Command, shell: &'a [u8]) -> Result<Vec<Cow<'a, [u8]>>
     match command {
         // Otherwise the words of a program could be taken for a script that a rule allows.
         Command::Argv(words)
-            if words.first().is_some_and(|word| word.starts_with(SCRIPT.as_bytes())) =>
+            if words.first().is_some_and(|word| {
+                !holds("policy.no_script_name", !word.starts_with(SCRIPT.as_bytes()))
+            }) =>
         {
             let message = format!("a program's name may not begin with '{SCRIPT}'");
             Err(Denied { message, rule: None })

@@ -6,6 +6,7 @@
 use super::{CredentialError, Fault, file};
 use crate::explain::{RevocationList, moment, parse_list};
 use crate::pem;
+use rexec_guard::holds;
 use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::{CertificateDer, CertificateRevocationListDer};
 use std::path::Path;
@@ -44,6 +45,24 @@ impl Revocations {
         self.lists.iter().map(|list| list.next_update).min()
     }
 
+    /// Fails if one of these is older than what is known of the same authority.
+    pub(crate) fn demand_newer(&self, known: &[RevocationList]) -> Result<(), Fault> {
+        for list in &self.lists {
+            let before = known.iter().find(|known| known.issuer == list.issuer);
+            let numbers =
+                before.and_then(|before| before.number.as_ref()).zip(list.number.as_ref());
+            // Decimal, without zeros in front.
+            let rank = |number: &String| (number.len(), number.clone());
+            if let Some((known, number)) = numbers
+                && !holds("crl.newest", rank(number) >= rank(known))
+            {
+                let (issuer, number, known) = (list.issuer.clone(), number.clone(), known.clone());
+                return Err(Fault::OlderRevocations { issuer, number, known });
+            }
+        }
+        Ok(())
+    }
+
     pub(crate) fn der(&self) -> &[CertificateRevocationListDer<'static>] {
         &self.der
     }
@@ -68,12 +87,19 @@ impl Revocations {
         for der in &contents.lists {
             let parsed = parse_list(der).map_err(Fault::BadRevocations)?;
             let list = RevocationList::from_parsed(&parsed).map_err(Fault::BadRevocations)?;
-            if now >= list.next_update {
+            if !holds("crl.current", now < list.next_update) {
                 let (until, now) = (moment(list.next_update), moment(now));
                 return Err(Fault::StaleRevocations { issuer: list.issuer, until, now });
             }
-            if !attribute(&parsed, &mut authorities) {
-                return Err(Fault::ForgedRevocations(list.issuer));
+            match attribute(&parsed, &mut authorities) {
+                Maker::Forger if !holds("crl.signed", false) => {
+                    return Err(Fault::ForgedRevocations(list.issuer));
+                }
+                // Only the first of them would be asked.
+                Maker::Again if !holds("crl.one_of_each", false) => {
+                    return Err(Fault::TwoRevocations(list.issuer));
+                }
+                _ => {}
             }
             lists.push(list);
         }
@@ -108,19 +134,29 @@ impl<'a> Authority<'a> {
     }
 }
 
-/// Finds the authority that made a list. False if it bears the name of one that has not signed it;
-/// the list of an authority in between, which is not known here, is left to the handshakes.
-fn attribute(list: &CertificateRevocationList<'_>, authorities: &mut [Authority<'_>]) -> bool {
+/// Who made a list.
+enum Maker {
+    /// An authority that is trusted, or one in between, which is left to the handshakes.
+    Somebody,
+    /// One that has made another of these lists as well.
+    Again,
+    /// One that bears the name of an authority, and is none.
+    Forger,
+}
+
+/// Finds the authority that made a list.
+fn attribute(list: &CertificateRevocationList<'_>, authorities: &mut [Authority<'_>]) -> Maker {
     let issuer = list.issuer().as_raw();
     let mut namesakes = authorities.iter_mut().filter(|a| a.subject == issuer).peekable();
     if namesakes.peek().is_none() {
-        return true;
+        return Maker::Somebody;
     }
     match namesakes.find(|authority| authority.signed(list)) {
+        Some(authority) if authority.has_list => Maker::Again,
         Some(authority) => {
             authority.has_list = true;
-            true
+            Maker::Somebody
         }
-        None => false,
+        None => Maker::Forger,
     }
 }

@@ -150,6 +150,8 @@ fn many_names() {
         (&[alice, (URI, b"rexec:group:")], false),
         (&[alice, (URI, b"rexec:group:a,b")], false),
         (&[alice, (URI, b"no uri")], false),
+        (&[alice, (URI, b"https://a b")], false),
+        (&[alice, (URI, b"1x:y")], false),
         (&[alice, (URI, b"\xff\xfe")], false), // webpki would skip it
         (&[alice, (URI, b"rexec:user:root\xff")], false), // and this
         (&[alice, (DNS, b"\xff")], false),

@@ -9,6 +9,7 @@
 
 use crate::credentials::Credentials;
 use crate::explain::Summary;
+use rexec_guard::holds;
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::CryptoProvider;
@@ -105,7 +106,9 @@ impl ClientCertVerifier for Clients {
     ) -> Result<ClientCertVerified, Error> {
         keep(certificate);
         let verified = self.0.verify_client_cert(certificate, intermediates, now)?;
-        demand(certificate, ExtendedKeyPurpose::ClientAuth, Summary::is_for_clients)?;
+        demand(certificate, ExtendedKeyPurpose::ClientAuth, |summary| {
+            holds("tls.purpose_of_users", summary.is_for_clients())
+        })?;
         Ok(verified)
     }
 
@@ -146,7 +149,9 @@ impl ServerCertVerifier for Agents {
     ) -> Result<ServerCertVerified, Error> {
         keep(certificate);
         let verified = self.0.verify_server_cert(certificate, intermediates, name, ocsp, now)?;
-        demand(certificate, ExtendedKeyPurpose::ServerAuth, Summary::is_for_agents)?;
+        demand(certificate, ExtendedKeyPurpose::ServerAuth, |summary| {
+            holds("tls.purpose_of_agents", summary.is_for_agents())
+        })?;
         Ok(verified)
     }
 

@@ -160,7 +160,9 @@ fn every_outcome_and_reason_is_listed() {
         }
     }
     use NeverStarted::*;
-    for reason in [NotFound, NotExecutable, Cwd, User, TooLarge, Invalid, Busy, AuditUnavailable, Resource] {
+    for reason in
+        [NotFound, NotExecutable, Cwd, User, TooLarge, Invalid, Busy, AuditUnavailable, Resource]
+    {
         let wire = rmp_serde::to_vec(&reason).expect("a string");
         let name = String::from_utf8_lossy(&wire[1..]).into_owned();
         assert!(text.contains(&format!("| `{name}` |")), "{name}");

@@ -118,6 +118,22 @@ async fn files_are_the_user_s_and_paths_are_seen_with_its_eyes() {
     assert_eq!(output(&zygote, home).await, "/\n");
 }
 
+/// Commands of different users must not find each other's keys in a keyring that they share.
+#[tokio::test]
+async fn a_command_has_a_session_keyring_of_its_own() {
+    if !is_root() {
+        return;
+    }
+    let zygote = zygote().await;
+    // A process sees those keyrings that are its user's, and those that it was given.
+    let seen = output(&zygote, as_someone(sh("grep ' _ses' /proc/keys; true"))).await;
+    if !Path::new("/proc/keys").exists() {
+        return eprintln!("skipped: this kernel has no keyrings");
+    }
+    let owners: Vec<_> = seen.lines().filter_map(|line| line.split_whitespace().nth(5)).collect();
+    assert!(owners.contains(&"61001") && !owners.contains(&"0"), "{seen}");
+}
+
 #[tokio::test]
 async fn a_script_runs_as_its_user_too() {
     if !is_root() {

@@ -101,6 +101,12 @@ fn check_sense(raw: &format::Rule) -> Result<(), String> {
         without_commands && (has_grant || of_commands),
         "'force', 'umask', 'limits', 'terminal' and 'env' are about 'commands', which it does not allow",
     )?;
+    let all_variables = raw.env.as_ref().is_some_and(|env| env.iter().any(|name| name == "*"));
+    let any = matches!(&raw.commands, Some(format::Commands::Word(_)) | None);
+    says(
+        all_variables && !any,
+        "env = [\"*\"] would let the caller choose what the listed commands do (TAR_OPTIONS, MAKEFLAGS and many more): name the variables, or allow commands = \"any\"",
+    )?;
     says(
         raw.locals.is_none() && !(without_commands && without_transfer),
         "it does not say as which local users: as = [\"deploy\"], or as = [\"@self\"] for the one with the caller's name",

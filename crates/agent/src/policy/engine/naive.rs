@@ -61,7 +61,7 @@ const ACCOUNTS: &[(&str, bool)] =
 const PATTERNS: &[&str] =
     &["**", "*", "?", "a", "ab", "a*", "*b", "*a*b", "\\*", "a?b", "$SHELL", "-c", "\\**", "é*"];
 const WORDS: &[&str] = &["a", "", "b", "ab", "aab", "a*b", "*", "**", SHELL, "-c", "é", "a b"];
-const ENTRIES: &[&str] = &["*", "L*", "LANG", "PATH", "P?TH", "LD_PRELOAD", "*E*"];
+const ENTRIES: &[&str] = &["?*", "L*", "LANG", "PATH", "P?TH", "LD_PRELOAD", "*E*"];
 const VARIABLES: &[&str] = &["LANG", "PATH", "LD_PRELOAD", "REXEC_JOB", "X", "LD", "PYTHONPATH"];
 const DANGEROUS: &[&str] = &["PATH", "LD_PRELOAD", "REXEC_JOB", "PYTHONPATH"];
 const TREES: &[&str] = &["/**", "/", "/a", "/a/*", "/a/**/b", "/**/b", "/?", "/a*/**"];

@@ -4,6 +4,8 @@
 //! in a word never makes one word into two. The same search runs on both levels, over the bytes of
 //! an element and over the elements of a list.
 
+use rexec_guard::holds;
+
 /// The element that stands for any number of elements.
 const MANY: &str = "**";
 /// The element that stands for the login shell of the account that the command runs as.
@@ -133,7 +135,10 @@ pub(super) fn path_elements(path: &[u8]) -> Option<Vec<&[u8]>> {
     if rest.is_empty() {
         return Some(Vec::new());
     }
-    let is_plain = |part: &&[u8]| !matches!(*part, b"" | b"." | b"..") && !part.contains(&0);
+    let is_plain = |part: &&[u8]| {
+        let is_name = !matches!(*part, b"" | b"." | b"..") && !part.contains(&0);
+        holds("policy.plain_path", is_name)
+    };
     rest.split(|byte| *byte == b'/').map(|part| Some(part).filter(is_plain)).collect()
 }
 

@@ -49,7 +49,7 @@ pub(super) fn by_none(
             let local = action.local().map_or("", |local| local.name);
             format!("{user} may not {} as '{}'", action.verb(), printable(local))
         }
-        Some(Mismatch::Object) => format!("{user} may not {}", deed(action)),
+        Some(Mismatch::Object) => format!("{user} may not {}{}", deed(action), hint(action)),
         Some(Mismatch::Terminal) => format!("{user} may run this only without a terminal"),
         Some(Mismatch::Variable(name)) => {
             let name = name.unwrap_or_default();
@@ -58,6 +58,16 @@ pub(super) fn by_none(
         }
     };
     format!("{fault}; ask this agent's administrator for a rule that allows it")
+}
+
+/// One word is a line for a shell, which is what people overlook who know other tools.
+fn hint(action: &Action<'_>) -> &'static str {
+    match action {
+        Action::Run { local, argv: [shell, b"-c", _], .. } if *shell == local.shell => {
+            " (one word is a line for that shell; words of their own are asked about one by one: `rexec HOST WORD WORD…`, or --argv for a single one)"
+        }
+        _ => "",
+    }
 }
 
 /// What is to be done, in words that follow "may" and "may not".

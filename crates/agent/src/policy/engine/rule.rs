@@ -4,6 +4,7 @@ use super::network::Network;
 use super::pattern::{Words, path_elements};
 use super::question::{Action, Caller, Local, Question};
 use super::variable::Variable;
+use rexec_guard::holds;
 use rexec_protocol::outcome::printable;
 use serde::Deserialize;
 use std::fmt;
@@ -64,6 +65,18 @@ pub struct Limits {
     pub milli_cpus: Option<u32>,
     /// Open files of each of its processes.
     pub open_files: Option<u64>,
+}
+
+impl Limits {
+    /// Whether there is one that a process could escape by outliving the command that it belongs to.
+    pub fn are_of_the_tree(&self) -> bool {
+        let Self { timeout, commands, memory, processes, milli_cpus, open_files: _ } = self;
+        timeout.is_some()
+            || commands.is_some()
+            || memory.is_some()
+            || processes.is_some()
+            || milli_cpus.is_some()
+    }
 }
 
 /// Whom a rule is about.
@@ -128,9 +141,9 @@ impl Rule {
     /// Why this rule does not decide the question; `None` if it does.
     pub fn mismatch(&self, question: &Question<'_>) -> Option<Mismatch> {
         let Question { caller, action } = question;
-        if !self.who.covers(caller) {
+        if !holds("policy.who", self.who.covers(caller)) {
             Some(Mismatch::Who)
-        } else if !self.is_from(caller) {
+        } else if !holds("policy.from", self.is_from(caller)) {
             Some(Mismatch::From)
         } else {
             self.mismatch_of(caller, action)
@@ -157,32 +170,35 @@ impl Rule {
     }
 
     fn mismatch_of(&self, caller: &Caller<'_>, action: &Action<'_>) -> Option<Mismatch> {
-        let holds = |holds: bool, mismatch| if holds { None } else { Some(mismatch) };
+        let unless = |fits: bool, mismatch| if fits { None } else { Some(mismatch) };
         let silent = Mismatch::Action(action.verb());
         let local = || {
-            let holds = action.local().is_none_or(|local| self.is_as(caller, local));
-            if holds { None } else { Some(Mismatch::Local) }
+            let fits = action.local().is_none_or(|local| self.is_as(caller, local));
+            unless(holds("policy.local", fits), Mismatch::Local)
         };
         match *action {
             Action::Run { local: Local { shell, .. }, argv, env, terminal } => {
                 let Some(commands) = &self.commands else { return Some(silent) };
                 local()
-                    .or_else(|| holds(commands.include(argv, shell), Mismatch::Object))
-                    .or_else(|| holds(self.fits_terminal(terminal), Mismatch::Terminal))
+                    .or_else(|| {
+                        let is_listed = commands.include(argv, shell);
+                        unless(holds("policy.command", is_listed), Mismatch::Object)
+                    })
+                    .or_else(|| unless(self.fits_terminal(terminal), Mismatch::Terminal))
                     .or_else(|| self.unfit_variable(env))
             }
             Action::Read { path, .. } => {
                 let Some(paths) = &self.read else { return Some(silent) };
-                local().or_else(|| holds(include_path(paths, path), Mismatch::Object))
+                local().or_else(|| unless(include_path(paths, path), Mismatch::Object))
             }
             Action::Write { path, .. } => {
                 let Some(paths) = &self.write else { return Some(silent) };
-                local().or_else(|| holds(include_path(paths, path), Mismatch::Object))
+                local().or_else(|| unless(include_path(paths, path), Mismatch::Object))
             }
             Action::Attach { owner, owner_groups } => {
                 let Some(owners) = &self.attach else { return Some(silent) };
                 let is_one = |known: &Owner| known.is(caller, owner, owner_groups);
-                holds(owners.iter().any(is_one), Mismatch::Object)
+                unless(owners.iter().any(is_one), Mismatch::Object)
             }
         }
     }
@@ -193,7 +209,7 @@ impl Rule {
         let mut all = locals.iter();
         match self.effect {
             // Uid 0 only where the word `root` stands, and the name too if it has another.
-            Effect::Allow if is_root => {
+            Effect::Allow if !holds("policy.root_is_named", !is_root) => {
                 let named = |name: &str| locals.iter().any(|account| account.is_named(name));
                 named(ROOT) && named(local.name)
             }
@@ -217,8 +233,8 @@ impl Rule {
         match self.effect {
             Effect::Allow => {
                 let known = known.unwrap_or_default();
-                let is_allowed = |name: &&&[u8]| !known.iter().any(|entry| entry.allows(name));
-                let unfit = asked.iter().find(is_allowed);
+                let is_allowed = |name: &&&[u8]| known.iter().any(|entry| entry.allows(name));
+                let unfit = asked.iter().find(|name| !holds("policy.variable", is_allowed(name)));
                 unfit.map(|name| Mismatch::Variable(Some(name.to_vec())))
             }
             Effect::Deny => {

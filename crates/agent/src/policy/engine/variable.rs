@@ -1,6 +1,7 @@
 //! Which environment variables a caller may set.
 
 use super::pattern::Glob;
+use rexec_guard::holds;
 
 /// Names through which a caller would gain more than the command that was allowed: they choose code
 /// that a program loads, files that it reads, or who it believes to act for. The first group is
@@ -60,7 +61,7 @@ impl Variable {
     pub(super) fn allowed(text: &str) -> Result<Self, String> {
         let variable = Self::parse(text)?;
         let prefix = String::from_utf8_lossy(&variable.0.prefix()).into_owned();
-        if prefix.starts_with(OURS) {
+        if !holds("policy.own_variable", !prefix.starts_with(OURS)) {
             return Err(format!("'{text}': what begins with {OURS} is set by the agent alone"));
         }
         if !variable.0.is_literal() && is_dangerous(prefix.as_bytes()) {
@@ -82,7 +83,8 @@ impl Variable {
     /// Whether an allow rule with this entry lets a caller set `name`: a pattern never means a
     /// dangerous name. The agent's own names are dangerous, and none is an entry by itself.
     pub(super) fn allows(&self, name: &[u8]) -> bool {
-        self.0.matches(name) && (self.0.is_literal() || !is_dangerous(name))
+        let is_meant = self.0.is_literal() || !is_dangerous(name);
+        self.0.matches(name) && holds("policy.dangerous_variable", is_meant)
     }
 
     /// Whether a deny rule with this entry is about `name`.
