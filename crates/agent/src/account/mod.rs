@@ -6,7 +6,7 @@
 //!
 //! The user database may be a directory service at the other end of a slow network, and getpwnam(3)
 //! cannot be interrupted. So a lookup runs on a thread of its own and is given up after
-//! [`DEADLINE`]; of threads that hang there are never more than [`LOOKUPS`].
+//! `DEADLINE`; of threads that hang there are never more than `LOOKUPS`.
 
 mod lookup;
 mod recent;

@@ -78,7 +78,7 @@ struct Count {
     by_identity: Places<String>,
 }
 
-/// What one identity holds of a [`Count`].
+/// What one identity holds of a `Count`.
 #[derive(Debug)]
 pub struct Held {
     _all: Place<()>,

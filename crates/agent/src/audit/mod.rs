@@ -2,7 +2,7 @@
 //!
 //! # Theory of operation
 //!
-//! One thread owns the file ([`writer`]); everyone else has an [`Audit`] and puts events into its
+//! One thread owns the file (`writer`); everyone else has an [`Audit`] and puts events into its
 //! queue. [`Audit::record`] does not wait. [`Audit::commit`] returns once the event is in the file,
 //! and a command is started only after that: no record, no command. The thread takes all that
 //! waits, writes it with one write(2), with `fsync = "always"` calls one fdatasync(2), and then

@@ -103,7 +103,7 @@ impl Books {
             1 => Ok(good),
             _ if all => Ok(good),
             count => {
-                let lines: Vec<_> = good.into_iter().map(|issue| describe(issue)).collect();
+                let lines: Vec<_> = good.into_iter().map(describe).collect();
                 Err(CaError::new(format!(
                     "{what} has {count} valid certificates; name one by its serial number, or revoke them all with --all: {}",
                     lines.join("; ")

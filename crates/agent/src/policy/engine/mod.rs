@@ -16,13 +16,13 @@
 //!
 //! | module | what it holds |
 //! |---|---|
-//! | [`format`] | the TOML as it is written; [`compile`] checks it and makes rules |
-//! | [`pattern`], [`network`], [`variable`] | what words, paths, addresses and variables match |
-//! | [`question`] | what can be asked |
-//! | [`rule`] | one rule, and why it does not match |
-//! | [`rules`] | all rules, in order: the decision |
-//! | [`reason`] | a refusal, in words for the one who is refused |
-//! | [`case`] | the `[[test]]`s that a policy carries |
+//! | [`format`] | the TOML as it is written; `compile` checks it and makes rules |
+//! | `pattern`, `network`, `variable` | what words, paths, addresses and variables match |
+//! | `question` | what can be asked |
+//! | `rule` | one rule, and why it does not match |
+//! | `rules` | all rules, in order: the decision |
+//! | `reason` | a refusal, in words for the one who is refused |
+//! | `case` | the `[[test]]`s that a policy carries |
 
 mod case;
 mod compile;
