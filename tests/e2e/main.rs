@@ -18,6 +18,7 @@ mod support;
 
 mod admission;
 mod audit;
+mod clock;
 mod doctor;
 mod documents;
 mod exec;

@@ -210,6 +210,38 @@ async fn a_new_policy_decides_on_connections_that_are_there() {
     assert!(denial(session.command("false").output().await).contains("no policy"));
 }
 
+/// A hundred versions a second, every other one broken: each decision is made by a whole version.
+#[tokio::test]
+async fn a_storm_of_versions_is_never_mixed() {
+    // Either echo, or printf and LANG; a mixture would deny what is asked in both ways.
+    let versions = [
+        alice("commands = [['echo', 'x']]"),
+        "[[rule]]\nname = 'broken'\n".to_owned(),
+        alice("commands = [['echo', 'x'], ['printf', 'x']]\nenv = ['LANG']"),
+    ];
+    let agent = TestAgent::with_policy(&versions[0]);
+    let session = agent.session().await;
+    let (file, storm) = (agent.path("policy.toml"), versions.clone());
+    let storm = tokio::task::spawn_blocking(move || {
+        for n in 0..300 {
+            replace(&file, &storm[n % 3]);
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        replace(&file, &storm[2]);
+    });
+    let mut asked = 0;
+    while !storm.is_finished() {
+        let output = session.command("echo").arg("x").output().await.unwrap();
+        assert_eq!(output.stdout, b"x\n");
+        asked += 1;
+    }
+    storm.await.unwrap();
+    assert!(asked > 10, "{asked}");
+    let taken = || agent.log().matches("policy loaded").count() > 1;
+    eventually("the last version is taken", taken);
+    assert!(session.command("printf").arg("x").env("LANG", "C").output().await.is_ok());
+}
+
 fn tool(dir: &Path, words: &[&str]) -> Output {
     let mut command = Command::new(program("rexec-agent"));
     command.env("REXEC_AGENT_CONFIG", dir.join("agent.toml")).args(words).output().unwrap()

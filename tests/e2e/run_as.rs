@@ -186,6 +186,53 @@ async fn a_user_database_that_hangs_holds_nobody_else_up() {
     assert_eq!(said(&agent, "deploy", "id -u").await, "61001\n");
 }
 
+/// fork(2) fails with EAGAIN: what cannot be started says so, and what runs does not notice.
+#[tokio::test]
+async fn a_machine_without_processes_refuses_and_recovers() {
+    if !users::available() {
+        return;
+    }
+    let agent = TestAgent::not_root(POLICY);
+    let session = agent.session().await;
+    assert!(session.command("true").status().await.unwrap().success());
+    let zygote = children(agent.pid()).into_iter().next().unwrap().to_string();
+    let limit = |processes: &str| {
+        // Without CAP_SYS_RESOURCE, only who is that user may.
+        let mut prlimit = Command::new("setpriv");
+        prlimit.args(["--reuid", "61001", "--regid", "61001", "--clear-groups", "prlimit"]);
+        prlimit.args(["--pid", &zygote, &format!("--nproc={processes}:")]);
+        assert!(prlimit.status().unwrap().success());
+    };
+    limit("1");
+    // Those that were made ready before still start.
+    let mut refusals = 0;
+    for _ in 0..20 {
+        match session.command("true").status().await {
+            Ok(status) => assert!(status.success() && refusals == 0, "{status:?}"),
+            Err(error) => {
+                let Outcome::NeverStarted { reason, message } = error.outcome() else {
+                    panic!("{error:?}")
+                };
+                assert_eq!(*reason, NeverStarted::Resource, "{message}");
+                refusals += 1;
+            }
+        }
+    }
+    assert!(refusals > 0);
+    session.ping().await.unwrap();
+    limit("1000");
+    let recovered = async { while session.command("true").status().await.is_err() {} };
+    tokio::time::timeout(Duration::from_secs(20), recovered).await.unwrap();
+}
+
+/// The processes that a process has started.
+fn children(pid: u32) -> Vec<u32> {
+    let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).unwrap().flatten();
+    let lists = tasks.filter_map(|task| std::fs::read_to_string(task.path().join("children")).ok());
+    let lists: Vec<String> = lists.collect();
+    lists.iter().flat_map(|list| list.split_whitespace()).map(|pid| pid.parse().unwrap()).collect()
+}
+
 #[tokio::test]
 async fn the_program_says_who_was_refused_and_why() {
     let Some(agent) = agent() else { return };
