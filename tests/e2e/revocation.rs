@@ -4,7 +4,7 @@ use crate::support::certs::{replace, serial, user_params, write_private};
 use crate::support::proc::{eventually, running_with};
 use crate::support::{TestAgent, cli, program};
 use rcgen::SerialNumber;
-use rexec_client::{Child, Connector, Outcome, Session};
+use rexec_client::{Child, Connector, Files, Outcome, Session};
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, Output};
@@ -145,6 +145,27 @@ fn a_revoked_agent_is_refused() {
     );
     assert!(words.contains("nothing was started"), "{words}");
     assert!(agent.run(["true"]).status.success(), "who has no list does not know");
+}
+
+/// An agent that is revoked while a command runs on it: the client leaves, and says why.
+#[tokio::test]
+async fn a_client_leaves_an_agent_that_is_revoked() {
+    let agent = TestAgent::start();
+    let files = Files { revocations: Some(agent.path("authority.crl")), ..agent.files() };
+    let connector = Connector::new(&files).unwrap();
+    let session = connector.connect("127.0.0.1", agent.port).await.unwrap();
+    let mut child = start(&session, "echo $$; exec sleep 600").await;
+    let others = agent.authority.list([], time::Duration::days(20));
+    replace(agent.dir.path(), "authority.crl", &others);
+    assert!(session.command("true").status().await.unwrap().success());
+
+    let revoked = agent.authority.list([serial_of(&agent, "agent")], time::Duration::DAY);
+    replace(agent.dir.path(), "authority.crl", &revoked);
+    let since = Instant::now();
+    let error = cut(&mut child).await;
+    assert!(since.elapsed() < Duration::from_secs(5), "{:?}", since.elapsed());
+    assert!(error.to_string().contains("was revoked"), "{error}");
+    assert!(session.command("true").status().await.is_err());
 }
 
 /// Row F27: without a usable list the agent does not start, and the client does not connect.

@@ -61,10 +61,18 @@ impl Connector {
         connection.inbound.set_keepalive(self.keepalive);
         let (config, files) = (Arc::clone(&self.config), self.files.clone());
         let host = host.to_owned();
+        let chain = connection.chain.take();
+        let (watched, dialled) = (files.clone(), host.clone());
+        let distrusted = async move {
+            match chain {
+                Some(chain) => tls::trust_lost(watched, dialled, chain).await,
+                None => std::future::pending().await,
+            }
+        };
         let explain = move |error| {
             let target = Target { host: &host, port, config: &config, files: &files };
             target.explain(error)
         };
-        Ok(Session::start(connection, ours, deadline, explain))
+        Ok(Session::start(connection, ours, deadline, explain, distrusted))
     }
 }

@@ -27,9 +27,8 @@ const FIRST_PING: u64 = 1 << 32;
 /// A connection to one agent. Cheap to clone; the connection is closed, and commands that still run
 /// on it are ended, when the last clone and the last [`crate::Child`] are gone.
 ///
-/// Whether the agent's certificate was revoked is asked when the connection is made, by the lists as
-/// the [`Connector`] has read them. A session that lives for days should be made anew now and then,
-/// with a new connector.
+/// Whether the agent's certificate was revoked is asked when the connection is made, and again within
+/// a few seconds of a new revocation list: then the connection ends, and what runs on it is lost.
 #[derive(Debug, Clone)]
 pub struct Session(Arc<Inner>);
 
@@ -123,6 +122,7 @@ impl Session {
         ours: Hello,
         deadline: Deadline,
         explain: impl FnOnce(NetError) -> NetError + Send + 'static,
+        distrusted: impl Future<Output = NetError> + Send + 'static,
     ) -> Self {
         let shared = Arc::new(Shared {
             outbox: connection.outbox.clone(),
@@ -134,7 +134,7 @@ impl Session {
             terms: watch::Sender::new(None),
             dropped: CancellationToken::new(),
         });
-        tokio::spawn(read(connection, Arc::clone(&shared), ours, deadline, explain));
+        tokio::spawn(read(connection, Arc::clone(&shared), ours, deadline, explain, distrusted));
         Self(Arc::new(Inner(shared)))
     }
 
@@ -275,14 +275,19 @@ async fn read(
     ours: Hello,
     deadline: Deadline,
     explain: impl FnOnce(NetError) -> NetError,
+    distrusted: impl Future<Output = NetError>,
 ) {
     let end = tokio::select! {
+        end = distrusted => end,
         end = read_frames(&mut connection, &shared, &ours, deadline, explain) => end,
         () = shared.dropped.cancelled() => NetError::Closed,
     };
     // First the last words: whoever hears of the end may drop the session, which has some of its own.
     match end {
-        NetError::Protocol(_) | NetError::Silent(_) | NetError::Deadline { .. } => {
+        NetError::Protocol(_)
+        | NetError::Silent(_)
+        | NetError::Deadline { .. }
+        | NetError::Untrusted { .. } => {
             connection.accuse(error_code(&end), &end.to_string());
         }
         _ => connection.outbox.close(None),

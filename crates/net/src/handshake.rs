@@ -49,6 +49,8 @@ pub struct Connection {
     pub writer: JoinHandle<Result<(), NetError>>,
     /// The highest stream this side has opened.
     pub opened: Arc<AtomicU64>,
+    /// What the peer presented, for whoever verifies it again.
+    pub chain: Option<Chain>,
 }
 
 /// A client that proved who it is and speaks our protocol.
@@ -119,9 +121,7 @@ where
     if !holds("tls.alpn_of_users", agreed_on_rexec(tls)) {
         return Err(NetError::Refused("the peer speaks TLS, but not rexec".to_owned()));
     }
-    let certificates = tls.peer_certificates().unwrap_or_default();
-    let identity = Identity::from_verified(certificates);
-    let chain = Chain::of(certificates);
+    let identity = Identity::from_verified(tls.peer_certificates().unwrap_or_default());
     let mut connection = Connection::over(stream.into(), Role::Client, ours);
     let identity = match identity {
         Ok(identity) => identity,
@@ -131,7 +131,10 @@ where
         }
     };
     match deadline.bound("the client's hello", connection.receive_hello(ours)).await.flatten() {
-        Ok(terms) => Ok(Accepted { connection, identity, chain, terms }),
+        Ok(terms) => {
+            let chain = connection.chain.take().unwrap_or_else(|| Chain::of(&[]));
+            Ok(Accepted { connection, identity, chain, terms })
+        }
         Err(error) => {
             // A peer that said why it leaves, or is gone, needs no answer.
             if matches!(error, NetError::Protocol(_) | NetError::Deadline { .. }) {
@@ -244,12 +247,13 @@ impl Connection {
     where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
+        let chain = stream.get_ref().1.peer_certificates().map(Chain::of);
         let (read, write) = tokio::io::split(stream);
         let (outbox, writer) =
             Outbox::start(write, Frame::new(StreamId::CONNECTION, ours.clone().into()));
         let opened = Arc::new(AtomicU64::new(0));
         let inbound = Inbound::new(read, from, outbox.clone(), Arc::clone(&opened));
-        Self { inbound, outbox, writer, opened }
+        Self { inbound, outbox, writer, opened, chain }
     }
 
     /// Receives the peer's hello, which must be its first frame, and compares it with `ours`.

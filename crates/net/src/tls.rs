@@ -6,12 +6,14 @@
 //! long as the ticket lives.
 
 mod chain;
+mod follow;
 mod reload;
 mod verify;
 
 use crate::checkup::Side;
 use crate::credentials::{CredentialError, Credentials, Fault};
 pub use chain::Chain;
+pub use follow::trust_lost;
 pub use reload::{Refreshed, Reloading};
 use rexec_protocol::hello::ALPN;
 use rustls::client::Resumption;
