@@ -168,6 +168,20 @@ async fn a_client_leaves_an_agent_that_is_revoked() {
     assert!(session.command("true").status().await.is_err());
 }
 
+/// A connector that was made before the revocation still takes the agent in, but not for long.
+#[tokio::test]
+async fn a_connector_with_an_older_list_does_not_keep_a_revoked_agent() {
+    let agent = TestAgent::start();
+    let files = Files { revocations: Some(agent.path("authority.crl")), ..agent.files() };
+    let connector = Connector::new(&files).unwrap();
+    let revoked = agent.authority.list([serial_of(&agent, "agent")], time::Duration::DAY);
+    replace(agent.dir.path(), "authority.crl", &revoked);
+    let session = connector.connect("127.0.0.1", agent.port).await.unwrap();
+    let mut child = start(&session, "exec sleep 600").await;
+    let error = cut(&mut child).await;
+    assert!(error.to_string().contains("was revoked"), "{error}");
+}
+
 /// Row F27: without a usable list the agent does not start, and the client does not connect.
 #[test]
 fn lists_that_cannot_be_used() {

@@ -29,28 +29,29 @@ fn main() -> ExitCode {
     let (check, ready_file) = (args.check, args.ready_file.take());
     let tool = args.tool.take();
     match (args.configure(), tool) {
-        // Also of what cannot be read.
-        (config, Some(Tool::Doctor { json })) => doctor::run(config, json, &mut io::stdout()),
-        (Ok(config), Some(tool)) => use_tool(tool, &config),
+        (config, Some(tool)) => use_tool(tool, config),
         (Ok(config), None) if check => check::report(&config, &mut io::stdout()),
         (Ok(config), None) => run(config, ready_file),
-        // 1 would be an answer.
-        (Err(error), Some(_)) => {
-            fail(&error);
-            ExitCode::from(explain::TROUBLE)
-        }
         (Err(error), None) => fail(&error),
     }
 }
 
-fn use_tool(tool: Tool, config: &Config) -> ExitCode {
+fn use_tool(tool: Tool, config: Result<Config, ConfigError>) -> ExitCode {
     let out = &mut io::stdout();
-    match tool {
-        Tool::Policy(PolicyTool::Test(asked)) => explain::run(&asked, &config.policy_paths(), out),
-        Tool::Audit(AuditTool::Verify { files }) => {
+    match (tool, config) {
+        // A configuration that cannot be read is one of its findings.
+        (Tool::Doctor { json }, config) => doctor::run(config, json, out),
+        (_, Err(error)) => {
+            fail(&error);
+            // 1 would be an answer.
+            ExitCode::from(explain::TROUBLE)
+        }
+        (Tool::Policy(PolicyTool::Test(asked)), Ok(config)) => {
+            explain::run(&asked, &config.policy_paths(), out)
+        }
+        (Tool::Audit(AuditTool::Verify { files }), Ok(config)) => {
             audit::verify::report(&config.audit.file, &files, out)
         }
-        Tool::Doctor { json } => doctor::run(Ok(config.clone()), json, out),
     }
 }
 

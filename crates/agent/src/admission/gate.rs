@@ -6,8 +6,9 @@
 
 use super::expiring::Expiring;
 use super::penalties::{Fault, Penalties};
-use super::source::{Network, Source};
+use super::source::Source;
 use crate::config::Limits;
+use crate::policy::engine::Network;
 use rexec_guard::holds;
 use std::collections::HashMap;
 use std::net::IpAddr;

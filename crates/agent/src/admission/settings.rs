@@ -1,7 +1,7 @@
 //! What can be configured here, and what values make sense.
 
-use super::source::Network;
 use crate::config::{Limits, duration, written};
+use crate::policy::engine::Network;
 use serde::{Deserialize, Serialize};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;

@@ -351,7 +351,7 @@ fn what_could_be_misread_is_refused() {
         ("users = ['*']\nas = ['u']\ncommands = ['uptime']", "a list of commands, each a list"),
         ("users = ['*']\nas = ['u']\ncommands = 'all'", "it is 'all'"),
         ("users = ['*']\nas = ['u']\ncommands = [['a\\']]", "backslash"),
-        ("users = ['*']\nfrom = ['10.0.0.7/8']\nattach = ['own']", "bits set beyond"),
+        ("users = ['*']\nfrom = ['10.0.0.7/8']\nattach = ['own']", "host bits set beyond"),
         ("users = ['*']\nas = ['u']\ncommands = 'any'\nenv = ['REXEC_JOB']", "the agent alone"),
         ("users = ['*']\nas = ['u']\ncommands = [['tar']]\nenv = ['*']", "TAR_OPTIONS"),
         ("users = ['*']\nas = ['u']\ncommands = 'any'\nenv = ['LD_*']", "dangerous variables"),
