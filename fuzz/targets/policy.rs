@@ -33,7 +33,7 @@ fn read(text: &str) {
     for action in [
         Action::Run { local, argv, env: &[b"LC_ALL"], terminal: true },
         Action::Read { local, path: b"/var/log/x" },
-        Action::Attach { owner: "bob", owner_groups: &groups },
+        Action::Attach { owner: "bob", owner_groups: &groups, control: false },
     ] {
         let question = Question { caller, action };
         let decides = policy.explain(&question).find(|(_, mismatch)| mismatch.is_none());
@@ -79,7 +79,8 @@ fn decide(policy: &Policy, ask: &Ask) -> (bool, Option<usize>) {
         }
         What::Read(path) => Action::Read { local, path: path.as_bytes() },
         What::Write(path) => Action::Write { local, path: path.as_bytes() },
-        What::Attach(owner, owner_groups) => Action::Attach { owner, owner_groups },
+        What::Attach(owner, owner_groups) => Action::Attach { owner, owner_groups, control: false },
+        What::Control(owner, owner_groups) => Action::Attach { owner, owner_groups, control: true },
     };
     match policy.answer(&Question { caller, action }) {
         Answer::Allowed { rule } => (true, rule.name.parse().ok()),

@@ -1,15 +1,17 @@
 //! The agent's configuration: a file, flags over it, and defaults under it.
 
 use crate::admission::settings::{self, Penalties};
-use crate::audit;
 use crate::policy::PolicyPaths;
+use crate::trusted;
+use crate::{audit, jobs};
 use rexec_net::credentials::Files;
 use rexec_net::rates::Rates;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use std::fs::File;
+use std::io::{self, Read};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
-use std::{fs, io};
 
 /// Where the configuration is, unless another place is named.
 pub const DEFAULT_PATH: &str = "/etc/rexec/agent.toml";
@@ -38,6 +40,10 @@ pub struct Config {
     pub limits: Limits,
     /// Logging.
     pub log: Log,
+    /// Where the agent keeps what must outlive it; for nobody else to read.
+    pub state_dir: PathBuf,
+    /// How long jobs wait for their clients, and are kept.
+    pub jobs: jobs::Settings,
     /// The audit log.
     pub audit: audit::Settings,
 }
@@ -130,6 +136,8 @@ impl Default for Config {
             crl: None,
             limits: Limits::default(),
             log: Log::default(),
+            state_dir: "/var/lib/rexec".into(),
+            jobs: jobs::Settings::default(),
             audit: audit::Settings::default(),
         }
     }
@@ -201,14 +209,20 @@ pub enum ConfigError {
 }
 
 impl Config {
-    /// Reads a configuration file.
+    /// Reads a configuration file, which nobody but root and the agent's own user may be able to
+    /// change: it names the files that decide who gets in.
     pub fn read(path: &Path) -> Result<Self, ConfigError> {
-        let text = fs::read_to_string(path)
-            .map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
-        toml::from_str(&text).map_err(|error| ConfigError::Parse {
-            path: path.to_owned(),
-            message: error.to_string().trim_end().to_owned(),
-        })
+        let unreadable = |source| ConfigError::Read { path: path.to_owned(), source };
+        let wrong = |message| ConfigError::Parse { path: path.to_owned(), message };
+        let mut file = File::open(path).map_err(unreadable)?;
+        let metadata = file.metadata().map_err(unreadable)?;
+        // A pipe, as a shell makes one for `--config <(…)`, has no name for others to write to.
+        if metadata.is_file() {
+            trusted::demand_unchangeable(path, &metadata).map_err(wrong)?;
+        }
+        let mut text = String::new();
+        file.read_to_string(&mut text).map_err(unreadable)?;
+        toml::from_str(&text).map_err(|error| wrong(error.to_string().trim_end().to_owned()))
     }
 
     /// Checks what the types cannot.
@@ -259,12 +273,30 @@ pub(crate) fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Dur
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs;
+    use std::os::unix::fs::PermissionsExt;
 
     fn parse(text: &str) -> Result<Config, ConfigError> {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("agent.toml");
         fs::write(&path, text).unwrap();
+        // Whatever the umask is.
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
         Config::read(&path)
+    }
+
+    /// It names the policy, so who can write it can do all that any policy could allow.
+    #[test]
+    fn what_others_may_write_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("agent.toml");
+        fs::write(&path, "").unwrap();
+        for (mode, fits) in [(0o600, true), (0o644, true), (0o664, false), (0o646, false)] {
+            fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+            let read = Config::read(&path).map_err(|error| error.to_string());
+            assert_eq!(read.is_ok(), fits, "{mode:o}");
+            assert!(read.err().is_none_or(|error| error.contains("chmod go-w")));
+        }
     }
 
     #[test]

@@ -89,6 +89,19 @@ pub enum Event<'a> {
         held: bool,
         usage: Usage,
     },
+    /// A client came to a job that was there; without `control` it can only watch.
+    Attached {
+        job: &'a JobId,
+        #[serde(flatten)]
+        caller: Caller<'a>,
+        control: bool,
+    },
+    /// A client had an ended job forgotten, with its output.
+    Removed {
+        job: &'a JobId,
+        #[serde(flatten)]
+        caller: Caller<'a>,
+    },
     /// A new version of a file is in force.
     Reloaded { what: &'a str },
     /// A new version of a file cannot be used; the one in force stays.

@@ -10,7 +10,7 @@
 //!   fsync is believed.
 
 use super::record::{Link, MAX_LINE, Record};
-use rexec_guard::holds;
+use crate::trusted;
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, BufRead, BufReader, Read};
 use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
@@ -71,21 +71,8 @@ pub struct Found {
 /// Who may write the folder could put another log in the place of this one.
 fn demand_trusted(folder: &Path) -> io::Result<()> {
     let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
-    let metadata = fs::metadata(folder)?;
-    demand_owner(&metadata)?;
-    if metadata.mode() & 0o022 == 0 {
-        return Ok(());
-    }
-    let folder = folder.display();
-    Err(io::Error::other(format!("others may write its folder: chmod go-w {folder}")))
-}
-
-fn demand_owner(metadata: &fs::Metadata) -> io::Result<()> {
-    let (owner, own) = (metadata.uid(), nix::unistd::Uid::effective().as_raw());
-    if owner == 0 || owner == own {
-        return Ok(());
-    }
-    Err(io::Error::other(format!("it, or its folder, belongs to uid {owner}, who could change it")))
+    let trusted = trusted::demand_unchangeable(folder, &fs::metadata(folder)?);
+    trusted.map_err(|why| io::Error::other(format!("its folder {why}")))
 }
 
 impl LogFile {
@@ -104,10 +91,8 @@ impl LogFile {
         if !metadata.is_file() {
             return Err(io::Error::other("this is no regular file"));
         }
-        if !holds("audit.unchangeable", metadata.mode() & 0o022 == 0) {
-            return Err(io::Error::other("others may write to this file: chmod 0600"));
-        }
-        demand_owner(&metadata)?;
+        trusted::demand_unchangeable(path, &metadata)
+            .map_err(|why| io::Error::other(format!("it {why}")))?;
         sync_folder(path)?;
         let length = metadata.len();
         let tail = tail(&file, length)?;

@@ -117,7 +117,7 @@ async fn a_log_that_others_may_write_is_refused() {
     lab.write(1).await;
     fs::set_permissions(lab.file(), fs::Permissions::from_mode(0o620)).unwrap();
     let error = Audit::start(&lab.settings).unwrap_err().to_string();
-    assert!(error.contains("chmod 0600"), "{error}");
+    assert!(error.contains("chmod go-w"), "{error}");
 }
 
 #[tokio::test]

@@ -32,8 +32,8 @@ pub struct Asked {
     /// A variable that the caller sets; may be repeated
     #[arg(long = "env", value_name = "NAME")]
     env: Vec<OsString>,
-    /// A group of the job's owner, with --attach; may be repeated
-    #[arg(long = "owner-group", value_name = "GROUP", requires = "attach")]
+    /// A group of the job's owner, with --attach and --control; may be repeated
+    #[arg(long = "owner-group", value_name = "GROUP", conflicts_with_all = ["line", "read", "write", "words"])]
     owner_groups: Vec<String>,
     #[command(flatten)]
     what: What,
@@ -52,9 +52,12 @@ struct What {
     /// A file to put
     #[arg(long, value_name = "PATH")]
     write: Option<OsString>,
-    /// Attach to a job of this identity
+    /// Watch a job of this identity
     #[arg(long, value_name = "OWNER")]
     attach: Option<String>,
+    /// Feed, signal, end or remove a job of this identity
+    #[arg(long, value_name = "OWNER")]
+    control: Option<String>,
     /// A command
     #[arg(last = true, value_name = "WORD")]
     words: Vec<OsString>,
@@ -90,9 +93,8 @@ impl Asked {
         let action = match &self.what {
             What { read: Some(path), .. } => Action::Read { local, path: path.as_bytes() },
             What { write: Some(path), .. } => Action::Write { local, path: path.as_bytes() },
-            What { attach: Some(owner), .. } => {
-                Action::Attach { owner, owner_groups: &self.owner_groups }
-            }
+            What { attach: Some(owner), .. } => self.about_job(owner, false),
+            What { control: Some(owner), .. } => self.about_job(owner, true),
             _ => Action::Run { local, argv: &argv, env: &env, terminal: self.terminal },
         };
         if action.local().is_some() && name.is_some() && !account.is_known {
@@ -103,6 +105,10 @@ impl Asked {
         let allowed = write_answer(policy, &question, out)?;
         write_passed_over(policy, &question, out)?;
         Ok(allowed)
+    }
+
+    fn about_job<'a>(&'a self, owner: &'a str, control: bool) -> Action<'a> {
+        Action::Attach { owner, owner_groups: &self.owner_groups, control }
     }
 
     fn argv(&self, account: &Account) -> Vec<Vec<u8>> {

@@ -5,13 +5,12 @@
 //! such an `authorized_keys`. What counts is asked of the opened file, not of its name.
 
 use super::engine::{Policy, PolicyError, Source};
-use nix::unistd::Uid;
-use rexec_guard::holds;
+use crate::trusted;
 use std::ffi::OsStr;
 use std::fs::{self, File, Metadata};
 use std::io::{self, Read};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 /// The largest file that is read.
@@ -127,29 +126,8 @@ fn demand_regular(path: &Path, metadata: &Metadata) -> Result<(), PolicyError> {
     if metadata.is_file() { Ok(()) } else { Err(fault(path, "is not a regular file".to_owned())) }
 }
 
-/// Nobody but root and the agent's own user may write it.
 fn demand_unchangeable(path: &Path, metadata: &Metadata) -> Result<(), PolicyError> {
-    let (owner, own) = (metadata.uid(), Uid::effective().as_raw());
-    let mode = metadata.permissions().mode() & 0o7777;
-    if !holds("policy.owner", owner == 0 || owner == own) {
-        Err(fault(
-            path,
-            format!(
-                "belongs to uid {owner}, who could change the policy; run: chown root {}",
-                path.display()
-            ),
-        ))
-    } else if !holds("policy.unchangeable", mode & 0o022 == 0) {
-        Err(fault(
-            path,
-            format!(
-                "may be written by others than its owner (mode {mode:04o}); run: chmod go-w {}",
-                path.display()
-            ),
-        ))
-    } else {
-        Ok(())
-    }
+    trusted::demand_unchangeable(path, metadata).map_err(|message| fault(path, message))
 }
 
 fn unreadable(path: &Path, error: &io::Error) -> PolicyError {
@@ -164,6 +142,7 @@ fn fault(path: &Path, message: String) -> PolicyError {
 mod tests {
     use super::*;
     use crate::policy::{Action, Answer, Caller, Local, Question};
+    use nix::unistd::Uid;
     use std::os::unix::fs::{PermissionsExt, symlink};
     use tempfile::TempDir;
 

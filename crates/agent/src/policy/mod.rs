@@ -136,6 +136,37 @@ pub fn decide(
     permit(policy, caller(identity, from), account, spec)
 }
 
+/// Decides whether `identity`, at `from`, may watch, or with `control` do anything with, the jobs of
+/// `owner`, who had `owner_groups` when it started them. One's own need no rule, but a rule can deny
+/// even those.
+pub fn may_attach(
+    policy: &Policy,
+    identity: &Identity,
+    from: IpAddr,
+    owner: (&str, &[String]),
+    control: bool,
+) -> Result<(), Denied> {
+    attach(policy, caller(identity, from), owner, control)
+}
+
+fn attach(
+    policy: &Policy,
+    caller: Caller<'_>,
+    (owner, owner_groups): (&str, &[String]),
+    control: bool,
+) -> Result<(), Denied> {
+    let action = Action::Attach { owner, owner_groups, control };
+    match policy.answer(&Question { caller, action }) {
+        Answer::Allowed { .. } => Ok(()),
+        Answer::Denied { rule: None, .. } if holds("policy.own_jobs", caller.user == owner) => {
+            Ok(())
+        }
+        Answer::Denied { reason, rule } => {
+            Err(Denied { message: reason, rule: rule.map(str::to_owned) })
+        }
+    }
+}
+
 fn caller(identity: &Identity, from: IpAddr) -> Caller<'_> {
     Caller { user: identity.name(), groups: identity.groups(), from: Some(from) }
 }
@@ -151,8 +182,8 @@ fn permit(
     let argv: Vec<&[u8]> = words.iter().map(AsRef::as_ref).collect();
     let env: Vec<&[u8]> = spec.env.iter().map(|(name, _)| name.as_slice()).collect();
     let local = Local { name: &account.name, is_root: account.is_root(), shell };
-    // This version of the protocol knows no terminals.
-    let action = Action::Run { local, argv: &argv, env: &env, terminal: false };
+    let terminal = spec.terminal.is_some();
+    let action = Action::Run { local, argv: &argv, env: &env, terminal };
     let rule = match policy.answer(&Question { caller, action }) {
         Answer::Allowed { rule } => rule,
         Answer::Denied { reason, rule } => {

@@ -2,6 +2,7 @@
 
 use super::engine::Source;
 use super::*;
+use rexec_protocol::message::{Terminal, TerminalSize};
 use std::path::Path;
 
 const POLICY: &str = r#"
@@ -33,17 +34,20 @@ fn parse(text: &str) -> Result<Policy, PolicyError> {
     Policy::parse(path, &[Source { path: path.to_owned(), text: text.to_owned() }])
 }
 
-fn ask(user: &str, spec: ExecSpec) -> Result<Permit, Denied> {
-    let account = Arc::new(Account {
+fn deploy() -> Arc<Account> {
+    Arc::new(Account {
         name: "deploy".to_owned(),
         home: "/srv".into(),
         shell: "/bin/bash".into(),
         uid: 1000,
         gid: 1000,
         groups: vec![1000],
-    });
+    })
+}
+
+fn ask(user: &str, spec: ExecSpec) -> Result<Permit, Denied> {
     let caller = Caller { user, groups: &[], from: Some([127, 0, 0, 1].into()) };
-    permit(&parse(POLICY).unwrap(), caller, &account, spec)
+    permit(&parse(POLICY).unwrap(), caller, &deploy(), spec)
 }
 
 fn argv(words: &[&str]) -> Command {
@@ -127,4 +131,37 @@ fn the_examples_of_the_documentation_are_policies_whose_tests_pass() {
         tests += policy.tests();
     }
     assert!(tests >= 15, "{tests}");
+}
+
+/// What asks is the name alone: whoever started a job needs no rule to come back to it, and everybody
+/// else does.
+#[test]
+fn one_s_own_jobs_need_no_rule_but_can_be_denied() {
+    let denied = "[[rule]]\nname = 'no'\neffect = 'deny'\nusers = ['bob']\ncontrol = ['own']\n";
+    let policy = parse(denied).unwrap();
+    let answer = |user: &str, owner, control| {
+        let caller = Caller { user, groups: &[], from: None };
+        attach(&policy, caller, (owner, &[]), control).map_err(|denied| denied.rule)
+    };
+    assert_eq!(answer("alice", "alice", true), Ok(()));
+    assert_eq!(answer("alice", "Alice", false), Err(None));
+    assert_eq!(answer("alice", "bob", false), Err(None));
+    assert_eq!(answer("bob", "bob", false), Ok(()));
+    assert_eq!(answer("bob", "bob", true), Err(Some("no".to_owned())));
+}
+
+/// A terminal is asked for by the spec, and only a rule with `terminal = true` gives one.
+#[test]
+fn a_terminal_needs_a_rule() {
+    let text = "[[rule]]\nname = 'a'\nusers = ['*']\nas = ['deploy']\ncommands = 'any'\n";
+    let asked = |text: &str, terminal| {
+        let spec = ExecSpec { terminal, ..ExecSpec::new(argv(&["top"])) };
+        let caller = Caller { user: "alice", groups: &[], from: None };
+        permit(&parse(text).unwrap(), caller, &deploy(), spec).map(|permit| permit.rule)
+    };
+    let terminal = Some(Terminal { term: ByteBuf::from("xterm"), size: TerminalSize::default() });
+    assert!(asked(text, None).is_ok());
+    let denied = asked(text, terminal.clone()).unwrap_err();
+    assert!(denied.message.contains("without a terminal"), "{denied}");
+    assert!(asked(&format!("{text}terminal = true\n"), terminal).is_ok());
 }

@@ -37,10 +37,11 @@ impl Case {
             rule: None,
             message: format!("a test {message}"),
         };
-        let paths = [&test.read, &test.write, &test.attach].into_iter().flatten().count();
+        let others = [&test.read, &test.write, &test.attach, &test.control];
+        let others = others.into_iter().flatten().count();
         let is_run = test.run.is_some();
-        if paths + usize::from(is_run) != 1 {
-            return Err(fault("has exactly one of 'run', 'read', 'write' and 'attach'"));
+        if others + usize::from(is_run) != 1 {
+            return Err(fault("has exactly one of 'run', 'read', 'write', 'attach' and 'control'"));
         }
         if matches!(&test.run, Some(Run::Words(words)) if words.is_empty()) {
             return Err(fault("runs no word at all"));
@@ -86,8 +87,9 @@ impl Case {
     fn answer<'a>(&self, policy: &'a Policy) -> Option<Answer<'a>> {
         let test = &self.test;
         let caller = Caller { user: &test.user, groups: &test.groups, from: test.from };
-        if let Some(owner) = &test.attach {
-            let action = Action::Attach { owner, owner_groups: &test.owner_groups };
+        if let Some(owner) = test.attach.as_ref().or(test.control.as_ref()) {
+            let (owner_groups, control) = (&test.owner_groups, test.control.is_some());
+            let action = Action::Attach { owner, owner_groups, control };
             return Some(policy.answer(&Question { caller, action }));
         }
         let name = test.local.clone().or_else(|| policy.default_user(&caller))?;

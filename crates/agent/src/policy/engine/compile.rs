@@ -37,7 +37,9 @@ fn compile(raw: format::Rule, source: &Source, line: usize) -> Result<Rule, Stri
     let read = list("read", raw.read, |path| Words::path(&path))?;
     let write = list("write", raw.write, |path| Words::path(&path))?;
     let attach = list("attach", raw.attach, owner)?;
-    let says_nothing = commands.is_none() && read.is_none() && write.is_none() && attach.is_none();
+    let control = list("control", raw.control, owner)?;
+    let about_jobs = attach.is_some() || control.is_some();
+    let says_nothing = commands.is_none() && read.is_none() && write.is_none() && !about_jobs;
     let all_paths = || Words::path("/**").map(|all| vec![all]);
     // A deny rule that names nothing denies everything; with 'as', everything that is done as a
     // local user, which attaching is not.
@@ -66,6 +68,7 @@ fn compile(raw: format::Rule, source: &Source, line: usize) -> Result<Rule, Stri
         read,
         write,
         attach,
+        control,
     })
 }
 
@@ -73,6 +76,7 @@ fn compile(raw: format::Rule, source: &Source, line: usize) -> Result<Rule, Stri
 fn check_sense(raw: &format::Rule) -> Result<(), String> {
     let without_commands = raw.commands.is_none();
     let without_transfer = raw.read.is_none() && raw.write.is_none();
+    let about_jobs = raw.attach.is_some() || raw.control.is_some();
     let has_grant =
         raw.force.is_some() || raw.umask.is_some() || raw.limits != format::Limits::default();
     let of_commands = raw.terminal.is_some() || raw.env.is_some();
@@ -83,7 +87,7 @@ fn check_sense(raw: &format::Rule) -> Result<(), String> {
             raw.terminal == Some(false),
             "a deny rule is about commands with a terminal, or (without 'terminal') about all",
         )?;
-        let others = !without_transfer || raw.attach.is_some();
+        let others = !without_transfer || about_jobs;
         return says(
             of_commands && without_commands,
             if others {
@@ -94,8 +98,8 @@ fn check_sense(raw: &format::Rule) -> Result<(), String> {
         );
     }
     says(
-        without_commands && without_transfer && raw.attach.is_none(),
-        "it allows nothing: add 'commands', 'read', 'write' or 'attach'",
+        without_commands && without_transfer && !about_jobs,
+        "it allows nothing: add 'commands', 'read', 'write', 'attach' or 'control'",
     )?;
     says(
         without_commands && (has_grant || of_commands),

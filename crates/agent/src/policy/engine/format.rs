@@ -37,6 +37,7 @@ pub(super) struct Rule {
     pub read: Option<Vec<String>>,
     pub write: Option<Vec<String>>,
     pub attach: Option<Vec<String>>,
+    pub control: Option<Vec<String>>,
     #[serde(default)]
     pub limits: Limits,
 }
@@ -81,6 +82,7 @@ pub(super) struct Test {
     pub read: Option<String>,
     pub write: Option<String>,
     pub attach: Option<String>,
+    pub control: Option<String>,
     #[serde(default)]
     pub owner_groups: Vec<String>,
     pub expect: Effect,

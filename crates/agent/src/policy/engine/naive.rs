@@ -21,6 +21,7 @@ pub(crate) struct NaiveRule {
     pub(crate) read: Option<Vec<&'static str>>,
     pub(crate) write: Option<Vec<&'static str>>,
     pub(crate) attach: Option<Vec<&'static str>>,
+    pub(crate) control: Option<Vec<&'static str>>,
 }
 
 /// A question.
@@ -39,6 +40,7 @@ pub(crate) enum What {
     Read(&'static str),
     Write(&'static str),
     Attach(&'static str, Vec<String>),
+    Control(&'static str, Vec<String>),
 }
 
 pub(crate) const SHELL: &str = "/bin/sh";
@@ -77,10 +79,11 @@ pub(crate) fn choose(pick: &mut dyn FnMut(usize) -> usize) -> (Vec<NaiveRule>, A
     let (user, groups) = (one(pick, &USERS[..2]), names(any(pick, GROUPS)));
     let from = maybe(pick).then(|| one(pick, ADDRESSES).parse().unwrap());
     let local = one(pick, ACCOUNTS);
-    let what = match pick(6) {
+    let what = match pick(7) {
         0 => What::Read(one(pick, PATHS)),
         1 => What::Write(one(pick, PATHS)),
         2 => What::Attach(one(pick, &USERS[..2]), names(any(pick, GROUPS))),
+        3 => What::Control(one(pick, &USERS[..2]), names(any(pick, GROUPS))),
         _ => {
             let argv = some(pick, WORDS);
             What::Run { argv, env: any(pick, VARIABLES), terminal: pick(4) == 1 }
@@ -106,6 +109,7 @@ fn choose_rule(pick: &mut dyn FnMut(usize) -> usize) -> NaiveRule {
     rule.read = maybe(pick).then(|| some(pick, TREES));
     rule.write = maybe(pick).then(|| some(pick, TREES));
     rule.attach = maybe(pick).then(|| some(pick, OWNERS));
+    rule.control = maybe(pick).then(|| some(pick, OWNERS));
     if !rule.deny && rule.says_nothing() {
         rule.commands = Some(Vec::new());
     }
@@ -156,6 +160,7 @@ pub(crate) fn written(rules: &[NaiveRule]) -> String {
         key("read", rule.read.as_deref());
         key("write", rule.write.as_deref());
         key("attach", rule.attach.as_deref());
+        key("control", rule.control.as_deref());
         if rule.terminal {
             text.push_str("terminal = true\n");
         }
@@ -185,6 +190,7 @@ impl NaiveRule {
             && self.read.is_none()
             && self.write.is_none()
             && self.attach.is_none()
+            && self.control.is_none()
     }
 
     fn fits(&self, ask: &Ask) -> bool {
@@ -218,15 +224,16 @@ impl NaiveRule {
             }
             What::Read(path) => self.fits_local(ask) && fits_paths(&self.read, path, denies_all),
             What::Write(path) => self.fits_local(ask) && fits_paths(&self.write, path, denies_all),
-            What::Attach(owner, groups) => match &self.attach {
-                None => denies_all && self.locals.is_none(),
-                Some(owners) => owners.iter().any(|known| match *known {
-                    "*" => true,
-                    "own" => *owner == ask.user,
-                    "group:deploy" => groups.iter().any(|group| group == "deploy"),
-                    name => name == *owner,
-                }),
-            },
+            What::Attach(owner, groups) => {
+                let by_control = !self.deny && fits_owner(&self.control, ask.user, owner, groups);
+                let denies_all = denies_all && self.locals.is_none();
+                denies_all || by_control || fits_owner(&self.attach, ask.user, owner, groups)
+            }
+            What::Control(owner, groups) => {
+                let by_attach = self.deny && fits_owner(&self.attach, ask.user, owner, groups);
+                let denies_all = denies_all && self.locals.is_none();
+                denies_all || by_attach || fits_owner(&self.control, ask.user, owner, groups)
+            }
         }
     }
 
@@ -256,6 +263,15 @@ impl NaiveRule {
                 || !DANGEROUS.contains(name) && entries.iter().any(|entry| glob(entry, name))
         })
     }
+}
+
+fn fits_owner(list: &Option<Vec<&str>>, user: &str, owner: &str, groups: &[String]) -> bool {
+    list.iter().flatten().any(|known| match *known {
+        "*" => true,
+        "own" => owner == user,
+        "group:deploy" => groups.iter().any(|group| group == "deploy"),
+        name => name == owner,
+    })
 }
 
 fn fits_paths(patterns: &Option<Vec<&str>>, path: &str, denies_all: bool) -> bool {

@@ -54,12 +54,14 @@ pub enum Action<'a> {
         /// Its path, absolute and without links.
         path: &'a [u8],
     },
-    /// See, feed or end a job that is there.
+    /// Watch a job that is there, or control it: feed, signal, end and remove it.
     Attach {
         /// The identity that started it.
         owner: &'a str,
         /// The groups that it had then.
         owner_groups: &'a [String],
+        /// Whether to control it.
+        control: bool,
     },
 }
 
@@ -89,7 +91,8 @@ impl Action<'_> {
             Self::Run { .. } => "run commands",
             Self::Read { .. } => "read files",
             Self::Write { .. } => "write files",
-            Self::Attach { .. } => "attach to jobs",
+            Self::Attach { control: false, .. } => "attach to jobs",
+            Self::Attach { .. } => "control jobs",
         }
     }
 }

@@ -83,6 +83,6 @@ pub(crate) fn deed(action: &Action<'_>) -> String {
         Action::Write { local, path } => {
             format!("write '{}' as '{}'", shown(path), printable(local.name))
         }
-        Action::Attach { owner, .. } => format!("attach to jobs of '{}'", printable(owner)),
+        Action::Attach { owner, .. } => format!("{} of '{}'", action.verb(), printable(owner)),
     }
 }

@@ -47,7 +47,10 @@ pub struct Rule {
     pub(super) env: Option<Vec<Variable>>,
     pub(super) read: Option<Vec<Words>>,
     pub(super) write: Option<Vec<Words>>,
+    /// Whose jobs may be watched, or may not.
     pub(super) attach: Option<Vec<Owner>>,
+    /// Whose jobs may be controlled, or may not.
+    pub(super) control: Option<Vec<Owner>>,
 }
 
 /// What the commands that a rule allows may use; `None` is no limit by this rule.
@@ -195,11 +198,26 @@ impl Rule {
                 let Some(paths) = &self.write else { return Some(silent) };
                 local().or_else(|| unless(include_path(paths, path), Mismatch::Object))
             }
-            Action::Attach { owner, owner_groups } => {
-                let Some(owners) = &self.attach else { return Some(silent) };
+            Action::Attach { owner, owner_groups, control } => {
+                let lists = self.jobs(control);
+                if lists.iter().all(Option::is_none) {
+                    return Some(silent);
+                }
+                let mut owners = lists.into_iter().flatten().flatten();
                 let is_one = |known: &Owner| known.is(caller, owner, owner_groups);
-                unless(owners.iter().any(is_one), Mismatch::Object)
+                unless(holds("policy.job_owner", owners.any(is_one)), Mismatch::Object)
             }
+        }
+    }
+
+    /// The lists that decide about a job. Who may control one may watch it, and who may not watch one
+    /// may not control it.
+    fn jobs(&self, control: bool) -> [Option<&Vec<Owner>>; 2] {
+        let (attach, controls) = (self.attach.as_ref(), self.control.as_ref());
+        match (self.effect, control) {
+            (Effect::Allow, true) => [controls, None],
+            (Effect::Deny, false) => [attach, None],
+            (Effect::Allow, false) | (Effect::Deny, true) => [attach, controls],
         }
     }
 

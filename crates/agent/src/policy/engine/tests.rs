@@ -33,11 +33,15 @@ fn decision(policy: &Policy, caller: &str, local: &str, what: &str) -> String {
         "line" => vec![b"/bin/bash", b"-c", rest.as_bytes()],
         _ => rest.split(' ').map(str::as_bytes).collect(),
     };
-    let (owner, owner_groups, _) = who(if verb == "attach" { rest } else { "x" });
+    let about_job = ["attach", "control"].contains(&verb);
+    let (owner, owner_groups, _) = who(if about_job { rest } else { "x" });
+    let control = verb == "control";
     let action = match verb {
         "read" => Action::Read { local, path: rest.as_bytes() },
         "write" => Action::Write { local, path: rest.as_bytes() },
-        "attach" => Action::Attach { owner: &owner, owner_groups: &owner_groups },
+        "attach" | "control" => {
+            Action::Attach { owner: &owner, owner_groups: &owner_groups, control }
+        }
         _ => Action::Run { local, argv: &argv, env: &env, terminal: verb == "tty" },
     };
     match policy.answer(&Question { caller, action }) {
@@ -94,6 +98,21 @@ write = ["/srv/app/**"]
 name = "jobs"
 users = ["alice"]
 attach = ["own", "carol", "group:deploy"]
+[[rule]]
+name = "no-control-of-bob"
+effect = "deny"
+groups = ["oncall"]
+control = ["bob"]
+[[rule]]
+name = "hidden"
+effect = "deny"
+groups = ["oncall"]
+attach = ["carol"]
+[[rule]]
+name = "control"
+users = ["eve"]
+groups = ["oncall"]
+control = ["*"]
 [[rule]]
 name = "anybody-but-root"
 users = ["op"]
@@ -273,6 +292,13 @@ fn decisions_row_by_row() {
         ("alice", "", "attach bob+staff", "may not attach"),
         ("admin", "", "attach bob", "+admin"),
         ("op", "", "attach op", "op may not attach to jobs here"),
+        ("alice", "", "control alice", "may not control jobs here"),
+        ("eve", "", "control bob", "+control"),
+        ("eve", "", "attach bob", "+control"),
+        ("ann+oncall", "", "control bob", "-no-control-of-bob"),
+        ("ann+oncall", "", "attach bob", "+control"),
+        ("ann+oncall", "", "attach carol", "-hidden"),
+        ("ann+oncall", "", "control carol", "-hidden"),
     ] {
         let found = decision(&policy, caller, local, what);
         let fits = match decided {
@@ -488,7 +514,8 @@ fn real(policy: &Policy, ask: &Ask) -> (bool, Option<usize>) {
         }
         What::Read(path) => Action::Read { local, path: path.as_bytes() },
         What::Write(path) => Action::Write { local, path: path.as_bytes() },
-        What::Attach(owner, owner_groups) => Action::Attach { owner, owner_groups },
+        What::Attach(owner, owner_groups) => Action::Attach { owner, owner_groups, control: false },
+        What::Control(owner, owner_groups) => Action::Attach { owner, owner_groups, control: true },
     };
     match policy.answer(&Question { caller, action }) {
         Answer::Allowed { rule } => (true, rule.name.parse().ok()),
