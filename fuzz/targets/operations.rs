@@ -134,7 +134,7 @@ impl Model {
                 let direction = usize::from(down);
                 let channel = [Channel::In, Channel::Out, Channel::Err][usize::from(kind) % 3];
                 let message = match kind % 4 {
-                    0 | 1 => Message::Data(Data { channel, offset }),
+                    0 | 1 => Message::Data(Data { channel, offset, time_ms: None }),
                     2 => Message::Eof(Eof { channel, size: offset, hash: [0; 32].into() }),
                     _ => Message::Window(Window { limit: offset }),
                 };
@@ -154,7 +154,7 @@ impl Model {
         let algorithm = if blake3 { Algorithm::Blake3 } else { Algorithm::Sha256 };
         // From the smallest window that is legal to five times that.
         let size = MAX_DATA as u64 + u64::from(window) * 16;
-        let exec = Exec { window: size, digest: algorithm };
+        let exec = Exec::new(size, algorithm);
         self.wires[UP].put(&Frame::with_body(id, exec.into(), b"a spec".to_vec()));
         self.wires[DOWN].gate.opened(id);
         let flows = [

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use rexec_guard::holds;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use sha2::Digest as _;
+use sha2::digest::common::hazmat::SerializableState;
 use std::fmt;
 use std::str::FromStr;
 
@@ -145,6 +146,26 @@ impl Hasher {
             State::Blake3(hasher) => hasher.finalize().into(),
         })
     }
+
+    /// The running state, to go on with in another process by [`Hasher::restore`]; `None` for BLAKE3,
+    /// whose library cannot give it.
+    pub fn save(&self) -> Option<Vec<u8>> {
+        match &self.0 {
+            State::Sha256(hasher) => Some(hasher.serialize().to_vec()),
+            State::Blake3(_) => None,
+        }
+    }
+
+    /// What [`Hasher::save`] saved; `None` if it is no such thing.
+    pub fn restore(algorithm: Algorithm, saved: &[u8]) -> Option<Self> {
+        match algorithm {
+            Algorithm::Sha256 => {
+                let saved = saved.try_into().ok()?;
+                sha2::Sha256::deserialize(saved).ok().map(|hasher| Self(State::Sha256(hasher)))
+            }
+            Algorithm::Blake3 => None,
+        }
+    }
 }
 
 impl fmt::Debug for Hasher {
@@ -178,7 +199,17 @@ pub struct Verifier {
 impl Verifier {
     /// Starts at offset 0.
     pub fn new(algorithm: Algorithm) -> Self {
-        Self { hasher: Hasher::new(algorithm) }
+        Self::after(Hasher::new(algorithm))
+    }
+
+    /// Goes on after the bytes that `hasher` has seen.
+    pub fn after(hasher: Hasher) -> Self {
+        Self { hasher }
+    }
+
+    /// The running digest.
+    pub fn hasher(&self) -> &Hasher {
+        &self.hasher
     }
 
     /// Takes the next body of the stream with the digest its frame carried.
@@ -231,6 +262,21 @@ mod tests {
             hasher.update(b"two");
             assert_eq!(hasher.prefix(), Digest::of(algorithm, b"onetwo"));
         }
+    }
+
+    /// What a restarted agent does in the middle of a stream, at every place of a block.
+    #[test]
+    fn a_saved_digest_goes_on() {
+        let text: Vec<u8> = (0..200).collect();
+        for cut in 0..text.len() {
+            let mut hasher = Hasher::new(Algorithm::Sha256);
+            hasher.update(&text[..cut]);
+            let mut restored = Hasher::restore(Algorithm::Sha256, &hasher.save().unwrap()).unwrap();
+            restored.update(&text[cut..]);
+            assert_eq!(restored.prefix(), Digest::of(Algorithm::Sha256, &text));
+        }
+        assert!(Hasher::restore(Algorithm::Sha256, b"").is_none());
+        assert!(Hasher::new(Algorithm::Blake3).save().is_none());
     }
 
     #[test]

@@ -6,10 +6,15 @@
 
 use crate::error::ProtocolError;
 use crate::frame::MAX_DATA;
+use crate::message::Window;
 use rexec_guard::holds;
 
 /// Bytes that a client may send on a stream's stdin before the agent's first word about it.
 pub const INITIAL_WINDOW: u64 = 64 * 1024;
+
+/// After so many bodies a receiver that has consumed all of them says so, however small they were: a
+/// sender may keep them until then, to send them again on another connection.
+pub const MAX_UNTOLD: u32 = 256;
 
 /// The sender's side of a window.
 #[derive(Debug, Clone, Copy)]
@@ -52,12 +57,14 @@ pub struct RecvWindow {
     granted: u64,
     received: u64,
     consumed: u64,
+    /// Bodies that came since the peer was last told a limit.
+    untold: u32,
 }
 
 impl RecvWindow {
     /// A window that keeps at most `size` bytes unconsumed, of which `granted` are allowed already.
     pub fn new(size: u64, granted: u64) -> Self {
-        Self { size, granted, received: 0, consumed: 0 }
+        Self { size, granted, received: 0, consumed: 0, untold: 0 }
     }
 
     /// The limit the peer was last told.
@@ -70,24 +77,28 @@ impl RecvWindow {
         let granted = |total: &u64| holds("flow.window", *total <= self.granted);
         let total = self.received.checked_add(n).filter(granted);
         self.received = total.ok_or(ProtocolError::Flow)?;
+        self.untold = self.untold.saturating_add(1);
         Ok(())
     }
 
     /// Counts `n` bytes that the consumer is done with. Answers with a new limit for the peer once
     /// half the window is used up, so that limits are rare and the sender seldom waits; and sooner
-    /// if nothing is left to consume, but the sender may be waiting for room for the largest body.
+    /// if nothing is left to consume, but the sender may be waiting for room for the largest body, or
+    /// has sent so many small ones that it will want to forget them.
     #[must_use]
-    pub fn consumed(&mut self, n: u64) -> Option<u64> {
+    pub fn consumed(&mut self, n: u64) -> Option<Window> {
         self.consumed = self.consumed.saturating_add(n).min(self.received);
         let limit = self.consumed.saturating_add(self.size);
         let more = limit.saturating_sub(self.granted);
         let left = self.granted.saturating_sub(self.received);
         let is_idle = self.consumed == self.received;
         let sender_waits = is_idle && more > 0 && left < MAX_DATA as u64;
-        let worth_telling = more >= self.size.div_ceil(2) || sender_waits;
+        let are_many = is_idle && more > 0 && self.untold >= MAX_UNTOLD;
+        let worth_telling = more >= self.size.div_ceil(2) || sender_waits || are_many;
         worth_telling.then(|| {
             self.granted = limit;
-            limit
+            self.untold = 0;
+            Window { limit, consumed: self.consumed }
         })
     }
 }
@@ -114,9 +125,9 @@ mod tests {
                 } else {
                     let n = n.min(in_flight);
                     in_flight -= n;
-                    if let Some(limit) = recv.consumed(n) {
-                        send.raise(limit);
-                        send.raise(limit / 2);
+                    if let Some(window) = recv.consumed(n) {
+                        send.raise(window.limit);
+                        send.raise(window.limit / 2);
                     }
                 }
                 prop_assert!(in_flight <= size);
@@ -135,9 +146,24 @@ mod tests {
             for body in [100, largest / 3, largest, 1, largest, largest - 1, largest] {
                 assert!(send.take(body), "{body} of {size}: {send:?} {recv:?}");
                 recv.received(body).unwrap();
-                recv.consumed(body).into_iter().for_each(|limit| send.raise(limit));
+                recv.consumed(body).into_iter().for_each(|window| send.raise(window.limit));
             }
         }
+    }
+
+    /// A sender that keeps what is not acknowledged would otherwise be full of bodies of one byte long
+    /// before half a window is used up, and wait for ever.
+    #[test]
+    fn many_small_bodies_are_acknowledged() {
+        let mut recv = RecvWindow::new(1 << 20, 1 << 20);
+        for _ in 1..MAX_UNTOLD {
+            recv.received(1).unwrap();
+            assert_eq!(recv.consumed(1), None);
+        }
+        recv.received(2).unwrap();
+        assert_eq!(recv.consumed(1), None, "one byte is still to be consumed");
+        let consumed = u64::from(MAX_UNTOLD) + 1;
+        assert_eq!(recv.consumed(1), Some(Window { limit: (1 << 20) + consumed, consumed }));
     }
 
     #[test]
@@ -152,6 +178,6 @@ mod tests {
     fn the_first_limit_may_be_smaller_than_the_window() {
         let mut recv = RecvWindow::new(1000, 10);
         assert!(recv.received(10).is_ok());
-        assert_eq!(recv.consumed(1), Some(1001));
+        assert_eq!(recv.consumed(1), Some(Window { limit: 1001, consumed: 1 }));
     }
 }

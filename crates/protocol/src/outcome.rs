@@ -80,6 +80,8 @@ pub enum NeverStarted {
     TooLarge,
     /// The request is not one that could be run anywhere.
     Invalid,
+    /// Another command was submitted under the same id before.
+    Conflict,
     /// The agent is at its limit of running commands, or is shutting down.
     Busy,
     /// The agent could not put it on record.

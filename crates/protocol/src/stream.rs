@@ -39,10 +39,26 @@ impl Sender {
         Self { channel, offset: 0, hasher: Hasher::new(algorithm) }
     }
 
+    /// Goes on at `offset`, after the bytes that `hasher` has seen.
+    pub fn after(channel: Channel, offset: u64, hasher: Hasher) -> Self {
+        Self { channel, offset, hasher }
+    }
+
+    /// How many bytes were sent so far.
+    pub fn offset(&self) -> u64 {
+        self.offset
+    }
+
+    /// The running digest.
+    pub fn hasher(&self) -> &Hasher {
+        &self.hasher
+    }
+
     /// The frame for the next `body` of the byte stream; at most [`crate::frame::MAX_DATA`] bytes,
     /// and at least one.
     pub fn data(&mut self, stream: StreamId, body: Bytes) -> Frame {
-        let message = Message::Data(Data { channel: self.channel, offset: self.offset });
+        let message =
+            Message::Data(Data { channel: self.channel, offset: self.offset, time_ms: None });
         self.offset = self.offset.saturating_add(body.len() as u64);
         self.hasher.update(&body);
         Frame { stream, message, body, hash: Some(self.hasher.prefix()) }
@@ -64,14 +80,74 @@ impl Sender {
 #[derive(Debug)]
 pub struct Receiver {
     offset: u64,
-    verifier: Verifier,
+    /// `None` once bytes are missing: a prefix digest proves nothing without the whole prefix.
+    verifier: Option<Verifier>,
+    /// How many bytes were skipped.
+    missing: u64,
     ended: bool,
+}
+
+/// The body of a `data` frame, at its place in the stream.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Received {
+    /// Its digest matched.
+    Verified(Verified),
+    /// Bytes are missing before it, so nothing but the connection speaks for it.
+    Unverified(Bytes),
+}
+
+impl Received {
+    /// The bytes.
+    pub fn into_bytes(self) -> Bytes {
+        match self {
+            Self::Verified(verified) => verified.into_bytes(),
+            Self::Unverified(bytes) => bytes,
+        }
+    }
 }
 
 impl Receiver {
     /// Expects offset 0.
     pub fn new(algorithm: Algorithm) -> Self {
-        Self { offset: 0, verifier: Verifier::new(algorithm), ended: false }
+        Self::after(0, Hasher::new(algorithm))
+    }
+
+    /// Expects `offset`, after the bytes that `hasher` has seen.
+    pub fn after(offset: u64, hasher: Hasher) -> Self {
+        Self { offset, verifier: Some(Verifier::after(hasher)), missing: 0, ended: false }
+    }
+
+    /// Takes a `gap`: the stream goes on at `to`, and cannot be verified any more.
+    pub fn gap(&mut self, to: u64) -> Result<(), ProtocolError> {
+        if self.ended {
+            return Err(ProtocolError::AfterEof);
+        }
+        let missing = to.checked_sub(self.offset);
+        let missing = missing.ok_or(ProtocolError::Offset { expected: self.offset, found: to })?;
+        self.missing = self.missing.saturating_add(missing);
+        self.offset = to;
+        self.verifier = None;
+        Ok(())
+    }
+
+    /// Whether every byte from offset 0 came, and its digest matched.
+    pub fn is_verified(&self) -> bool {
+        self.verifier.is_some()
+    }
+
+    /// How many bytes were skipped by gaps.
+    pub fn missing(&self) -> u64 {
+        self.missing
+    }
+
+    /// The place in the stream: the offset of the next byte.
+    pub fn offset(&self) -> u64 {
+        self.offset
+    }
+
+    /// The running digest, unless bytes are missing.
+    pub fn hasher(&self) -> Option<&Hasher> {
+        self.verifier.as_ref().map(Verifier::hasher)
     }
 
     /// Takes the body of a `data` frame.
@@ -80,7 +156,7 @@ impl Receiver {
         offset: u64,
         body: Bytes,
         hash: Option<Digest>,
-    ) -> Result<Verified, ProtocolError> {
+    ) -> Result<Received, ProtocolError> {
         if !holds("stream.after_eof", !self.ended) {
             return Err(ProtocolError::AfterEof);
         }
@@ -93,9 +169,12 @@ impl Receiver {
         }
         self.expect_offset(offset)?;
         let next = self.offset.checked_add(length).ok_or(ProtocolError::BodyLength(length))?;
-        let verified = self.verifier.verify(body, hash)?;
+        let received = match &mut self.verifier {
+            Some(verifier) => Received::Verified(verifier.verify(body, hash)?),
+            None => Received::Unverified(body),
+        };
         self.offset = next;
-        Ok(verified)
+        Ok(received)
     }
 
     /// Takes an `eof` frame.
@@ -104,7 +183,8 @@ impl Receiver {
             return Err(ProtocolError::AfterEof);
         }
         self.expect_offset(tally.size)?;
-        if !holds("stream.tally", tally.hash == self.verifier.prefix()) {
+        let is_right = |verifier: &Verifier| tally.hash == verifier.prefix();
+        if !holds("stream.tally", self.verifier.as_ref().is_none_or(is_right)) {
             return Err(ProtocolError::HashMismatch);
         }
         self.ended = true;
@@ -116,9 +196,10 @@ impl Receiver {
         self.ended
     }
 
-    /// What was received and verified so far.
-    pub fn tally(&self) -> Tally {
-        Tally { size: self.offset, hash: self.verifier.prefix() }
+    /// What was received and verified so far; `None` if bytes are missing.
+    pub fn tally(&self) -> Option<Tally> {
+        let verifier = self.verifier.as_ref()?;
+        Some(Tally { size: self.offset, hash: verifier.prefix() })
     }
 
     fn expect_offset(&self, found: u64) -> Result<(), ProtocolError> {
@@ -149,10 +230,10 @@ mod tests {
             for chunk in &chunks {
                 let (offset, body, hash) = parts(sender.data(StreamId(1), chunk.clone().into()));
                 let verified = receiver.data(offset, body, hash).unwrap();
-                prop_assert_eq!(verified.as_bytes(), chunk);
+                prop_assert_eq!(&verified.into_bytes(), chunk);
             }
             receiver.eof(sender.tally()).unwrap();
-            prop_assert_eq!(receiver.tally().hash, Digest::of(Algorithm::Blake3, &chunks.concat()));
+            prop_assert_eq!(receiver.tally().unwrap().hash, Digest::of(Algorithm::Blake3, &chunks.concat()));
         }
     }
 
@@ -176,10 +257,29 @@ mod tests {
         assert_eq!(receiver.eof(sender.tally()), Err(ProtocolError::AfterEof));
     }
 
+    /// Bytes after a gap are taken at their place, but nothing vouches for them any more.
+    #[test]
+    fn after_a_gap_nothing_is_verified() {
+        let mut sender = Sender::new(Channel::Out, Algorithm::Sha256);
+        sender.data(StreamId(1), Bytes::from_static(b"lost"));
+        let (offset, body, hash) = parts(sender.data(StreamId(1), Bytes::from_static(b"kept")));
+        let mut receiver = Receiver::new(Algorithm::Sha256);
+        assert!(receiver.data(offset, body.clone(), hash).is_err());
+        receiver.gap(4).unwrap();
+        assert_eq!(receiver.gap(3), Err(ProtocolError::Offset { expected: 4, found: 3 }));
+        assert_eq!(receiver.data(offset, body.clone(), hash), Ok(Received::Unverified(body)));
+        assert_eq!(
+            (receiver.is_verified(), receiver.missing(), receiver.tally()),
+            (false, 4, None)
+        );
+        receiver.eof(sender.tally()).unwrap();
+        assert_eq!(receiver.gap(9), Err(ProtocolError::AfterEof));
+    }
+
     #[test]
     fn an_end_at_the_wrong_place_is_refused() {
         let mut receiver = Receiver::new(Algorithm::Sha256);
-        let mut tally = receiver.tally();
+        let mut tally = receiver.tally().unwrap();
         tally.size = 1;
         assert_eq!(receiver.eof(tally), Err(ProtocolError::Offset { expected: 0, found: 1 }));
         let wrong = Tally { size: 0, hash: [0; 32].into() };

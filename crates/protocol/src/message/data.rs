@@ -58,6 +58,21 @@ pub struct Data {
     pub channel: Channel,
     /// How many bytes of it came before.
     pub offset: u64,
+    /// When the agent read them, in milliseconds since 1970, UTC; only for a client that attached
+    /// with `times`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub time_ms: Option<u64>,
+}
+
+/// Bytes of a channel that this reader will never get: those from where it is to `to`. They were
+/// dropped because it was too slow, or came too late, or they were lost with the agent's memory.
+/// From here on it cannot check the channel's digests.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Gap {
+    /// Which byte stream.
+    pub channel: Channel,
+    /// The offset at which it goes on; equal to where the reader is if only the digest is lost.
+    pub to: u64,
 }
 
 /// The end of a channel.
@@ -84,6 +99,10 @@ impl Eof {
 pub struct Window {
     /// The new limit; below an earlier one it changes nothing.
     pub limit: u64,
+    /// How many of those bytes the sender of this is done with. The other side may forget them:
+    /// they will not be asked for again.
+    #[serde(default)]
+    pub consumed: u64,
 }
 
 /// The sender of this wants no more bytes of the channel: its consumer is gone. The other side

@@ -1,3 +1,4 @@
+use super::data::Channel;
 use crate::digest::Algorithm;
 use crate::ids::JobId;
 use crate::outcome::{printable, shorten};
@@ -6,13 +7,78 @@ use serde_bytes::ByteBuf;
 use std::fmt;
 
 /// Opens a stream and asks for a command to be run; the frame's body is an [`ExecSpec`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+///
+/// Sent again with the same job and the same body, it runs nothing a second time: it attaches to the
+/// job that is there. That is how a client resumes after a cut, and why a retry is safe.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Exec {
     /// How many bytes of stdout and stderr together the agent may send before it hears of a
     /// `window`; at least [`crate::frame::MAX_DATA`].
     pub window: u64,
     /// The digest of all three byte streams.
     pub digest: Algorithm,
+    /// The id of this submission; the agent makes one if there is none, and then nothing can be
+    /// resumed before `started` has told it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub job: Option<JobId>,
+    /// The id was chosen by the caller and outlives this process: the agent has it on its disk
+    /// before it starts anything.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub durable: bool,
+    /// How long ago this was first sent, on a connection that has ended, in milliseconds by the
+    /// client's clock; absent the first time. An agent that knows nothing of the job starts it only
+    /// if it has served, and forgotten no job, since before then. Otherwise it answers `lost`: the
+    /// command may have run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub age_ms: Option<u64>,
+    /// The client does not stay: the stream ends with `detach` once the command runs.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub detach: bool,
+    /// How much output the client has already.
+    #[serde(default, skip_serializing_if = "Offsets::is_start")]
+    pub have: Offsets,
+}
+
+impl Exec {
+    /// A submission without an id, whose client stays.
+    pub fn new(window: u64, digest: Algorithm) -> Self {
+        Self {
+            window,
+            digest,
+            job: None,
+            durable: false,
+            age_ms: None,
+            detach: false,
+            have: Offsets::default(),
+        }
+    }
+}
+
+/// A place in each of the two output channels, in bytes from their start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Offsets {
+    /// Of stdout.
+    pub out: u64,
+    /// Of stderr.
+    pub err: u64,
+}
+
+impl Offsets {
+    /// Whether this is the start of both.
+    pub fn is_start(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// The place in an output channel.
+    pub fn of(&self, channel: Channel) -> u64 {
+        if channel == Channel::Err { self.err } else { self.out }
+    }
+
+    /// The same, to be changed.
+    pub fn of_mut(&mut self, channel: Channel) -> &mut u64 {
+        if channel == Channel::Err { &mut self.err } else { &mut self.out }
+    }
 }
 
 /// What to run and how. Words, names and paths are bytes, as the kernel takes them.
@@ -35,6 +101,72 @@ pub struct ExecSpec {
     /// Whether stdin will be sent; otherwise it is `/dev/null`.
     #[serde(default)]
     pub stdin: bool,
+    /// What becomes of the command when its client is gone; `None`: the agent's default, a lease of
+    /// a minute if it fell silent, and of ten seconds if its system closed the connection.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub on_disconnect: Option<OnDisconnect>,
+    /// What happens when the output that is kept reaches its limit.
+    #[serde(default, skip_serializing_if = "OnFull::is_default")]
+    pub on_full: OnFull,
+    /// Run it on a terminal; then all its output is `out`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub terminal: Option<Terminal>,
+}
+
+/// What becomes of a command whose client is gone without having said what it wants.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OnDisconnect {
+    /// End it, with all it has started.
+    Kill {},
+    /// End it unless a client comes back within this time.
+    Lease {
+        /// In milliseconds.
+        ms: u64,
+    },
+    /// Let it run; its output is kept.
+    Keep {},
+}
+
+/// What happens when the kept output of a job reaches its limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OnFull {
+    /// The command waits.
+    #[default]
+    Block,
+    /// The oldest output is dropped; who reads it later is told of the gap.
+    DiscardOldest,
+}
+
+impl OnFull {
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// The terminal a command is to have.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Terminal {
+    /// The value of `TERM`.
+    pub term: ByteBuf,
+    /// Its size.
+    pub size: TerminalSize,
+}
+
+/// The size of a terminal; see ioctl_tty(2), `TIOCSWINSZ`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct TerminalSize {
+    /// Characters in a line.
+    pub columns: u16,
+    /// Lines.
+    pub rows: u16,
+    /// Pixels in a line; 0 if not known.
+    #[serde(default)]
+    pub width: u16,
+    /// Pixels in a column; 0 if not known.
+    #[serde(default)]
+    pub height: u16,
 }
 
 /// The forms of a command.
@@ -79,12 +211,49 @@ pub struct Started {
     pub job: JobId,
     /// The process id on the agent's machine.
     pub pid: u32,
+    /// The job was there already: this stream joins it.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub attached: bool,
+    /// How many bytes of `in` the agent has; a client that sends stdin goes on from there.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub stdin: u64,
+    /// The digest of the job's streams, which a client that attaches cannot know.
+    #[serde(default)]
+    pub digest: Algorithm,
+    /// The job has a terminal.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub terminal: bool,
+}
+
+impl Started {
+    /// A job that was just started.
+    pub fn new(job: JobId, pid: u32, digest: Algorithm) -> Self {
+        Self { job, pid, attached: false, stdin: 0, digest, terminal: false }
+    }
+}
+
+pub(super) fn is_false(flag: &bool) -> bool {
+    !flag
+}
+
+fn is_zero(n: &u64) -> bool {
+    *n == 0
 }
 
 impl ExecSpec {
     /// A spec that runs `command` with every choice left to the agent.
     pub fn new(command: Command) -> Self {
-        Self { command, user: None, env: Vec::new(), cwd: None, timeout_ms: None, stdin: false }
+        Self {
+            command,
+            user: None,
+            env: Vec::new(),
+            cwd: None,
+            timeout_ms: None,
+            stdin: false,
+            on_disconnect: None,
+            on_full: OnFull::default(),
+            terminal: None,
+        }
     }
 
     /// The first thing that makes this unfit to be run anywhere, in words for the person who wrote
@@ -111,6 +280,9 @@ impl ExecSpec {
         }
         if self.env.iter().any(|(name, _)| name.is_empty() || name.contains(&b'=')) {
             return Some("an environment variable's name is empty or holds '='");
+        }
+        if self.terminal.as_ref().is_some_and(|terminal| has_nul(&terminal.term)) {
+            return Some("the terminal's type holds a NUL byte");
         }
         match &self.cwd {
             Some(dir) if has_nul(dir) => Some("the working directory holds a NUL byte"),

@@ -10,13 +10,20 @@ mod error;
 mod exec;
 mod exit;
 mod hello;
+mod jobs;
 
 pub use control::{Cancel, Goodbye, Ping, Pong, Signal};
-pub use data::{Channel, Data, Eof, Stop, Window};
+pub use data::{Channel, Data, Eof, Gap, Stop, Window};
 pub use error::Error;
-pub use exec::{Command, Exec, ExecSpec, Started};
+pub use exec::{
+    Command, Exec, ExecSpec, Offsets, OnDisconnect, OnFull, Started, Terminal, TerminalSize,
+};
 pub use exit::{Exit, Usage};
 pub use hello::Hello;
+pub use jobs::{
+    Attach, Detach, From, JobInfo, JobList, Jobs, Listing, Refusal, Refused, Remove, Removed,
+    Resize,
+};
 
 use crate::digest::Digest;
 use crate::error::ProtocolError;
@@ -64,7 +71,7 @@ macro_rules! verbs {
             Unknown,
         }
 
-        $(impl From<$verb> for Message {
+        $(impl std::convert::From<$verb> for Message {
             fn from(args: $verb) -> Self {
                 Self::$verb(args)
             }
@@ -112,12 +119,20 @@ verbs! {
     Hello "hello" Role::Client | Role::Agent => Opening, body: false;
     /// Run a command; the body is an [`ExecSpec`].
     Exec "exec" Role::Client => Opens, body: true;
+    /// Join a job that is there.
+    Attach "attach" Role::Client => Opens, body: false;
+    /// Ask for the jobs that are there.
+    Jobs "jobs" Role::Client => Opens, body: false;
+    /// Forget a job that has ended.
+    Remove "remove" Role::Client => Opens, body: false;
     /// The command runs.
     Started "started" Role::Agent => Stream, body: false;
     /// Bytes of stdin, stdout or stderr.
     Data "data" Role::Client | Role::Agent => Stream, body: true;
     /// The end of stdin, stdout or stderr.
     Eof "eof" Role::Client | Role::Agent => Stream, body: false;
+    /// Bytes that this reader will never get.
+    Gap "gap" Role::Agent => Stream, body: false;
     /// Credit.
     Window "window" Role::Client | Role::Agent => Stream, body: false;
     /// No more bytes of this channel are wanted.
@@ -128,6 +143,16 @@ verbs! {
     Cancel "cancel" Role::Client => Stream, body: false;
     /// How the command ended; the last frame of its stream.
     Exit "exit" Role::Agent => Stream, body: false;
+    /// The size of the terminal has changed.
+    Resize "resize" Role::Client => Stream, body: false;
+    /// This stream ends, and the job goes on.
+    Detach "detach" Role::Client | Role::Agent => Stream, body: false;
+    /// A request was not carried out; the last frame of its stream.
+    Refused "refused" Role::Agent => Stream, body: false;
+    /// Some jobs; the body is a [`JobList`].
+    Listing "listing" Role::Agent => Stream, body: true;
+    /// The job is forgotten; the last frame of its stream.
+    Removed "removed" Role::Agent => Stream, body: false;
     /// Are you there?
     Ping "ping" Role::Client | Role::Agent => Connection, body: false;
     /// Yes.

@@ -21,10 +21,10 @@ pub(crate) fn golden() -> Vec<(&'static str, Frame)> {
         ("exec", exec(1, Algorithm::Blake3, 2 << 20, &full_spec())),
         ("exec-line", exec(2, Algorithm::Sha256, 256 << 10, &line())),
         ("exec-script", exec(3, Algorithm::Sha256, 256 << 10, &script())),
-        ("started", on(1, Started { job: job(), pid: 4711 }.into())),
+        ("started", on(1, Started::new(job(), 4711, Algorithm::Sha256).into())),
         ("data", sender().0),
         ("eof", sender().1),
-        ("window", on(1, Window { limit: 5_000_000_000 }.into())),
+        ("window", on(1, Window { limit: 5_000_000_000, consumed: 4_000_000_000 }.into())),
         ("stop", on(1, Stop { channel: Channel::Err }.into())),
         ("signal", on(1, Signal { signal: Sig::HUP }.into())),
         ("cancel", on(1, Cancel { signal: Sig::TERM, grace_ms: 5000 }.into())),
@@ -55,7 +55,7 @@ pub(crate) fn bytes_of(frame: &Frame) -> Vec<u8> {
 }
 
 fn exec(stream: u64, digest: Algorithm, window: u64, spec: &ExecSpec) -> Frame {
-    Frame::with_body(StreamId(stream), Exec { window, digest }.into(), msgpack::encode(spec))
+    Frame::with_body(StreamId(stream), Exec::new(window, digest).into(), msgpack::encode(spec))
 }
 
 pub(crate) fn full_spec() -> ExecSpec {
@@ -67,6 +67,9 @@ pub(crate) fn full_spec() -> ExecSpec {
         cwd: Some(bytes("/srv")),
         timeout_ms: Some(60_000),
         stdin: true,
+        on_disconnect: Some(OnDisconnect::Lease { ms: 30_000 }),
+        on_full: OnFull::DiscardOldest,
+        terminal: None,
     }
 }
 

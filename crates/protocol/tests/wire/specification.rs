@@ -227,5 +227,5 @@ fn received(channel: &str, frames: &[Frame]) -> Tally {
         }
     }
     assert!(receiver.ended());
-    receiver.tally()
+    receiver.tally().expect("no gap")
 }
