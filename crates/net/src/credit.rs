@@ -109,9 +109,9 @@ impl RecvCredit {
     /// Counts bytes whose consumer is done with them, and tells the peer when it is time. Never
     /// waits, so it may be called from anywhere.
     pub fn consumed(&self, n: u64) {
-        let limit = lock(&self.window).consumed(n);
-        if let Some(limit) = limit {
-            self.outbox.window(self.stream, limit);
+        let window = lock(&self.window).consumed(n);
+        if let Some(window) = window {
+            self.outbox.window(self.stream, window);
         }
     }
 }

@@ -54,7 +54,7 @@ struct Slots {
 
 #[derive(Debug, Default)]
 struct Pending {
-    windows: BTreeMap<StreamId, u64>,
+    windows: BTreeMap<StreamId, Window>,
     ping: Option<u64>,
     pong: Option<u64>,
     close: Option<Option<Frame>>,
@@ -109,9 +109,9 @@ impl Outbox {
     }
 
     /// Tells the peer of new credit; a later limit replaces one that was not written yet.
-    pub fn window(&self, stream: StreamId, limit: u64) {
+    pub fn window(&self, stream: StreamId, window: Window) {
         self.slots.set(|pending| {
-            pending.windows.insert(stream, limit);
+            pending.windows.insert(stream, window);
         });
     }
 
@@ -187,8 +187,8 @@ impl<W: AsyncWrite + Unpin> Writer<W> {
             (std::mem::take(&mut pending.windows), pending.ping.take(), pending.pong.take())
         });
         let mut put = |stream, message| Frame::new(stream, message).encode_head(gathered);
-        for (stream, limit) in windows {
-            put(stream, Message::Window(Window { limit }));
+        for (stream, window) in windows {
+            put(stream, Message::Window(window));
         }
         if let Some(nonce) = ping {
             put(StreamId::CONNECTION, Message::Ping(Ping { nonce }));

@@ -102,7 +102,9 @@ mod tests {
         let start = Instant::now();
         let mut meter = Meter::new(RATES, start);
         for offset in 0..10_000 {
-            meter.count(&Data { channel: Channel::In, offset }.into(), start).unwrap();
+            meter
+                .count(&Data { channel: Channel::In, offset, time_ms: None }.into(), start)
+                .unwrap();
         }
     }
 
