@@ -5,53 +5,38 @@ use crate::admission::{Held, HeldByRule};
 use crate::audit::text::Text;
 use crate::audit::{Caller, Event};
 use crate::authorize::{Refused, authorize};
-use crate::job::{Control, Job};
+use crate::jobs::{Attendance, Controls, Job};
 use crate::keeper::{LaunchError, Running};
-use crate::log::Log;
 use crate::policy::Permit;
-use crate::pump;
 use crate::server::Agent;
-use crate::stdin::{self, Feed};
+use crate::stdin;
+use crate::supervisor::Supervisor;
 use rexec_guard::holds;
-use rexec_net::credit::SendCredit;
-use rexec_net::{Identity, Outbox};
-use rexec_protocol::message::{ExecSpec, Exit, Started};
+use rexec_protocol::message::{ExecSpec, Exit};
 use rexec_protocol::outcome::shorten;
-use rexec_protocol::stream::Tally;
-use rexec_protocol::{Algorithm, Frame, JobId, NeverStarted, Outcome, StreamId};
+use rexec_protocol::{JobId, NeverStarted, Outcome};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::mpsc;
 use tokio_util::task::AbortOnDropHandle;
 
-/// What a session hands over to run a command.
+/// A submission to be carried out.
 pub struct Request {
-    /// The agent's name for the command.
-    pub job: JobId,
-    /// Who wants it.
-    pub identity: Arc<Identity>,
+    /// The job that it became.
+    pub job: Arc<Job>,
+    /// What its supervisor will listen to.
+    pub controls: Controls,
     /// Where the client is.
     pub from: SocketAddr,
-    /// Where the answers go.
-    pub stream: StreamId,
     /// What to run.
     pub spec: ExecSpec,
-    /// The digest of the streams.
-    pub algorithm: Algorithm,
-    /// How much output may be sent.
-    pub credit: Arc<SendCredit>,
-    /// What comes in for stdin, if it will be sent.
-    pub stdin: Option<Arc<Feed>>,
-    /// What the client wants done to the command while it runs.
-    pub control: mpsc::Receiver<Control>,
-    /// The connection.
-    pub outbox: Outbox,
 }
 
 /// A command that was started.
 struct Launched {
     running: Running,
+    /// As which local user.
+    user: String,
     /// How long it may run.
     timeout: Option<Duration>,
     /// Its rule's limits hold for what it leaves behind, too.
@@ -63,43 +48,49 @@ struct Launched {
 type Places = (Held, Option<HeldByRule>);
 
 impl Request {
-    /// Runs the command; returns once its last frame is on its way, or the connection is gone.
+    /// Runs the command; returns once it has ended and its log is complete.
     pub async fn run(self, agent: &Agent) {
-        let (job, identity) = (self.job.clone(), Arc::clone(&self.identity));
-        let user = identity.name();
-        tracing::info!(%job, user, command = self.spec.command.to_string(), "command requested");
+        let job = Arc::clone(&self.job);
+        let (id, user) = (&job.id, job.owner.name());
+        tracing::info!(job = %id, user, command = self.spec.command.to_string(), "command requested");
         let outcome = match self.launch(agent).await {
             Ok(launched) => self.supervise(agent, launched).await,
             Err(outcome) => {
-                let exit = Exit::of_nothing(outcome.clone(), self.algorithm);
-                // If the connection is gone, there is nobody left to tell.
-                let _ = self.outbox.data(Frame::new(self.stream, exit.into())).await;
+                let exit = Exit::of_nothing(outcome.clone(), job.algorithm);
+                agent.jobs.ended(&job, &exit);
+                job.not_started(exit);
                 outcome
             }
         };
-        tracing::info!(%job, user, %outcome, "command ended");
+        tracing::info!(job = %id, user, %outcome, "command ended");
     }
 
     /// `Err`: the outcome of a command that did not start, which is on record.
     async fn launch(&self, agent: &Agent) -> Result<Launched, Outcome> {
         let permit = self.permit(agent).await?;
         let places = self.places(agent, &permit)?;
-        let intent = Event::exec(&self.job, &self.identity, self.from, &permit);
+        if let Err(error) = agent.jobs.commit(&self.job).await {
+            let message = format!("the agent cannot put the id on its disk: {error}");
+            return Err(self.reject(agent, NeverStarted::Resource, message));
+        }
+        let intent = Event::exec(&self.job.id, &self.job.owner, self.from, &permit);
         if let Err(unavailable) = agent.audit.commit(&intent).await
             && !holds("audit.on_record_first", false)
         {
             return Err(self.reject(agent, NeverStarted::AuditUnavailable, unavailable));
         }
         // The user database and the disk may have taken their time.
-        if agent.is_stopping() || self.control.is_closed() {
+        let is_unwanted = *self.controls.attended.borrow() == Attendance::Gone;
+        if agent.is_stopping() || is_unwanted {
             let message = "its client left, or the agent was stopped, before it began".to_owned();
             let reason = NeverStarted::Busy;
             return Err(self.failed(agent, LaunchError::NeverStarted { reason, message }));
         }
         let timeout = permit.spec().timeout_ms.map(Duration::from_millis);
         let is_contained = permit.grant().limits.are_of_the_tree();
-        match agent.zygote.launch(permit, &self.identity, &self.job).await {
-            Ok(running) => Ok(Launched { running, timeout, is_contained, places }),
+        let user = permit.account().name.clone();
+        match agent.zygote.launch(permit, &self.job.owner, &self.job.id).await {
+            Ok(running) => Ok(Launched { running, user, timeout, is_contained, places }),
             Err(error) => Err(self.failed(agent, error)),
         }
     }
@@ -114,16 +105,16 @@ impl Request {
         }
         // One version of the policy for all of this decision.
         let policy = agent.policy.current();
-        let permit = authorize(agent, &policy, &self.identity, self.from.ip(), &self.spec).await;
+        let permit = authorize(agent, &policy, &self.job.owner, self.from.ip(), &self.spec).await;
         permit.map_err(|refused| {
             let rule = match &refused {
                 Refused::Denied(denied) => denied.rule.as_deref(),
                 Refused::Account(_) => None,
             };
-            let caller = Caller::new(&self.identity, self.from);
-            if let Some(left_out) = agent.admission.may_record_denial(&self.identity) {
+            let caller = Caller::new(&self.job.owner, self.from);
+            if let Some(left_out) = agent.admission.may_record_denial(&self.job.owner) {
                 let words = with_left_out(refused.to_string(), left_out);
-                agent.audit.record(&Event::denied(&self.job, caller, &self.spec, rule, &words));
+                agent.audit.record(&Event::denied(&self.job.id, caller, &self.spec, rule, &words));
             }
             refused.outcome()
         })
@@ -131,19 +122,19 @@ impl Request {
 
     fn places(&self, agent: &Agent, permit: &Permit) -> Result<Places, Outcome> {
         let admission = &agent.admission;
-        let held = admission.command(&self.identity);
+        let held = admission.command(&self.job.owner);
         let places =
-            held.and_then(|held| Ok((held, admission.under_rule(&self.identity, permit)?)));
+            held.and_then(|held| Ok((held, admission.under_rule(&self.job.owner, permit)?)));
         places.map_err(|full| self.reject(agent, NeverStarted::Busy, full))
     }
 
     /// The outcome of a command that is not started for a reason that is not the policy's.
     fn reject(&self, agent: &Agent, reason: NeverStarted, message: impl ToString) -> Outcome {
         let message = message.to_string();
-        if let Some(left_out) = agent.admission.may_record_denial(&self.identity) {
-            let caller = Caller::new(&self.identity, self.from);
+        if let Some(left_out) = agent.admission.may_record_denial(&self.job.owner) {
+            let caller = Caller::new(&self.job.owner, self.from);
             let text = Text::of(with_left_out(message.clone(), left_out));
-            agent.audit.record(&Event::Rejected { job: Some(&self.job), caller, reason: text });
+            agent.audit.record(&Event::Rejected { job: Some(&self.job.id), caller, reason: text });
         }
         Outcome::NeverStarted { reason, message: shorten(message) }
     }
@@ -156,43 +147,35 @@ impl Request {
             }
             LaunchError::Unknown { message } => Outcome::Lost { message: shorten(message) },
         };
-        let exit = Exit::of_nothing(outcome, self.algorithm);
-        let ended = Event::ended(&self.job, self.identity.name(), None, &exit, self.algorithm);
+        let job = &self.job;
+        let exit = Exit::of_nothing(outcome, job.algorithm);
+        let ended = Event::ended(&job.id, job.owner.name(), None, &exit, job.algorithm);
         agent.audit.record(&ended);
         exit.outcome
     }
 
     async fn supervise(self, agent: &Agent, launched: Launched) -> Outcome {
-        let Launched { mut running, timeout, is_contained, places } = launched;
-        let Self { job, identity, stream, outbox, algorithm, .. } = self;
+        let Launched { mut running, user, timeout, is_contained, places } = launched;
+        let Self { job, controls, .. } = self;
         let pid = running.pid;
-        let started = Started { job: job.clone(), pid };
-        let log = Arc::new(Log::new(stream, algorithm));
-        // Should the connection be gone already, the session's end tells the job.
-        let _ = outbox.data(Frame::new(stream, started.into())).await;
-        let pump = AbortOnDropHandle::new(tokio::spawn(pump::run(
-            Arc::clone(&log),
-            self.credit,
-            outbox.clone(),
-        )));
-        let feed = self.stdin;
-        let _stdin = running.stdin.take().zip(feed.clone()).map(|(pipe, feed)| {
-            AbortOnDropHandle::new(tokio::spawn(stdin::run(feed, pipe, stream, outbox)))
-        });
-        let nothing = Tally::nothing(algorithm);
+        job.started(pid, &user);
+        let _stdin = running
+            .stdin
+            .take()
+            .zip(job.feed.clone())
+            .map(|(pipe, feed)| AbortOnDropHandle::new(tokio::spawn(stdin::run(feed, pipe))));
         let limits = agent.config.limits.clone();
-        let (log_of_job, control) = (Arc::clone(&log), self.control);
-        let supervisor = Job::new(running, log_of_job, limits, timeout, is_contained, control);
-        let exit = supervisor.run(|| feed.map_or(nothing, |feed| feed.tally())).await;
-        agent.audit.record(&Event::ended(&job, identity.name(), Some(pid), &exit, algorithm));
+        let watched = Arc::clone(&job);
+        let supervisor = Supervisor::new(running, watched, controls, limits, timeout, is_contained);
+        let exit = supervisor.run().await;
+        let ended = Event::ended(&job.id, job.owner.name(), Some(pid), &exit, job.algorithm);
+        agent.audit.record(&ended);
         // Nothing of it runs any more. That its output may still be on its way costs no process.
         drop(places);
-        // Without a reader the pump would wait for credit, or for the exit record, for ever.
-        if !log.is_abandoned()
-            && let Err(error) = pump.await
-        {
-            tracing::error!(%error, "the task that sends a command's output failed");
-        }
+        job.ended();
+        agent.jobs.ended(&job, &exit);
+        // Last: who reads it finds all the rest as it says.
+        job.log.exit(exit.clone());
         exit.outcome
     }
 }

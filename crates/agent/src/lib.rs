@@ -27,6 +27,7 @@
 
 pub mod account;
 pub mod admission;
+pub mod attach;
 pub mod audit;
 pub mod authorize;
 pub mod check;
@@ -36,19 +37,20 @@ pub mod descriptors;
 pub mod doctor;
 pub mod environment;
 pub mod exec;
-pub mod job;
+pub mod jobs;
 pub mod keeper;
 pub mod log;
 pub mod notify;
 pub mod output;
 pub mod pipe_size;
 pub mod policy;
-pub mod pump;
 pub mod reload;
 pub mod server;
 pub mod session;
 pub mod standing;
 pub mod stdin;
+pub mod supervisor;
+pub mod trusted;
 
 /// Name and version, as they appear in hellos and logs.
 pub const SOFTWARE: &str = concat!("rexec-agent/", env!("CARGO_PKG_VERSION"));

@@ -7,6 +7,7 @@ use crate::admission::{Admission, Handshake};
 use crate::audit::text::Text;
 use crate::audit::{Audit, Caller, Event};
 use crate::config::Config;
+use crate::jobs::Jobs;
 use crate::keeper::Zygote;
 use crate::session;
 use crate::{policy, reload};
@@ -35,6 +36,8 @@ pub struct Agent {
     pub config: Config,
     /// The local users.
     pub accounts: Accounts,
+    /// All that was submitted.
+    pub jobs: Jobs,
     /// Starts commands.
     pub zygote: Zygote,
     /// How much of the agent any one may have.
@@ -71,9 +74,11 @@ impl Server {
             })?;
             listeners.push(listener);
         }
+        let jobs = Jobs::open(&config.state_dir, config.jobs.clone())?;
         let zygote = Zygote::start(exe).await?;
         let agent = Agent {
             accounts,
+            jobs,
             zygote,
             policy: Arc::new(policy),
             audit,
@@ -111,9 +116,10 @@ impl Server {
         accepting.close();
         accepting.wait().await;
         sessions.close();
+        agent.jobs.tasks.close();
         let drained = async {
             tokio::select! {
-                () = sessions.wait() => {}
+                _ = async { tokio::join!(sessions.wait(), agent.jobs.tasks.wait()) } => {}
                 () = agent.abort.cancelled() => {}
             }
         };
@@ -121,8 +127,10 @@ impl Server {
             tracing::warn!("the time for running commands is over; ending them");
         }
         agent.abort.cancel();
-        if timeout(agent.config.limits.kill_grace + LAST, sessions.wait()).await.is_err() {
-            tracing::error!("connections do not end; leaving them");
+        agent.jobs.running().iter().for_each(|job| job.shut_down());
+        let all = async { tokio::join!(sessions.wait(), agent.jobs.tasks.wait()) };
+        if timeout(agent.config.limits.kill_grace + LAST, all).await.is_err() {
+            tracing::error!("connections or commands do not end; leaving them");
         }
         agent.audit.record(&Event::AgentStopped);
         agent.audit.close().await;
@@ -191,6 +199,7 @@ async fn serve(agent: Arc<Agent>, socket: TcpStream, from: SocketAddr, handshake
     let deadline = Deadline::after(agent.config.limits.handshake);
     let files = agent.config.files();
     let versions = agent.tls.subscribe();
+    let begun = tokio::time::Instant::now();
     // On the heap only while it lasts: there may be ten thousand idle connections.
     let greeted = Box::pin(async {
         let socket = handshake::prepare(socket).map_err(|error| NetError::Cut(Some(error)))?;
@@ -224,6 +233,6 @@ async fn serve(agent: Arc<Agent>, socket: TcpStream, from: SocketAddr, handshake
     tracing::info!(user = accepted.identity.name(), "connected");
     let (caller, groups) = (Caller::new(&accepted.identity, from), accepted.identity.groups());
     agent.audit.record(&Event::Connected { caller, groups });
-    session::serve(agent, accepted, from, versions).await;
+    session::serve(agent, accepted, from, (versions, begun)).await;
     drop(place);
 }

@@ -4,15 +4,18 @@
 //! the bytes, and a peer that overruns a bounded queue breaks the protocol.
 
 use crate::admission::refusals::with_left_out;
+use crate::attach::{self, Attached, Wish};
 use crate::audit::text::Text;
 use crate::audit::{Caller, Event};
 use crate::clock::at;
 use crate::exec::{Request, new_job_id};
-use crate::job::Control;
+use crate::jobs::{Job, Leave, Submission, Submitted};
+use crate::log::Place;
 use crate::server::Agent;
 use crate::standing::Standing;
 use crate::stdin::Feed;
-use rexec_net::credit::SendCredit;
+use crate::supervisor::Control;
+use rexec_guard::holds;
 use rexec_net::handshake::{Accepted, Connection, error_code};
 use rexec_net::{Identity, NetError, Outbox};
 use rexec_protocol::frame::MAX_DATA;
@@ -20,7 +23,7 @@ use rexec_protocol::hello::Terms;
 use rexec_protocol::message::{Cancel, Channel, Exec, ExecSpec, Exit, Goodbye, Message};
 use rexec_protocol::outcome::shorten;
 use rexec_protocol::{
-    ErrorCode, Frame, NeverStarted, Outcome, ProtocolError, Signal, StreamId, msgpack,
+    Algorithm, ErrorCode, Frame, NeverStarted, Outcome, ProtocolError, Signal, StreamId, msgpack,
 };
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -30,8 +33,12 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
-/// Controls that wait for a busy supervisor; more at once is a flood.
-const CONTROLS: usize = 256;
+mod requests;
+
+/// Streams that have just ended; the session looks often.
+const DONE: usize = 256;
+/// Ended jobs whose client has not said yet that it has everything.
+const UNACKNOWLEDGED: usize = 1024;
 /// When the agent is told to end: how long a client that reads nothing can hold up the end of its
 /// connection, after the time its commands have.
 const ABORT: Duration = Duration::from_secs(3);
@@ -43,17 +50,16 @@ struct Session {
     from: SocketAddr,
     terms: Terms,
     outbox: Outbox,
-    streams: HashMap<StreamId, Stream>,
-    /// The tasks of the commands; each reports its stream when it is done.
-    commands: TaskTracker,
+    streams: HashMap<StreamId, Arc<Attached>>,
+    /// Ended jobs of streams that have ended.
+    unacknowledged: HashMap<StreamId, Arc<Job>>,
+    /// The tasks that send; each reports its stream when it is done.
+    senders: TaskTracker,
     done: mpsc::Sender<StreamId>,
-}
-
-/// What the reading half needs of a running command.
-struct Stream {
-    credit: Arc<SendCredit>,
-    stdin: Option<Arc<Feed>>,
-    control: mpsc::Sender<Control>,
+    /// The client has said that it leaves.
+    goodbye: bool,
+    /// When this connection was accepted.
+    begun: Instant,
 }
 
 #[allow(clippy::large_enum_variant, reason = "one value at a time, for one step")]
@@ -65,16 +71,16 @@ enum Next {
 }
 
 /// Serves one connection to its end; `versions` of the certificate files are those from before its
-/// handshake. When this returns, all its commands have ended.
+/// handshake. Its jobs go on without it, for as long as they may.
 pub async fn serve(
     agent: Arc<Agent>,
     accepted: Accepted,
     from: SocketAddr,
-    versions: watch::Receiver<u64>,
+    (versions, begun): (watch::Receiver<u64>, Instant),
 ) {
     let Accepted { connection, identity, chain, terms } = accepted;
     let mut standing = Standing::new(chain, versions);
-    let (done, mut done_queue) = mpsc::channel(CONTROLS);
+    let (done, mut done_queue) = mpsc::channel(DONE);
     let mut session = Session {
         agent,
         identity: Arc::new(identity),
@@ -82,30 +88,36 @@ pub async fn serve(
         terms,
         outbox: connection.outbox.clone(),
         streams: HashMap::new(),
-        commands: TaskTracker::new(),
+        unacknowledged: HashMap::new(),
+        senders: TaskTracker::new(),
         done,
+        goodbye: false,
+        begun,
     };
     let (connection, end) = session.read(connection, &mut standing, &mut done_queue).await;
-    let Session { agent, identity, commands, streams, outbox, .. } = session;
+    let how = session.how_it_ended(&end);
+    let Session { agent, identity, senders, streams, unacknowledged, outbox, .. } = session;
     let is_idle = streams.is_empty();
-    for Stream { credit, stdin, .. } in streams.values() {
-        credit.close();
-        stdin.iter().for_each(|feed| feed.cut());
+    for attached in streams.into_values() {
+        attached.cut();
+        attached.job.leave(attached.attachment, how, agent.jobs.leases());
     }
-    // Without their control ends the supervisors know that the client is gone.
-    // And without any handle of the outbox, the writer knows that it has written all.
-    drop((streams, done_queue, outbox));
-    commands.close();
+    if how == Leave::Goodbye {
+        unacknowledged.values().for_each(|job| agent.jobs.acknowledged(job));
+    }
+    // Without any handle of the outbox, the writer knows that it has written all.
+    drop((done_queue, outbox));
+    senders.close();
     let reason = Text::of(end.to_string());
     match end {
         NetError::Closed => {
             tracing::info!("connection closed");
-            tokio::join!(commands.wait(), connection.finish());
+            tokio::join!(senders.wait(), connection.finish());
         }
         // The end of its last command may still be on its way.
         NetError::Untrusted { code: code @ ErrorCode::CertificateExpired, message } if is_idle => {
             tracing::info!(message, "connection closed");
-            tokio::join!(commands.wait(), connection.dismiss(code, &message));
+            tokio::join!(senders.wait(), connection.dismiss(code, &message));
         }
         NetError::Protocol(_)
         | NetError::Untrusted { .. }
@@ -119,7 +131,7 @@ pub async fn serve(
             connection.writer.abort();
         }
     }
-    commands.wait().await;
+    senders.wait().await;
     let caller = Caller::new(&identity, from);
     agent.audit.record(&Event::Disconnected { caller, reason });
 }
@@ -155,18 +167,14 @@ impl Session {
                     }
                 }
                 Next::Frame(Err(end)) => break end,
-                Next::Done(stream) => {
-                    self.streams.remove(&stream);
-                }
+                Next::Done(stream) => self.stream_ended(stream),
                 Next::Stopping => {
                     stopping = true;
                     self.say_goodbye();
                 }
+                // The agent ends the jobs; this only bounds how long a client can take.
                 Next::Aborting => {
                     overdue = Some(Instant::now() + agent.config.limits.kill_grace + ABORT);
-                    let all = self.streams.values();
-                    // A supervisor whose queue is full is ended with the connection, when overdue.
-                    all.for_each(|stream| drop(stream.control(Control::Shutdown)));
                 }
             }
         };
@@ -179,100 +187,118 @@ impl Session {
         let _ = self.outbox.try_control(Frame::new(StreamId::CONNECTION, goodbye.into()));
     }
 
-    fn route(&mut self, frame: Frame, standing: &Standing) -> Result<(), ProtocolError> {
-        if let Message::Exec(exec) = frame.message {
-            return self.open(exec, frame, standing);
+    fn how_it_ended(&self, end: &NetError) -> Leave {
+        match end {
+            _ if self.goodbye => Leave::Goodbye,
+            NetError::Untrusted { .. } => Leave::Banned,
+            NetError::Silent(_) | NetError::Deadline { .. } => Leave::Silent,
+            _ => Leave::Closed,
         }
-        // Frames for a command that has ended meanwhile are late, not wrong.
-        let Some(stream) = self.streams.get(&frame.stream) else { return Ok(()) };
+    }
+
+    fn stream_ended(&mut self, stream: StreamId) {
+        let Some(attached) = self.streams.remove(&stream) else { return };
+        let job = &attached.job;
+        let was_holder = job.is_held_by(attached.attachment);
+        job.leave(attached.attachment, Leave::Goodbye, self.agent.jobs.leases());
+        if !was_holder || !job.has_ended() {
+            return;
+        }
+        if !job.is_acknowledged() {
+            self.agent.jobs.acknowledged(job);
+        } else if self.unacknowledged.len() < UNACKNOWLEDGED {
+            self.unacknowledged.insert(stream, Arc::clone(job));
+        }
+    }
+
+    fn route(&mut self, frame: Frame, standing: &Standing) -> Result<(), ProtocolError> {
+        let stream = frame.stream;
+        match &frame.message {
+            Message::Exec(exec) => {
+                let exec = exec.clone();
+                return self.exec(exec, frame, standing);
+            }
+            Message::Attach(attach) => return self.attach(stream, attach.clone(), standing),
+            Message::Jobs(_) => return self.list(stream),
+            Message::Remove(remove) => return self.remove(stream, &remove.job),
+            Message::Goodbye(_) => self.goodbye = true,
+            Message::Detach(_) => {
+                if let Some(job) = self.unacknowledged.remove(&stream) {
+                    self.agent.jobs.acknowledged(&job);
+                }
+            }
+            _ => {}
+        }
+        // Frames for a stream that has ended meanwhile are late, not wrong.
+        let Some(attached) = self.streams.get(&stream) else { return Ok(()) };
         match frame.message {
-            Message::Data(data) => stream.stdin_of(data.channel, "data")?.data(data, frame),
-            Message::Eof(eof) => stream.stdin_of(eof.channel, "eof")?.eof(eof),
+            Message::Data(data) => match stdin_of(attached, data.channel, "data")? {
+                Some(feed) => feed.data(data, frame),
+                None => Ok(()),
+            },
+            Message::Eof(eof) => match stdin_of(attached, eof.channel, "eof")? {
+                Some(feed) => feed.eof(eof),
+                None => Ok(()),
+            },
             Message::Window(window) => {
-                stream.credit.raise(window.limit);
+                attached.raise(window);
                 Ok(())
             }
             Message::Stop(stop) if stop.channel == Channel::In => Err(ProtocolError::WrongState {
                 verb: "stop",
                 when: "for the sender's own channel",
             }),
-            Message::Stop(stop) => stream.control(Control::Stop(stop.channel)),
-            Message::Signal(signal) => stream.control(Control::Signal(signal.signal)),
-            Message::Cancel(cancel) => stream.control(Control::Cancel(cancel)),
+            Message::Stop(stop) if attached.job.is_held_by(attached.attachment) => {
+                control(attached, "stop", Control::Stop(stop.channel))
+            }
+            Message::Stop(stop) => {
+                attached.mute(stop.channel);
+                Ok(())
+            }
+            Message::Signal(signal) => control(attached, "signal", Control::Signal(signal.signal)),
+            Message::Cancel(cancel) => control(attached, "cancel", Control::Cancel(cancel)),
+            Message::Detach(_) => {
+                if attached.job.is_held_by(attached.attachment) {
+                    attached.job.keep();
+                }
+                attached.leave();
+                Ok(())
+            }
             // The client has given the stream up.
-            Message::Error(_) => {
+            Message::Error(_) if attached.control => {
                 let grace_ms = u64::try_from(self.agent.config.limits.kill_grace.as_millis());
                 let cancel =
                     Cancel { signal: Signal::TERM, grace_ms: grace_ms.unwrap_or(u64::MAX) };
-                stream.control(Control::Cancel(cancel))
+                control(attached, "error", Control::Cancel(cancel))
             }
             _ => Ok(()),
         }
     }
 
-    fn open(&mut self, exec: Exec, frame: Frame, standing: &Standing) -> Result<(), ProtocolError> {
-        if exec.window < MAX_DATA as u64 {
-            return Err(ProtocolError::Malformed(
-                "an exec with a window below one body".to_owned(),
-            ));
-        }
-        if !self.terms.digests.contains(&exec.digest) {
-            return Err(ProtocolError::Malformed(
-                "an exec with a digest that was not agreed on".to_owned(),
-            ));
-        }
-        let body = frame.verified_body()?;
-        let spec: ExecSpec = msgpack::decode(body.as_bytes(), msgpack::BODY)?;
-        let stream = frame.stream;
-        if let Err(message) = standing.permits(&self.agent, SystemTime::now()) {
-            return self.refuse(stream, exec, Outcome::Denied { message: shorten(message) });
-        }
-        let limit = self.agent.config.limits.commands_per_connection;
-        if self.streams.len() >= limit {
-            let message =
-                format!("{limit} commands are running on this connection, which is its limit");
-            let outcome = Outcome::NeverStarted { reason: NeverStarted::Busy, message };
-            return self.refuse(stream, exec, outcome);
-        }
-        let credit = Arc::new(SendCredit::new(exec.window));
-        let feed = || Arc::new(Feed::new(stream, exec.digest, self.outbox.clone()));
-        let stdin = spec.stdin.then(feed);
-        let (control, controls) = mpsc::channel(CONTROLS);
-        let request = Request {
-            job: new_job_id(),
-            identity: Arc::clone(&self.identity),
-            from: self.from,
-            stream,
-            spec,
-            algorithm: exec.digest,
-            credit: Arc::clone(&credit),
-            stdin: stdin.clone(),
-            control: controls,
-            outbox: self.outbox.clone(),
-        };
-        self.streams.insert(stream, Stream { credit, stdin, control });
-        let (agent, done) = (Arc::clone(&self.agent), self.done.clone());
-        self.commands.spawn(async move {
-            request.run(&agent).await;
-            // A session that is over does not keep books any more.
-            let _ = done.send(stream).await;
+    /// Has `attached` send what its job has to say, and then report.
+    fn send(&mut self, stream: StreamId, attached: Arc<Attached>, wish: Wish) {
+        self.streams.insert(stream, Arc::clone(&attached));
+        let done = self.done.clone();
+        self.senders.spawn(async move {
+            // Otherwise the session, which is about to hear of it, knows how the connection ended.
+            if attached.run(wish).await.is_ok() {
+                // A session that is over does not keep books any more.
+                let _ = done.send(stream).await;
+            }
         });
-        Ok(())
     }
 
-    /// Nothing is started, and the client knows.
-    fn refuse(&self, stream: StreamId, exec: Exec, outcome: Outcome) -> Result<(), ProtocolError> {
-        if self.commands.len() >= 2 * self.agent.config.limits.commands_per_connection {
-            return Err(ProtocolError::Flood("commands"));
+    /// Has one frame sent that is all there is to say on its stream.
+    fn answer(&self, stream: StreamId, message: Message) -> Result<(), ProtocolError> {
+        self.answer_with(Frame::new(stream, message))
+    }
+
+    fn answer_with(&self, frame: Frame) -> Result<(), ProtocolError> {
+        if self.senders.len() >= 2 * self.agent.config.limits.commands_per_connection {
+            return Err(ProtocolError::Flood("requests"));
         }
-        if let Some(left_out) = self.agent.admission.may_record_denial(&self.identity) {
-            let caller = Caller::new(&self.identity, self.from);
-            let reason = Text::of(with_left_out(outcome.to_string(), left_out));
-            self.agent.audit.record(&Event::Rejected { job: None, caller, reason });
-        }
-        let frame = Frame::new(stream, Exit::of_nothing(outcome, exec.digest).into());
         let outbox = self.outbox.clone();
-        self.commands.spawn(async move {
+        self.senders.spawn(async move {
             // If the connection is gone, there is nobody left to tell.
             let _ = outbox.data(frame).await;
         });
@@ -280,22 +306,28 @@ impl Session {
     }
 }
 
-impl Stream {
-    fn stdin_of(&self, channel: Channel, verb: &'static str) -> Result<&Feed, ProtocolError> {
-        match (&self.stdin, channel) {
-            (Some(feed), Channel::In) => Ok(feed),
-            (None, Channel::In) => {
-                Err(ProtocolError::WrongState { verb, when: "for a command without stdin" })
-            }
-            _ => Err(ProtocolError::WrongState { verb, when: "for the other side's channel" }),
+/// The feed of a job's stdin; `None` if another client has it by now.
+fn stdin_of<'a>(
+    attached: &'a Attached,
+    channel: Channel,
+    verb: &'static str,
+) -> Result<Option<&'a Feed>, ProtocolError> {
+    let wrong = |when| Err(ProtocolError::WrongState { verb, when });
+    match (&attached.job.feed, channel) {
+        (_, Channel::Out | Channel::Err) => wrong("for the other side's channel"),
+        (None, Channel::In) => wrong("for a command without stdin"),
+        (Some(_), Channel::In) if !holds("session.control", attached.control) => {
+            wrong("from one who only watches")
+        }
+        (Some(feed), Channel::In) => {
+            Ok(Some(&**feed).filter(|_| attached.job.is_held_by(attached.attachment)))
         }
     }
+}
 
-    fn control(&self, control: Control) -> Result<(), ProtocolError> {
-        match self.control.try_send(control) {
-            Err(mpsc::error::TrySendError::Full(_)) => Err(ProtocolError::Flood("controls")),
-            // A command that has just ended needs no more control.
-            Ok(()) | Err(mpsc::error::TrySendError::Closed(_)) => Ok(()),
-        }
+fn control(attached: &Attached, verb: &'static str, control: Control) -> Result<(), ProtocolError> {
+    if !holds("session.control", attached.control) {
+        return Err(ProtocolError::WrongState { verb, when: "from one who only watches" });
     }
+    if attached.job.control(control) { Ok(()) } else { Err(ProtocolError::Flood("controls")) }
 }

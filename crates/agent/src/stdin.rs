@@ -4,9 +4,11 @@ use crate::pipe_size::PipeSize;
 use rexec_net::Outbox;
 use rexec_net::credit::RecvCredit;
 use rexec_net::inbox::{End, Inbox};
+use rexec_protocol::frame::MAX_DATA;
 use rexec_protocol::message::{Channel, Data, Eof, Stop};
 use rexec_protocol::stream::{Receiver, Tally};
-use rexec_protocol::{Algorithm, Frame, ProtocolError, StreamId, flow};
+use rexec_protocol::{Algorithm, Frame, Hasher, ProtocolError, StreamId, flow};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::io::AsyncWriteExt;
 use tokio::net::unix::pipe;
@@ -14,76 +16,178 @@ use tokio::net::unix::pipe;
 /// Bytes kept for a command that does not read them.
 const WINDOW: u64 = 1024 * 1024;
 
-/// The reading half's end of a command's stdin.
+/// The clients' end of a command's stdin: what they send, one after the other, is one stream.
 #[derive(Debug)]
 pub struct Feed {
     receiver: Mutex<Receiver>,
+    /// The digest of all that came, once the receiver's is only that of what the last client sent.
+    whole: Mutex<Option<Hasher>>,
+    algorithm: Algorithm,
     inbox: Inbox,
-    credit: RecvCredit,
+    /// Of the client that sends now.
+    credit: Mutex<Option<Credit>>,
+    /// What was received and not yet written.
+    backlog: AtomicU64,
+    /// The command takes no more.
+    closed: AtomicBool,
+}
+
+/// What one client may send.
+#[derive(Debug)]
+struct Credit {
+    window: RecvCredit,
+    /// Bytes from clients before it that are still to be written: nothing of its own.
+    before: u64,
+    /// The end came from a client before it, and may come from it too.
+    may_repeat_end: bool,
+    stream: StreamId,
+    outbox: Outbox,
 }
 
 impl Feed {
-    /// An empty feed. The client may send [`flow::INITIAL_WINDOW`] bytes without being asked.
-    pub fn new(stream: StreamId, algorithm: Algorithm, outbox: Outbox) -> Self {
+    /// An empty feed.
+    pub fn new(algorithm: Algorithm) -> Self {
         Self {
             receiver: Mutex::new(Receiver::new(algorithm)),
+            whole: Mutex::default(),
+            algorithm,
             inbox: Inbox::default(),
-            credit: RecvCredit::new(stream, WINDOW, flow::INITIAL_WINDOW, outbox),
+            credit: Mutex::new(None),
+            backlog: AtomicU64::new(0),
+            closed: AtomicBool::new(false),
         }
+    }
+
+    /// From now on `stream` sends. The first client may send [`flow::INITIAL_WINDOW`] bytes without
+    /// being asked, one that joins nothing. Tells the one that sent before.
+    pub fn connect(&self, stream: StreamId, outbox: Outbox, joins: bool) {
+        let granted = if joins { 0 } else { flow::INITIAL_WINDOW };
+        let before = self.backlog.load(Ordering::Acquire);
+        // What waits already counts against the window of who comes.
+        let size = WINDOW.saturating_sub(before).max(MAX_DATA as u64);
+        let window = RecvCredit::new(stream, size, granted, outbox.clone());
+        let is_closed = self.closed.load(Ordering::Acquire);
+        if is_closed {
+            stop(stream, &outbox);
+        } else if joins {
+            window.consumed(0);
+        }
+        let may_repeat_end = lock(&self.receiver).ended();
+        let credit = Credit { window, before, may_repeat_end, stream, outbox };
+        let former = lock(&self.credit).replace(credit);
+        if let Some(former) = former {
+            stop(former.stream, &former.outbox);
+        }
+    }
+
+    /// The client that sends now knows nothing of what others have sent: its digests begin here.
+    pub fn begin_anew(&self) {
+        let mut receiver = lock(&self.receiver);
+        if receiver.ended() {
+            return;
+        }
+        let mut whole = lock(&self.whole);
+        if whole.is_none() {
+            *whole = receiver.hasher().cloned();
+        }
+        *receiver = Receiver::after(receiver.offset(), Hasher::new(self.algorithm));
+    }
+
+    /// Nobody sends.
+    pub fn disconnect(&self) {
+        *lock(&self.credit) = None;
     }
 
     /// Takes a `data` frame.
     pub fn data(&self, data: Data, frame: Frame) -> Result<(), ProtocolError> {
-        self.credit.received(frame.body.len() as u64)?;
-        let verified = self.receiver().data(data.offset, frame.body, frame.hash)?;
-        self.inbox.push(verified.into_bytes());
+        let length = frame.body.len() as u64;
+        if let Some(credit) = &*lock(&self.credit) {
+            credit.window.received(length)?;
+        }
+        let received = lock(&self.receiver).data(data.offset, frame.body, frame.hash)?;
+        let bytes = received.into_bytes();
+        if let Some(whole) = &mut *lock(&self.whole) {
+            whole.update(&bytes);
+        }
+        self.backlog.fetch_add(length, Ordering::AcqRel);
+        self.inbox.push(bytes);
         Ok(())
     }
 
     /// Takes an `eof` frame.
     pub fn eof(&self, eof: Eof) -> Result<(), ProtocolError> {
-        self.receiver().eof(eof.tally())?;
+        let mut receiver = lock(&self.receiver);
+        // A client that comes back does not know whether its end has come.
+        let may_repeat = lock(&self.credit)
+            .as_mut()
+            .is_some_and(|credit| std::mem::take(&mut credit.may_repeat_end));
+        if may_repeat && receiver.tally() == Some(eof.tally()) {
+            return Ok(());
+        }
+        receiver.eof(eof.tally())?;
         self.inbox.finish(End::Eof);
         Ok(())
     }
 
-    /// The connection is gone.
-    pub fn cut(&self) {
-        self.inbox.finish(End::Cut);
+    /// How many bytes came in.
+    pub fn received(&self) -> u64 {
+        lock(&self.receiver).offset()
     }
 
     /// What came in and was verified.
     pub fn tally(&self) -> Tally {
-        self.receiver().tally()
+        let receiver = lock(&self.receiver);
+        if let Some(whole) = &*lock(&self.whole) {
+            return Tally { size: receiver.offset(), hash: whole.prefix() };
+        }
+        // The agent sends no gap to itself.
+        receiver.tally().unwrap_or_else(|| unreachable!("stdin has no gaps"))
     }
 
-    fn receiver(&self) -> MutexGuard<'_, Receiver> {
-        self.receiver.lock().unwrap_or_else(PoisonError::into_inner)
+    /// The command has taken bytes.
+    fn written(&self, n: u64) {
+        self.backlog.fetch_sub(n, Ordering::AcqRel);
+        if let Some(credit) = &mut *lock(&self.credit) {
+            let own = n.saturating_sub(credit.before);
+            credit.before = credit.before.saturating_sub(n);
+            credit.window.consumed(own);
+        }
     }
+
+    /// The command takes no more; what is under way is dropped.
+    fn close(&self) {
+        self.closed.store(true, Ordering::Release);
+        if let Some(credit) = &*lock(&self.credit) {
+            stop(credit.stream, &credit.outbox);
+        }
+    }
+}
+
+/// Tells a client to send no more.
+fn stop(stream: StreamId, outbox: &Outbox) {
+    let frame = Frame::new(stream, Stop { channel: Channel::In }.into());
+    // A client that reads nothing is told by the end of the command instead.
+    let _ = outbox.try_control(frame);
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Writes the feed to the command until either ends. A command that closed its stdin is normal
 /// (`head -1`): the client is told to stop, and what is under way is dropped.
-pub async fn run(feed: Arc<Feed>, mut pipe: pipe::Sender, stream: StreamId, outbox: Outbox) {
+///
+/// While no client is there nothing comes, and the pipe stays open: the command must not take what it
+/// has for the whole.
+pub async fn run(feed: Arc<Feed>, mut pipe: pipe::Sender) {
     // The whole window, now that there is a command to read it.
-    feed.credit.consumed(0);
+    feed.written(0);
     let mut size = PipeSize::default();
-    loop {
-        match feed.inbox.next().await {
-            Ok(bytes) => {
-                size.moved(&pipe, bytes.len());
-                if pipe.write_all(&bytes).await.is_err() {
-                    let stop = Stop { channel: Channel::In };
-                    // If the connection is gone, there is nobody left to tell.
-                    let _ = outbox.control(Frame::new(stream, stop.into())).await;
-                    return;
-                }
-                feed.credit.consumed(bytes.len() as u64);
-            }
-            Err(End::Eof) => return,
-            // The rest will never come, and the command must not take what it has for the whole:
-            // the pipe stays open until the job, which is being ended, aborts this task.
-            Err(End::Cut) => std::future::pending().await,
+    while let Ok(bytes) = feed.inbox.next().await {
+        size.moved(&pipe, bytes.len());
+        if pipe.write_all(&bytes).await.is_err() {
+            return feed.close();
         }
+        feed.written(bytes.len() as u64);
     }
 }

@@ -6,8 +6,8 @@
 
 use crate::clock::at;
 use crate::config::Limits;
+use crate::jobs::{Attendance, Controls, Job};
 use crate::keeper::{Event, Keeper, Running, Status};
-use crate::log::Log;
 use crate::output::Output;
 use bytes::Bytes;
 use rexec_protocol::message::{Cancel, Channel, Exit, Usage};
@@ -15,7 +15,7 @@ use rexec_protocol::stream::Tally;
 use rexec_protocol::{Outcome, Signal};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
 const KEEPER_DIED: &str = "the process that watched the command died or hangs, and with it the \
@@ -54,7 +54,9 @@ enum Next {
     /// Empty at the end of the channel.
     Read(Channel, Bytes),
     Keeper(Option<Event>),
-    Control(Option<Control>),
+    Control(Control),
+    /// The client is gone, and the time is over that it had to come back.
+    Unattended,
     TimedOut,
     Overdue,
     DrainOver,
@@ -63,15 +65,16 @@ enum Next {
 }
 
 /// A running command and everything that is known of it.
-pub struct Job {
-    log: Arc<Log>,
+pub struct Supervisor {
+    job: Arc<Job>,
     limits: Limits,
     out: Output,
     err: Output,
     keeper: Keeper,
     control: mpsc::Receiver<Control>,
-    /// False once the client is gone.
-    attended: bool,
+    attended: watch::Receiver<Attendance>,
+    /// The job was abandoned: nobody's absence matters any more.
+    abandoned: bool,
     started: Instant,
     timeout: Option<Instant>,
     /// Why the command was ended, if it did not end by itself.
@@ -100,27 +103,27 @@ struct Ended {
     max: Instant,
 }
 
-impl Job {
+impl Supervisor {
     /// Takes over a command that was just started; with `is_contained`, all that it has started ends
-    /// when it does. When `control`'s other end is dropped, the
-    /// client is gone.
+    /// when it does.
     pub fn new(
         running: Running,
-        log: Arc<Log>,
+        job: Arc<Job>,
+        controls: Controls,
         limits: Limits,
         timeout: Option<Duration>,
         is_contained: bool,
-        control: mpsc::Receiver<Control>,
     ) -> Self {
         let started = Instant::now();
         Self {
-            log,
+            job,
             limits,
             out: Output::new(running.stdout),
             err: Output::new(running.stderr),
             keeper: running.keeper,
-            control,
-            attended: true,
+            control: controls.orders,
+            attended: controls.attended,
+            abandoned: false,
             started,
             timeout: timeout.and_then(|timeout| started.checked_add(timeout)),
             cause: None,
@@ -133,9 +136,8 @@ impl Job {
         }
     }
 
-    /// Runs the job to its end, writes the exit record and returns it. `stdin` is asked at the very
-    /// end.
-    pub async fn run(mut self, stdin: impl FnOnce() -> Tally) -> Exit {
+    /// Runs the job to its end, writes the exit record and returns it.
+    pub async fn run(mut self) -> Exit {
         while !self.is_over() {
             match self.next().await {
                 Next::Read(channel, bytes) => self.read(channel, bytes),
@@ -146,8 +148,8 @@ impl Job {
                         self.end(Cause::Shutdown, Signal::TERM, None).await;
                     }
                 }
-                Next::Control(Some(control)) => self.control(control).await,
-                Next::Control(None) => self.abandon().await,
+                Next::Control(control) => self.control(control).await,
+                Next::Unattended => self.abandon().await,
                 Next::TimedOut => {
                     self.timeout = None;
                     self.end(Cause::TimedOut, Signal::TERM, None).await;
@@ -157,21 +159,31 @@ impl Job {
                 Next::Again => {}
             }
         }
-        self.finish(stdin()).await
+        self.finish().await
     }
 
     async fn next(&mut self) -> Next {
-        let has_room = self.log.has_room();
+        let has_room = self.job.log.has_room();
+        let attendance = *self.attended.borrow_and_update();
+        let until = match attendance {
+            _ if self.abandoned => None,
+            Attendance::Gone => return Next::Unattended,
+            Attendance::Until(until) => Some(until),
+            Attendance::Attended => None,
+        };
         let keeper_matters = !self.keeper_is_done();
         // Also of one that its client has asked to end, however gently: that buys it no time.
         let timeout = self.timeout.filter(|_| self.ended.is_none());
         let drain = self.ended.as_ref().map(|ended| ended.quiet.min(ended.max));
         tokio::select! {
             event = self.keeper.next(), if keeper_matters => Next::Keeper(event),
-            control = self.control.recv(), if self.attended => Next::Control(control),
+            Some(control) = self.control.recv() => Next::Control(control),
+            // The job holds the other end.
+            Ok(()) = self.attended.changed() => Next::Again,
+            () = at(until) => Next::Unattended,
             read = self.out.read(), if has_room && self.out.is_open() => Next::Read(Channel::Out, read),
             read = self.err.read(), if has_room && self.err.is_open() => Next::Read(Channel::Err, read),
-            () = self.log.room(), if !has_room => Next::Again,
+            () = self.job.log.room(), if !has_room => Next::Again,
             () = at(timeout) => Next::TimedOut,
             () = at(self.overdue), if keeper_matters => Next::Overdue,
             // While the log is full nothing is read, so silence means nothing.
@@ -192,7 +204,7 @@ impl Job {
         if bytes.is_empty() {
             return self.close(channel);
         }
-        self.log.output(channel, bytes);
+        self.job.log.output(channel, bytes);
         if let Some(ended) = &mut self.ended {
             ended.quiet = Instant::now() + self.limits.drain_quiet;
         }
@@ -219,7 +231,7 @@ impl Job {
 
     fn close(&mut self, channel: Channel) {
         if self.output(channel).close() {
-            self.log.eof(channel);
+            self.job.log.eof(channel);
         }
     }
 
@@ -295,14 +307,14 @@ impl Job {
         self.keeper_said(None);
     }
 
-    /// The client is gone: nobody reads the output any more.
+    /// The client is gone for good: nobody reads the output any more.
     async fn abandon(&mut self) {
-        self.attended = false;
-        self.log.abandon();
+        self.abandoned = true;
+        self.job.log.abandon();
         self.end(Cause::Disconnected, Signal::HUP, None).await;
     }
 
-    async fn finish(self, stdin: Tally) -> Exit {
+    async fn finish(self) -> Exit {
         let Some(Ended { status, mut usage, out_of_memory, .. }) = self.ended else {
             unreachable!("a job is over only after its command was reaped");
         };
@@ -314,9 +326,11 @@ impl Job {
             (_, Some(Status::Code(code))) => Outcome::Exited { code },
             (_, Some(Status::Signal(signal))) => Outcome::Signaled { signal, out_of_memory },
         };
-        let (stdout, stderr) = (self.log.tally(Channel::Out), self.log.tally(Channel::Err));
+        let log = &self.job.log;
+        let (stdout, stderr) = (log.tally(Channel::Out), log.tally(Channel::Err));
+        let nothing = || Tally::nothing(self.job.algorithm);
+        let stdin = self.job.feed.as_ref().map_or_else(nothing, |feed| feed.tally());
         let exit = Exit { outcome, stdout, stderr, stdin, held: self.held, usage };
-        self.log.exit(exit.clone());
         self.keeper.release().await;
         exit
     }

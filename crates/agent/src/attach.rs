@@ -1,0 +1,244 @@
+//! A client at a job: one cursor in its log, moving on as credit and the connection allow.
+
+use crate::jobs::journal::Past;
+use crate::jobs::{Attachment, Job, Stage};
+use crate::log::{Item, Place};
+use rexec_net::Outbox;
+use rexec_net::credit::SendCredit;
+use rexec_net::outbox::Gone;
+use rexec_protocol::message::{Channel, Detach, Eof, Exit, Gap, Message, Offsets, Started, Window};
+use rexec_protocol::outcome::Outcome;
+use rexec_protocol::stream::Tally;
+use rexec_protocol::{Frame, JobId, StreamId};
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use tokio_util::sync::CancellationToken;
+
+const MORE_THAN_THERE_IS: &str =
+    "the client has more output than this agent knows of; how the command ends is not known here";
+
+/// What a client wants of a job's output.
+#[derive(Debug, Clone, Copy)]
+pub struct Wish {
+    /// Where to begin.
+    pub place: Place,
+    /// Whether output is wanted at all.
+    pub output: bool,
+    /// Whether to stay to the end of the job.
+    pub follow: bool,
+    /// Whether to say when output was read.
+    pub times: bool,
+    /// Whether to leave as soon as the command runs.
+    pub detach: bool,
+    /// The job was there already.
+    pub joins: bool,
+}
+
+/// A client's stream to a job.
+#[derive(Debug)]
+pub struct Attached {
+    /// The job.
+    pub job: Arc<Job>,
+    /// Its name at the job.
+    pub attachment: Attachment,
+    /// Whether it may feed, signal and end the job.
+    pub control: bool,
+    stream: StreamId,
+    outbox: Outbox,
+    credit: SendCredit,
+    sent: Mutex<Sent>,
+    muted: [AtomicBool; 2],
+    leaving: CancellationToken,
+}
+
+/// What was sent and not acknowledged: after how many bytes which record was complete.
+#[derive(Debug, Default)]
+struct Sent {
+    bytes: u64,
+    records: VecDeque<(u64, u64)>,
+}
+
+impl Attached {
+    /// Attaches `stream`, which may be sent `window` bytes. With `hold` the command waits for it from
+    /// now on, and gets its stdin.
+    pub fn new(
+        job: Arc<Job>,
+        stream: StreamId,
+        outbox: Outbox,
+        window: u64,
+        (hold, control): (bool, bool),
+        joins: bool,
+    ) -> Arc<Self> {
+        let (attachment, _) = job.attach(hold);
+        if hold && let Some(feed) = &job.feed {
+            feed.connect(stream, outbox.clone(), joins);
+        }
+        Arc::new(Self {
+            job,
+            attachment,
+            control,
+            stream,
+            outbox,
+            credit: SendCredit::new(window),
+            sent: Mutex::default(),
+            muted: Default::default(),
+            leaving: CancellationToken::new(),
+        })
+    }
+
+    /// A `window` frame: credit, and the word that this much is consumed.
+    pub fn raise(&self, Window { limit, consumed }: Window) {
+        self.credit.raise(limit);
+        let mut sent = self.sent.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut last = None;
+        while let Some((_, record)) = sent.records.pop_front_if(|(end, _)| *end <= consumed) {
+            last = Some(record);
+        }
+        drop(sent);
+        if let Some(record) = last {
+            self.job.acknowledge(self.attachment, record);
+        }
+    }
+
+    /// The client wants no more of an output channel.
+    pub fn mute(&self, channel: Channel) {
+        self.is_muted(channel).store(true, Ordering::Release);
+    }
+
+    /// The client leaves: `detach` will be the last frame.
+    pub fn leave(&self) {
+        self.leaving.cancel();
+    }
+
+    /// The connection is gone.
+    pub fn cut(&self) {
+        self.credit.close();
+    }
+
+    /// Sends the job's output, to its end or until the client leaves. `Err` if the connection went
+    /// first: then the client may come back.
+    pub async fn run(&self, wish: Wish) -> Result<(), Gone> {
+        let pid = match self.job.launched().await {
+            Stage::Started { pid } => pid,
+            Stage::Not(exit) => return self.send((*exit).into()).await,
+            Stage::Launching => return Ok(()),
+        };
+        self.send(self.job.answer(pid, wish.joins).into()).await?;
+        if wish.detach {
+            return self.send(Detach {}.into()).await;
+        }
+        let Some(mut cursor) = self.job.log.cursor(wish.place) else {
+            let outcome = Outcome::Lost { message: MORE_THAN_THERE_IS.to_owned() };
+            return self.send(Exit::of_nothing(outcome, self.job.algorithm).into()).await;
+        };
+        loop {
+            let item = match self.job.log.try_next(&mut cursor) {
+                Some(item) => item,
+                None if !wish.follow => return self.send(Detach {}.into()).await,
+                None => tokio::select! {
+                    item = self.job.log.next(&mut cursor) => item,
+                    () = self.leaving.cancelled() => return self.send(Detach {}.into()).await,
+                },
+            };
+            if !wish.follow && item.is_last() {
+                return self.send(Detach {}.into()).await;
+            }
+            let is_last = item.is_last();
+            if !self.pass_on(item, wish).await? {
+                return self.send(Detach {}.into()).await;
+            }
+            if is_last {
+                return Ok(());
+            }
+        }
+    }
+
+    /// False if the client leaves.
+    async fn pass_on(&self, item: Item, wish: Wish) -> Result<bool, Gone> {
+        let Item { mut frame, record, time_ms } = item;
+        let channel = match &mut frame.message {
+            Message::Data(data) => {
+                data.time_ms = wish.times.then_some(time_ms);
+                Some(data.channel)
+            }
+            Message::Gap(gap) => Some(gap.channel),
+            Message::Eof(eof) => Some(eof.channel),
+            _ => None,
+        };
+        if channel.is_some() && !wish.output {
+            return Ok(true);
+        }
+        let length = frame.body.len() as u64;
+        if length > 0 {
+            if channel.is_some_and(|channel| self.is_muted(channel).load(Ordering::Acquire)) {
+                return self.skip(&frame).await;
+            }
+            tokio::select! {
+                true = self.credit.take(length) => {}
+                () = self.leaving.cancelled() => return Ok(false),
+                else => return Err(Gone),
+            }
+            if self.job.is_acknowledged() {
+                let mut sent = self.sent.lock().unwrap_or_else(PoisonError::into_inner);
+                sent.bytes += length;
+                let end = sent.bytes;
+                sent.records.push_back((end, record));
+            }
+        }
+        frame.stream = self.stream;
+        self.outbox.data(frame).await?;
+        if length > 0 && !self.job.is_acknowledged() {
+            self.job.acknowledge(self.attachment, record);
+        }
+        Ok(true)
+    }
+
+    /// Bytes that the client does not want are a gap to it.
+    async fn skip(&self, frame: &Frame) -> Result<bool, Gone> {
+        if let Message::Data(data) = &frame.message {
+            let to = data.offset + frame.body.len() as u64;
+            self.send(Gap { channel: data.channel, to }.into()).await?;
+        }
+        Ok(true)
+    }
+
+    fn is_muted(&self, channel: Channel) -> &AtomicBool {
+        let [out, err] = &self.muted;
+        if channel == Channel::Err { err } else { out }
+    }
+
+    async fn send(&self, message: Message) -> Result<(), Gone> {
+        self.outbox.data(Frame::new(self.stream, message)).await
+    }
+}
+
+/// Answers for a job of which only the end is remembered.
+pub async fn replay(id: JobId, past: Past, have: Offsets, outbox: Outbox, stream: StreamId) {
+    let exit = past.exit;
+    let mut messages = Vec::new();
+    let never_ran = matches!(
+        exit.outcome,
+        Outcome::NeverStarted { .. } | Outcome::Denied { .. } | Outcome::Lost { .. }
+    );
+    if !never_ran {
+        let started = Started::new(id, 0, past.algorithm);
+        messages.push(Started { attached: true, stdin: exit.stdin.size, ..started }.into());
+        let channels = [(Channel::Out, exit.stdout), (Channel::Err, exit.stderr)];
+        for (channel, Tally { size, .. }) in channels {
+            if size > have.of(channel) {
+                messages.push(Gap { channel, to: size }.into());
+            }
+        }
+        for (channel, Tally { size, hash }) in channels {
+            messages.push(Eof { channel, size, hash }.into());
+        }
+    }
+    messages.push(exit.into());
+    for message in messages {
+        // If the connection is gone, there is nobody left to tell.
+        if outbox.data(Frame::new(stream, message)).await.is_err() {
+            return;
+        }
+    }
+}

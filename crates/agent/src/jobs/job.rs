@@ -1,0 +1,320 @@
+//! One job: a command that was submitted, from then until it is forgotten. Connections come and go.
+
+use crate::log::{self, Log};
+use crate::stdin::Feed;
+use crate::supervisor::Control;
+use rexec_net::Identity;
+use rexec_protocol::message::{ExecSpec, Exit, JobInfo, OnDisconnect, Started};
+use rexec_protocol::outcome::printable;
+use rexec_protocol::{Algorithm, Digest, JobId, Outcome};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
+
+/// Controls that wait for a busy supervisor; more at once is a flood.
+pub const CONTROLS: usize = 256;
+
+/// A job. Whoever holds it can see and do everything: who may is decided before.
+#[derive(Debug)]
+pub struct Job {
+    /// Its id.
+    pub id: JobId,
+    /// The digest of the request: the same id with another one is another command.
+    pub body: Digest,
+    /// Who submitted it.
+    pub owner: Arc<Identity>,
+    /// The digest function of its streams.
+    pub algorithm: Algorithm,
+    /// What it prints.
+    pub log: Log,
+    /// What comes in for its stdin, if that was to be sent.
+    pub feed: Option<Arc<Feed>>,
+    /// The id is the caller's own, and on disk before anything is started.
+    pub durable: bool,
+    /// Readers acknowledge what they have. Otherwise it counts as theirs once it was sent.
+    resumable: bool,
+    on_disconnect: Option<OnDisconnect>,
+    command: String,
+    begun_ms: u64,
+    control: mpsc::Sender<Control>,
+    stage: watch::Sender<Stage>,
+    attendance: watch::Sender<Attendance>,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// The attachment that holds stdin, and for which the command waits.
+    holder: Option<Attachment>,
+    attached: u32,
+    kept: bool,
+    /// The local user, once it is known.
+    user: String,
+    ended_ms: Option<u64>,
+}
+
+/// Names one attachment of a client, for as long as the agent runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Attachment(u64);
+
+/// How far a job is.
+#[derive(Debug, Clone)]
+pub enum Stage {
+    /// It is not known yet whether it will run.
+    Launching,
+    /// It runs, or did.
+    Started {
+        /// Its process.
+        pid: u32,
+    },
+    /// It never ran, or nobody knows.
+    Not(Box<Exit>),
+}
+
+/// Who is there for a running job.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Attendance {
+    /// A client, or nobody needs to be.
+    Attended,
+    /// Nobody, and at this time it is over.
+    Until(Instant),
+    /// Nobody will come.
+    Gone,
+}
+
+/// How a client left.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Leave {
+    /// It said goodbye.
+    Goodbye,
+    /// It may not come back.
+    Banned,
+    /// Its system closed the connection, or something cut it.
+    Closed,
+    /// Nothing was heard any more.
+    Silent,
+}
+
+/// How long a job waits for its client, unless the client said something else.
+#[derive(Debug, Clone, Copy)]
+pub struct Leases {
+    /// After [`Leave::Closed`].
+    pub closed: Duration,
+    /// After [`Leave::Silent`].
+    pub silent: Duration,
+}
+
+/// What a job is made of.
+pub struct Submission {
+    /// Its id.
+    pub id: JobId,
+    /// The digest of the request.
+    pub body: Digest,
+    /// Who submits it.
+    pub owner: Arc<Identity>,
+    /// The digest function of its streams.
+    pub algorithm: Algorithm,
+    /// The id is the caller's own.
+    pub durable: bool,
+    /// The client chose the id, so that it can come back to it.
+    pub resumable: bool,
+    /// The client does not stay.
+    pub detach: bool,
+}
+
+impl Job {
+    /// A job that is about to be launched, and where the supervisor hears of what is wanted of it.
+    pub(super) fn new(submission: Submission, spec: &ExecSpec) -> (Arc<Self>, Controls) {
+        let Submission { id, body, owner, algorithm, durable, resumable, detach } = submission;
+        let (control, orders) = mpsc::channel(CONTROLS);
+        let (attendance, attended) = watch::channel(Attendance::Attended);
+        let keep = matches!(spec.on_disconnect, Some(OnDisconnect::Keep {}));
+        let job = Self {
+            id,
+            body,
+            owner,
+            algorithm,
+            log: Log::new(algorithm),
+            feed: spec.stdin.then(|| Arc::new(Feed::new(algorithm))),
+            durable,
+            resumable,
+            on_disconnect: spec.on_disconnect,
+            command: spec.command.to_string(),
+            begun_ms: log::now_ms(),
+            control,
+            stage: watch::Sender::new(Stage::Launching),
+            attendance,
+            state: Mutex::new(State { kept: keep || detach, ..State::default() }),
+        };
+        (Arc::new(job), Controls { orders, attended })
+    }
+
+    /// Asks the supervisor; false if it has more to do already than any honest client wants done.
+    #[must_use]
+    pub fn control(&self, control: Control) -> bool {
+        // A command that has just ended needs no more control.
+        !matches!(self.control.try_send(control), Err(mpsc::error::TrySendError::Full(_)))
+    }
+
+    /// A client comes, and with `hold` is from now on the one for whom the command waits and whose
+    /// stdin it gets. Says who that was before.
+    pub fn attach(&self, hold: bool) -> (Attachment, Option<Attachment>) {
+        static LAST: AtomicU64 = AtomicU64::new(0);
+        let attachment = Attachment(LAST.fetch_add(1, Ordering::Relaxed));
+        let mut state = self.lock();
+        state.attached += 1;
+        let before = if hold { state.holder.replace(attachment) } else { None };
+        if hold {
+            self.attendance.send_replace(Attendance::Attended);
+        }
+        (attachment, before)
+    }
+
+    /// A client goes.
+    pub fn leave(&self, attachment: Attachment, how: Leave, leases: Leases) {
+        let mut state = self.lock();
+        state.attached = state.attached.saturating_sub(1);
+        if state.holder != Some(attachment) {
+            return;
+        }
+        state.holder = None;
+        if let Some(feed) = &self.feed {
+            feed.disconnect();
+        }
+        let after = match how {
+            _ if state.kept => Attendance::Attended,
+            Leave::Goodbye | Leave::Banned => Attendance::Gone,
+            Leave::Closed => self.wait_for(leases.closed),
+            Leave::Silent => self.wait_for(leases.silent),
+        };
+        // If nobody listens, it has ended.
+        self.attendance.send_replace(after);
+    }
+
+    fn wait_for(&self, default: Duration) -> Attendance {
+        let lease = match self.on_disconnect {
+            _ if !self.resumable => return Attendance::Gone,
+            Some(OnDisconnect::Kill {}) => return Attendance::Gone,
+            Some(OnDisconnect::Lease { ms }) => Duration::from_millis(ms),
+            Some(OnDisconnect::Keep {}) | None => default,
+        };
+        // A lease beyond what the clock can count is one without end.
+        Instant::now().checked_add(lease).map_or(Attendance::Attended, Attendance::Until)
+    }
+
+    /// From now on the job goes on without a client, and is kept when it has ended.
+    pub fn keep(&self) {
+        self.lock().kept = true;
+    }
+
+    /// Whether the job goes on without a client.
+    pub fn is_kept(&self) -> bool {
+        self.lock().kept
+    }
+
+    /// Whether this attachment holds the job.
+    pub fn is_held_by(&self, attachment: Attachment) -> bool {
+        self.lock().holder == Some(attachment)
+    }
+
+    /// Whether anybody holds the job.
+    pub fn is_held(&self) -> bool {
+        self.lock().holder.is_some()
+    }
+
+    /// The holder has all output up to this record; it is forgotten, unless others may come for it.
+    pub fn acknowledge(&self, attachment: Attachment, record: u64) {
+        let state = self.lock();
+        if state.holder == Some(attachment) && !state.kept {
+            drop(state);
+            self.log.release(record);
+        }
+    }
+
+    /// Whether a client has to say what it has before that is forgotten.
+    pub fn is_acknowledged(&self) -> bool {
+        self.resumable
+    }
+
+    /// The command runs, as this local user.
+    pub fn started(&self, pid: u32, user: &str) {
+        self.lock().user = user.to_owned();
+        self.stage.send_replace(Stage::Started { pid });
+    }
+
+    /// The command does not run.
+    pub fn not_started(&self, exit: Exit) {
+        self.lock().ended_ms = Some(log::now_ms());
+        self.stage.send_replace(Stage::Not(Box::new(exit)));
+    }
+
+    /// The command has ended, and its log too.
+    pub fn ended(&self) {
+        self.lock().ended_ms = Some(log::now_ms());
+    }
+
+    /// Whether it has ended, or never ran.
+    pub fn has_ended(&self) -> bool {
+        self.lock().ended_ms.is_some()
+    }
+
+    /// Waits until it is known whether the command runs.
+    pub async fn launched(&self) -> Stage {
+        let mut stage = self.stage.subscribe();
+        let known = stage.wait_for(|stage| !matches!(stage, Stage::Launching)).await;
+        known.map_or(Stage::Launching, |stage| stage.clone())
+    }
+
+    /// The answer to a client that comes: to an `attach`, or to an `exec` that joins.
+    pub fn answer(&self, pid: u32, joins: bool) -> Started {
+        let stdin = self.feed.as_ref().map_or(0, |feed| feed.received());
+        Started { attached: joins, stdin, ..Started::new(self.id.clone(), pid, self.algorithm) }
+    }
+
+    /// What is known of it. `outcome` is how it ended.
+    pub fn info(&self, outcome: Option<Outcome>) -> JobInfo {
+        let (size, kept_from) = self.log.extent();
+        let pid = match &*self.stage.borrow() {
+            Stage::Started { pid } => *pid,
+            Stage::Launching | Stage::Not(_) => 0,
+        };
+        let state = self.lock();
+        JobInfo {
+            job: self.id.clone(),
+            owner: self.owner.name().to_owned(),
+            user: state.user.clone(),
+            command: printable(&self.command),
+            outcome,
+            pid,
+            started_ms: self.begun_ms,
+            ended_ms: state.ended_ms,
+            size,
+            kept_from,
+            attached: state.attached,
+            detached: state.kept && state.holder.is_none(),
+            terminal: false,
+        }
+    }
+
+    /// The agent stops, and the job ends with it.
+    pub fn shut_down(&self) {
+        if !self.control(Control::Shutdown) {
+            self.attendance.send_replace(Attendance::Gone);
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What a supervisor listens to.
+#[derive(Debug)]
+pub struct Controls {
+    /// What clients ask for.
+    pub orders: mpsc::Receiver<Control>,
+    /// Whether there is anybody.
+    pub attended: watch::Receiver<Attendance>,
+}

@@ -1,0 +1,250 @@
+//! The ids that callers chose, on disk: which were begun, and how they ended.
+//!
+//! One JSON object a line, only ever appended. A line `begun` is durable before its command is
+//! started. A `begun` without its `ended` is a command that ran, or did not, when the agent died: its
+//! outcome is `lost`, and it is never started again. The file is written anew, without what is too
+//! old, whenever an agent starts.
+
+use super::Job;
+use crate::trusted;
+use rexec_protocol::message::{Exit, Usage};
+use rexec_protocol::outcome::Outcome;
+use rexec_protocol::stream::Tally;
+use rexec_protocol::{Algorithm, Digest, JobId};
+use serde::{Deserialize, Serialize};
+use std::collections::HashMap;
+use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
+use std::io::{self, BufRead, BufReader, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+const DIED: &str =
+    "the agent died while this job ran, or before it began; how it ended is not known";
+
+/// What is remembered of a job that ended.
+#[derive(Debug, Clone)]
+pub struct Past {
+    /// The digest of what was asked.
+    pub body: Digest,
+    /// The digest function of its streams.
+    pub algorithm: Algorithm,
+    /// Who asked.
+    pub owner: String,
+    /// How it ended.
+    pub exit: Exit,
+    /// When.
+    pub ended: SystemTime,
+}
+
+/// The file.
+#[derive(Debug)]
+pub struct Journal {
+    tail: Mutex<Tail>,
+    /// Held locked: two agents with one journal would run one id twice.
+    _lock: File,
+}
+
+#[derive(Debug)]
+struct Tail {
+    file: File,
+    /// The last line was not written to its end: the next one must not become part of it.
+    is_torn: bool,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Line {
+    Begun {
+        job: String,
+        owner: String,
+        body: String,
+        digest: Algorithm,
+        time: u64,
+    },
+    Ended {
+        job: String,
+        outcome: Outcome,
+        stdout: Sum,
+        stderr: Sum,
+        stdin: Sum,
+        held: bool,
+        usage: Usage,
+        time: u64,
+    },
+}
+
+/// A tally, readable.
+#[derive(Debug, Serialize, Deserialize)]
+struct Sum(u64, String);
+
+impl Journal {
+    /// Opens the journal in the folder `state`, and reads what is not older than `keep`.
+    pub fn open(state: &Path, keep: Duration) -> io::Result<(Self, HashMap<JobId, Past>)> {
+        let fault = |error: io::Error| {
+            let state = state.display();
+            let hint = "name another folder with 'state_dir' in the agent's configuration";
+            io::Error::new(error.kind(), format!("cannot use the folder {state}: {error}; {hint}"))
+        };
+        prepare(state).map_err(fault)?;
+        let lock = lock(&state.join("lock")).map_err(fault)?;
+        let path = state.join("journal");
+        let past = read(&path, keep).map_err(fault)?;
+        let file = rewrite(&path, &past).map_err(fault)?;
+        Ok((Self { tail: Mutex::new(Tail { file, is_torn: false }), _lock: lock }, past))
+    }
+
+    /// Records that a job is about to be started; durable when this returns. Blocks.
+    pub fn begun(&self, job: &Job) -> io::Result<()> {
+        let line = Line::Begun {
+            job: job.id.to_string(),
+            owner: job.owner.name().to_owned(),
+            body: job.body.to_string(),
+            digest: job.algorithm,
+            time: seconds(SystemTime::now()),
+        };
+        let file = self.append(&line)?;
+        file.sync_data()
+    }
+
+    /// Records how a job ended. It is on disk when the system sees fit: if that is never, the end is
+    /// not known, and nothing runs twice.
+    pub fn ended(&self, job: &Job, exit: &Exit) -> io::Result<()> {
+        self.append(&ended(&job.id, exit, SystemTime::now())).map(drop)
+    }
+
+    fn append(&self, line: &Line) -> io::Result<File> {
+        let mut tail = self.tail.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut text = if tail.is_torn { b"\n".to_vec() } else { Vec::new() };
+        serde_json::to_writer(&mut text, line)?;
+        text.push(b'\n');
+        tail.is_torn = true;
+        tail.file.write_all(&text)?;
+        tail.is_torn = false;
+        // To be synced outside of the lock.
+        tail.file.try_clone()
+    }
+}
+
+fn ended(id: &JobId, exit: &Exit, time: SystemTime) -> Line {
+    let sum = |tally: Tally| Sum(tally.size, tally.hash.to_string());
+    Line::Ended {
+        job: id.to_string(),
+        outcome: exit.outcome.clone(),
+        stdout: sum(exit.stdout),
+        stderr: sum(exit.stderr),
+        stdin: sum(exit.stdin),
+        held: exit.held,
+        usage: exit.usage,
+        time: seconds(time),
+    }
+}
+
+fn prepare(state: &Path) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o700).create(state)?;
+    trusted::demand_unchangeable(state, &fs::metadata(state)?).map_err(io::Error::other)
+}
+
+fn lock(path: &Path) -> io::Result<File> {
+    let file = private().write(true).create(true).open(path)?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(io::Error::other("another agent uses it")),
+        Err(TryLockError::Error(error)) => Err(error),
+    }
+}
+
+fn private() -> OpenOptions {
+    let mut options = OpenOptions::new();
+    options.mode(0o600).custom_flags(libc::O_NOFOLLOW);
+    options
+}
+
+fn read(path: &Path, keep: Duration) -> io::Result<HashMap<JobId, Past>> {
+    let file = match private().read(true).open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(HashMap::new()),
+        Err(error) => return Err(error),
+    };
+    trusted::demand_unchangeable(path, &file.metadata()?).map_err(io::Error::other)?;
+    let mut past = HashMap::new();
+    for (number, line) in BufReader::new(file).split(b'\n').enumerate() {
+        // The last line may be torn; any other that cannot be read could make an id run twice.
+        match serde_json::from_slice::<Line>(&line?) {
+            Ok(line) => {
+                take(line, &mut past);
+            }
+            Err(error) => {
+                tracing::warn!(line = number + 1, %error, "a line of the journal is torn")
+            }
+        }
+    }
+    let now = SystemTime::now();
+    past.retain(|_, past| {
+        now.duration_since(past.ended).is_ok_and(|age| age < keep) || past.ended > now
+    });
+    Ok(past)
+}
+
+fn take(line: Line, past: &mut HashMap<JobId, Past>) -> Option<()> {
+    match line {
+        Line::Begun { job, owner, body, digest, time } => {
+            let exit = Exit::of_nothing(Outcome::Lost { message: DIED.to_owned() }, digest);
+            let ended = UNIX_EPOCH.checked_add(Duration::from_secs(time))?;
+            let body = digest_of(&body)?;
+            past.insert(JobId::new(&job)?, Past { body, algorithm: digest, owner, exit, ended });
+        }
+        Line::Ended { job, outcome, stdout, stderr, stdin, held, usage, time } => {
+            let past = past.get_mut(&JobId::new(&job)?)?;
+            let tally = |Sum(size, hash): Sum| Some(Tally { size, hash: digest_of(&hash)? });
+            let (stdout, stderr, stdin) = (tally(stdout)?, tally(stderr)?, tally(stdin)?);
+            past.exit = Exit { outcome, stdout, stderr, stdin, held, usage };
+            past.ended = UNIX_EPOCH.checked_add(Duration::from_secs(time))?;
+        }
+    }
+    Some(())
+}
+
+/// Writes what is remembered to a new file, which takes the place of the old one.
+fn rewrite(path: &Path, past: &HashMap<JobId, Past>) -> io::Result<File> {
+    let temporary: PathBuf = path.with_extension("new");
+    let _ = fs::remove_file(&temporary);
+    let mut file = private().append(true).create_new(true).open(&temporary)?;
+    let mut text = Vec::new();
+    for (id, past) in past {
+        let begun = Line::Begun {
+            job: id.to_string(),
+            owner: past.owner.clone(),
+            body: past.body.to_string(),
+            digest: past.algorithm,
+            time: seconds(past.ended),
+        };
+        for line in [begun, ended(id, &past.exit, past.ended)] {
+            serde_json::to_writer(&mut text, &line)?;
+            text.push(b'\n');
+        }
+    }
+    file.write_all(&text)?;
+    file.sync_all()?;
+    fs::rename(&temporary, path)?;
+    let folder = path.parent().unwrap_or(Path::new("."));
+    File::open(folder)?.sync_all()?;
+    Ok(file)
+}
+
+fn seconds(time: SystemTime) -> u64 {
+    time.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
+}
+
+fn digest_of(text: &str) -> Option<Digest> {
+    let mut bytes = [0; 32];
+    let pairs = text.as_bytes().as_chunks::<2>().0;
+    if text.len() != 64 {
+        return None;
+    }
+    for (byte, pair) in bytes.iter_mut().zip(pairs) {
+        *byte = u8::from_str_radix(str::from_utf8(pair).ok()?, 16).ok()?;
+    }
+    Some(bytes.into())
+}

@@ -1,0 +1,257 @@
+//! All jobs: what was submitted under which id, running, ended, or only remembered.
+//!
+//! # Theory of operation
+//!
+//! A submission is looked up and recorded in one step, so an id runs at most once however often and
+//! over however many connections it is sent. A [`Job`] does not belong to a connection: clients attach
+//! to it and leave, and its supervisor runs in a task of its own. What becomes of it when its client is
+//! gone is decided in [`Job::leave`].
+//!
+//! After its end a job is held until its client has said that it has everything, or its lease is over;
+//! one that is kept, until it is removed or [`Settings::keep_output`] is over. After that only its id,
+//! what was asked and how it ended are remembered, so that a late repetition still runs nothing. Ids
+//! that callers chose are remembered on disk too, in the [`journal`].
+
+pub mod job;
+pub mod journal;
+pub mod settings;
+
+pub use job::{Attachment, Attendance, Controls, Job, Leases, Leave, Stage, Submission};
+pub use settings::Settings;
+
+use journal::{Journal, Past};
+use rexec_guard::holds;
+use rexec_protocol::JobId;
+use rexec_protocol::message::{ExecSpec, Exit, JobInfo};
+use std::collections::{HashMap, VecDeque};
+use std::io;
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime};
+use tokio::time::Instant;
+use tokio_util::task::TaskTracker;
+
+/// How many ended jobs that nobody has acknowledged may hold this much memory together, in bytes.
+const UNREAD: usize = 64 * 1024 * 1024;
+/// How many ids that agents or client programs made are remembered, and for how long.
+const GENERATED: usize = 10_000;
+const GENERATED_FOR: Duration = Duration::from_secs(3600);
+
+/// The table of jobs.
+#[derive(Debug)]
+pub struct Jobs {
+    settings: Settings,
+    table: Mutex<Table>,
+    journal: Arc<Journal>,
+    /// The tasks that launch and supervise.
+    pub tasks: TaskTracker,
+}
+
+#[derive(Debug)]
+struct Table {
+    jobs: HashMap<JobId, Held>,
+    /// Ended jobs in the order of their ends, each with the time at which it is forgotten.
+    ended: VecDeque<(Instant, JobId)>,
+    past: HashMap<JobId, Past>,
+    /// The generated ids in `past`, oldest first.
+    generated: VecDeque<(Instant, JobId)>,
+    /// Every job that was submitted after this is known.
+    complete_since: Instant,
+}
+
+#[derive(Debug)]
+struct Held {
+    job: Arc<Job>,
+    /// How it ended.
+    exit: Option<Exit>,
+}
+
+/// What a submission comes to.
+pub enum Submitted {
+    /// It is new: launch it.
+    New(Arc<Job>, Controls),
+    /// It was submitted before.
+    Known(Arc<Job>),
+    /// It ended, and of its output nothing is left.
+    Past(Box<Past>),
+    /// The id is that of another command, or another's.
+    Conflict,
+    /// Whether it ever ran cannot be known.
+    Unknown,
+}
+
+impl Jobs {
+    /// Reads what is remembered in the folder `state`, which is made if it is missing.
+    pub fn open(state: &Path, settings: Settings) -> io::Result<Self> {
+        let (journal, past) = Journal::open(state, settings.keep_ids)?;
+        let table = Mutex::new(Table {
+            jobs: HashMap::new(),
+            ended: VecDeque::new(),
+            past,
+            generated: VecDeque::new(),
+            complete_since: Instant::now(),
+        });
+        Ok(Self { settings, table, journal: Arc::new(journal), tasks: TaskTracker::new() })
+    }
+
+    /// How long jobs wait for their clients.
+    pub fn leases(&self) -> Leases {
+        Leases { closed: self.settings.lease_closed, silent: self.settings.lease_silent }
+    }
+
+    /// Takes a submission. One that was `first_sent` before (`None` in it: before this machine began)
+    /// may have run although it is not known here, unless nothing is forgotten since.
+    pub fn submit(
+        &self,
+        submission: Submission,
+        spec: &ExecSpec,
+        first_sent: Option<Option<Instant>>,
+    ) -> Submitted {
+        let mut table = self.lock();
+        table.forget(Instant::now());
+        let (id, body) = (submission.id.clone(), submission.body);
+        let owner = submission.owner.name();
+        if let Some(held) = table.jobs.get(&id) {
+            let job = &held.job;
+            let is_same = job.body == body && job.owner.name() == owner;
+            return if is_same { Submitted::Known(Arc::clone(job)) } else { Submitted::Conflict };
+        }
+        if let Some(past) = table.past.get(&id) {
+            let is_same = past.body == body && past.owner == owner;
+            return if is_same {
+                Submitted::Past(Box::new(past.clone()))
+            } else {
+                Submitted::Conflict
+            };
+        }
+        // A durable id that is not on disk was never started, whatever was sent.
+        let is_remembered =
+            |sent: Option<Instant>| sent.is_some_and(|sent| sent > table.complete_since);
+        if !submission.durable && !holds("jobs.once", first_sent.is_none_or(is_remembered)) {
+            return Submitted::Unknown;
+        }
+        let (job, controls) = Job::new(submission, spec);
+        table.jobs.insert(id, Held { job: Arc::clone(&job), exit: None });
+        Submitted::New(job, controls)
+    }
+
+    /// Puts a job with an id of the caller's own on disk; it may be started once this has returned.
+    pub async fn commit(&self, job: &Arc<Job>) -> io::Result<()> {
+        if !job.durable {
+            return Ok(());
+        }
+        let (journal, job) = (Arc::clone(&self.journal), Arc::clone(job));
+        tokio::task::spawn_blocking(move || journal.begun(&job)).await.map_err(io::Error::other)?
+    }
+
+    /// A job has ended, or did not start: its `exit` is known.
+    pub fn ended(&self, job: &Arc<Job>, exit: &Exit) {
+        if job.durable
+            && let Err(error) = self.journal.ended(job, exit)
+        {
+            tracing::error!(%error, job = %job.id, "cannot record the end of a job");
+        }
+        let now = Instant::now();
+        let lifetime =
+            if job.is_kept() { self.settings.keep_output } else { self.settings.lease_silent };
+        let mut table = self.lock();
+        if let Some(held) = table.jobs.get_mut(&job.id) {
+            held.exit = Some(exit.clone());
+            let until = now.checked_add(lifetime).unwrap_or(now);
+            table.ended.push_back((until, job.id.clone()));
+        }
+        table.forget(now);
+    }
+
+    /// The client has all there is of an ended job.
+    pub fn acknowledged(&self, job: &Job) {
+        if job.has_ended() && !job.is_kept() && !job.durable {
+            self.lock().retire(&job.id, Instant::now());
+        }
+    }
+
+    /// Forgets an ended job's output; false if there is none or it still runs.
+    pub fn remove(&self, id: &JobId) -> bool {
+        let mut table = self.lock();
+        let has_ended = table.jobs.get(id).is_some_and(|held| held.exit.is_some());
+        if has_ended {
+            table.retire(id, Instant::now());
+        }
+        has_ended
+    }
+
+    /// The job of this id, if it is still held.
+    pub fn find(&self, id: &JobId) -> Option<Arc<Job>> {
+        self.lock().jobs.get(id).map(|held| Arc::clone(&held.job))
+    }
+
+    /// How a job of this owner ended that is only remembered.
+    pub fn past(&self, id: &JobId) -> Option<Past> {
+        self.lock().past.get(id).cloned()
+    }
+
+    /// The jobs that run, and those whose end waits for somebody: the oldest first. `may_see` is asked
+    /// about each.
+    pub fn list(&self, may_see: impl Fn(&Job) -> bool) -> Vec<JobInfo> {
+        let mut table = self.lock();
+        table.forget(Instant::now());
+        let seen = table.jobs.values().filter(|held| may_see(&held.job));
+        let mut all: Vec<JobInfo> = seen
+            .map(|held| held.job.info(held.exit.as_ref().map(|exit| exit.outcome.clone())))
+            .collect();
+        drop(table);
+        all.sort_by(|a, b| (a.started_ms, a.job.as_str()).cmp(&(b.started_ms, b.job.as_str())));
+        all
+    }
+
+    /// Those that have not ended.
+    pub fn running(&self) -> Vec<Arc<Job>> {
+        let table = self.lock();
+        let running = table.jobs.values().filter(|held| held.exit.is_none());
+        running.map(|held| Arc::clone(&held.job)).collect()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Table> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Table {
+    /// Retires what is over, and the oldest of what takes too much memory.
+    fn forget(&mut self, now: Instant) {
+        while let Some((until, id)) = self.ended.front()
+            && (*until <= now || self.memory_of_ended() > UNREAD)
+        {
+            let id = id.clone();
+            self.retire(&id, now);
+        }
+        while let Some((since, id)) = self.generated.front()
+            && (self.generated.len() > GENERATED || now.duration_since(*since) > GENERATED_FOR)
+        {
+            self.past.remove(id);
+            // It was submitted before that.
+            self.complete_since = self.complete_since.max(*since);
+            self.generated.pop_front();
+        }
+    }
+
+    fn memory_of_ended(&self) -> usize {
+        let held = self.ended.iter().filter_map(|(_, id)| self.jobs.get(id));
+        held.map(|held| held.job.log.memory()).sum()
+    }
+
+    /// An ended job becomes a memory.
+    fn retire(&mut self, id: &JobId, now: Instant) {
+        self.ended.retain(|(_, ended)| ended != id);
+        let Some(Held { job, exit: Some(exit) }) = self.jobs.remove(id) else { return };
+        // Who still reads gets a gap; nobody new comes.
+        job.log.clear();
+        let ended = SystemTime::now();
+        let owner = job.owner.name().to_owned();
+        let past = Past { body: job.body, algorithm: job.algorithm, owner, exit, ended };
+        self.past.insert(id.clone(), past);
+        if !job.durable {
+            self.generated.push_back((now, id.clone()));
+        }
+    }
+}

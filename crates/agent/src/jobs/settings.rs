@@ -1,0 +1,35 @@
+//! How long jobs wait, and how long they are kept.
+
+use crate::config::{duration, written};
+use serde::{Deserialize, Serialize};
+use std::time::Duration;
+
+/// The table `[jobs]` of the configuration.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Settings {
+    /// How long a command runs on whose client fell silent, unless the client says otherwise.
+    #[serde(deserialize_with = "duration", serialize_with = "written")]
+    pub lease_silent: Duration,
+    /// The same for one whose connection was closed without a goodbye.
+    #[serde(deserialize_with = "duration", serialize_with = "written")]
+    pub lease_closed: Duration,
+    /// How long the end of a job with an id of its caller's own is remembered.
+    #[serde(deserialize_with = "duration", serialize_with = "written")]
+    pub keep_ids: Duration,
+    /// How long the output of a detached job can be fetched after its end.
+    #[serde(deserialize_with = "duration", serialize_with = "written")]
+    pub keep_output: Duration,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        const HOUR: u64 = 3600;
+        Self {
+            lease_silent: Duration::from_secs(60),
+            lease_closed: Duration::from_secs(10),
+            keep_ids: Duration::from_secs(7 * 24 * HOUR),
+            keep_output: Duration::from_secs(24 * HOUR),
+        }
+    }
+}

@@ -1,0 +1,266 @@
+//! What opens a stream: a submission, a client that comes to a job, questions about jobs.
+
+use super::*;
+use crate::policy;
+use rexec_protocol::JobId;
+use rexec_protocol::message::{
+    Attach, From, JobInfo, JobList, Listing, Offsets, Refusal, Refused, Removed,
+};
+
+/// A body of a listing has at most about this many bytes; one job takes less than 3 KiB.
+const LISTED: usize = 256 * 1024;
+
+impl Session {
+    pub(super) fn exec(
+        &mut self,
+        exec: Exec,
+        frame: Frame,
+        standing: &Standing,
+    ) -> Result<(), ProtocolError> {
+        demand_window(exec.window)?;
+        if !self.terms.digests.contains(&exec.digest) {
+            return Err(ProtocolError::Malformed(
+                "an exec with a digest that was not agreed on".to_owned(),
+            ));
+        }
+        let (stream, hash) = (frame.stream, frame.hash);
+        let body = frame.verified_body()?;
+        let spec: ExecSpec = msgpack::decode(body.as_bytes(), msgpack::BODY)?;
+        let body = hash.ok_or(ProtocolError::HashMissing)?;
+        if let Err(message) = standing.permits(&self.agent, SystemTime::now()) {
+            return self.refuse(stream, exec.digest, Outcome::Denied { message: shorten(message) });
+        }
+        if let Some(outcome) = self.too_many() {
+            return self.refuse(stream, exec.digest, outcome);
+        }
+        let submission = Submission {
+            resumable: exec.job.is_some(),
+            id: exec.job.unwrap_or_else(new_job_id),
+            body,
+            owner: Arc::clone(&self.identity),
+            algorithm: exec.digest,
+            durable: exec.durable,
+            detach: exec.detach,
+        };
+        let id = submission.id.clone();
+        // The client made the request that it sends again after this connection was there.
+        let age = exec.age_ms.map(Duration::from_millis);
+        let first_sent = age.map(|age| self.begun.checked_sub(age));
+        let wish = |joins| Wish {
+            place: Place::Have(exec.have),
+            output: true,
+            follow: true,
+            times: false,
+            detach: exec.detach,
+            joins,
+        };
+        let hold = !exec.detach;
+        match self.agent.jobs.submit(submission, &spec, first_sent) {
+            Submitted::New(job, controls) => {
+                let attached = self.attached(&job, stream, exec.window, (hold, true), false);
+                let (agent, from) = (Arc::clone(&self.agent), self.from);
+                let request = Request { job, controls, from, spec };
+                self.agent.jobs.tasks.spawn(async move { request.run(&agent).await });
+                self.send(stream, attached, wish(false));
+            }
+            Submitted::Known(job) => {
+                // Who comes back after a cut takes the place that it had; a second one only looks on.
+                let hold = hold && (exec.age_ms.is_some() || !job.is_held());
+                let attached = self.attached(&job, stream, exec.window, (hold, true), true);
+                self.send(stream, attached, wish(true));
+            }
+            Submitted::Past(past) => {
+                let replay = attach::replay(id, *past, exec.have, self.outbox.clone(), stream);
+                self.senders.spawn(replay);
+            }
+            Submitted::Conflict => {
+                let message = format!("the id {id} is that of another command, or another's");
+                let reason = NeverStarted::Conflict;
+                return self.refuse(stream, exec.digest, Outcome::NeverStarted { reason, message });
+            }
+            Submitted::Unknown => {
+                let message = format!(
+                    "this agent knows nothing of job {id}: it was restarted since, or the job ended too long ago; whether the command ran is not known"
+                );
+                return self.refuse(stream, exec.digest, Outcome::Lost { message });
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn attach(
+        &mut self,
+        stream: StreamId,
+        attach: Attach,
+        standing: &Standing,
+    ) -> Result<(), ProtocolError> {
+        demand_window(attach.window)?;
+        let Attach { window, job: id, from, output, follow, control, times } = attach;
+        if let Err(message) = standing.permits(&self.agent, SystemTime::now()) {
+            return self.refuse_request(stream, Refusal::Denied, message);
+        }
+        if self.too_many().is_some() {
+            let message = "too many commands on this connection".to_owned();
+            return self.refuse_request(stream, Refusal::Busy, message);
+        }
+        if let Some(past) = self.agent.jobs.past(&id)
+            && past.owner == self.identity.name()
+        {
+            let have = if let From::Offsets(have) = from { have } else { Offsets::default() };
+            self.senders.spawn(attach::replay(id, past, have, self.outbox.clone(), stream));
+            return Ok(());
+        }
+        let job = match self.may_reach(&id, control) {
+            Ok(job) => job,
+            Err((reason, message)) => return self.refuse_request(stream, reason, message),
+        };
+        let place = match from {
+            From::Start {} => Place::Have(Offsets::default()),
+            From::Live {} => Place::Live,
+            From::Offsets(have) => Place::Have(have),
+            From::Time { ms } => Place::Time(ms),
+        };
+        let hold = control && output && follow;
+        let event = Event::Attached { job: &id, caller: self.caller(), control };
+        self.agent.audit.record(&event);
+        if hold && let Some(feed) = &job.feed {
+            feed.begin_anew();
+        }
+        let attached = self.attached(&job, stream, window, (hold, control), true);
+        let wish = Wish { place, output, follow, times, detach: false, joins: true };
+        self.send(stream, attached, wish);
+        Ok(())
+    }
+
+    pub(super) fn list(&mut self, stream: StreamId) -> Result<(), ProtocolError> {
+        let jobs = self.agent.jobs.list(|job| self.may(job, false).is_ok());
+        if self.senders.len() >= 2 * self.agent.config.limits.commands_per_connection {
+            return Err(ProtocolError::Flood("requests"));
+        }
+        let outbox = self.outbox.clone();
+        self.senders.spawn(async move {
+            for frame in listing(stream, jobs) {
+                // If the connection is gone, there is nobody left to tell.
+                if outbox.data(frame).await.is_err() {
+                    return;
+                }
+            }
+        });
+        Ok(())
+    }
+
+    pub(super) fn remove(&mut self, stream: StreamId, id: &JobId) -> Result<(), ProtocolError> {
+        match self.may_reach(id, true) {
+            Err((reason, message)) => self.refuse_request(stream, reason, message),
+            Ok(_) if !self.agent.jobs.remove(id) => {
+                let message = format!("job {id} still runs; end it first");
+                self.refuse_request(stream, Refusal::Running, message)
+            }
+            Ok(_) => {
+                self.agent.audit.record(&Event::Removed { job: id, caller: self.caller() });
+                self.answer(stream, Removed {}.into())
+            }
+        }
+    }
+
+    /// The job of this id, if this client may have to do with it. Who may not learns nothing.
+    fn may_reach(&self, id: &JobId, control: bool) -> Result<Arc<Job>, (Refusal, String)> {
+        let unknown = || {
+            let message = format!("this agent has no job {id}, or no longer");
+            (Refusal::UnknownJob, message)
+        };
+        let job = self.agent.jobs.find(id).ok_or_else(unknown)?;
+        self.may(&job, false).map_err(|_| unknown())?;
+        match self.may(&job, control) {
+            Ok(()) => Ok(job),
+            Err(denied) => Err((Refusal::Denied, denied.message)),
+        }
+    }
+
+    fn may(&self, job: &Job, control: bool) -> Result<(), policy::Denied> {
+        let owner = (job.owner.name(), job.owner.groups());
+        let policy = self.agent.policy.current();
+        policy::may_attach(&policy, &self.identity, self.from.ip(), owner, control)
+    }
+
+    fn attached(
+        &self,
+        job: &Arc<Job>,
+        stream: StreamId,
+        window: u64,
+        rights: (bool, bool),
+        joins: bool,
+    ) -> Arc<Attached> {
+        Attached::new(Arc::clone(job), stream, self.outbox.clone(), window, rights, joins)
+    }
+
+    fn too_many(&self) -> Option<Outcome> {
+        let limit = self.agent.config.limits.commands_per_connection;
+        (self.streams.len() >= limit).then(|| {
+            let message =
+                format!("{limit} commands are running on this connection, which is its limit");
+            Outcome::NeverStarted { reason: NeverStarted::Busy, message }
+        })
+    }
+
+    fn caller(&self) -> Caller<'_> {
+        Caller::new(&self.identity, self.from)
+    }
+
+    /// Nothing is started, and the client knows.
+    fn refuse(
+        &self,
+        stream: StreamId,
+        digest: Algorithm,
+        outcome: Outcome,
+    ) -> Result<(), ProtocolError> {
+        self.record_refusal(&outcome.to_string());
+        self.answer(stream, Exit::of_nothing(outcome, digest).into())
+    }
+
+    fn refuse_request(
+        &self,
+        stream: StreamId,
+        reason: Refusal,
+        message: String,
+    ) -> Result<(), ProtocolError> {
+        self.record_refusal(&message);
+        self.answer(stream, Refused { reason, message: shorten(message) }.into())
+    }
+
+    fn record_refusal(&self, words: &str) {
+        if let Some(left_out) = self.agent.admission.may_record_denial(&self.identity) {
+            let reason = Text::of(with_left_out(words.to_owned(), left_out));
+            let event = Event::Rejected { job: None, caller: self.caller(), reason };
+            self.agent.audit.record(&event);
+        }
+    }
+}
+
+fn demand_window(window: u64) -> Result<(), ProtocolError> {
+    if window >= MAX_DATA as u64 {
+        return Ok(());
+    }
+    Err(ProtocolError::Malformed("a window below one body".to_owned()))
+}
+
+/// The frames of a listing; at least one.
+fn listing(stream: StreamId, jobs: Vec<JobInfo>) -> Vec<Frame> {
+    let mut frames: Vec<Frame> = Vec::new();
+    let mut rest = jobs.into_iter().peekable();
+    loop {
+        let mut list = JobList { jobs: Vec::new() };
+        let mut size = 0;
+        while size < LISTED
+            && let Some(job) = rest.next()
+        {
+            size += msgpack::encode(&job).len();
+            list.jobs.push(job);
+        }
+        let more = rest.peek().is_some();
+        frames.push(Frame::with_body(stream, Listing { more }.into(), msgpack::encode(&list)));
+        if !more {
+            return frames;
+        }
+    }
+}
