@@ -1,12 +1,12 @@
 //! A running command.
 
 use crate::error::Error;
-use crate::remote::Remote;
+use crate::remote::{End, Remote};
 use crate::session::Session;
 use crate::streams::{ChildStderr, ChildStdin, ChildStdout};
-use rexec_protocol::message::{Cancel, Channel, Exit, Started, Usage};
+use rexec_protocol::message::{Cancel, Channel, Detach, Exit, Started, Usage};
 use rexec_protocol::stream::Tally;
-use rexec_protocol::{Algorithm, Frame, JobId, Outcome, Signal};
+use rexec_protocol::{Algorithm, JobId, Outcome, Signal};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::AsyncReadExt;
@@ -39,6 +39,16 @@ pub struct Child {
 pub struct ExitStatus {
     exit: Exit,
     algorithm: Algorithm,
+    verified: bool,
+}
+
+/// What a client's place at a job came to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum JobEnd {
+    /// The job has ended.
+    Exited(ExitStatus),
+    /// The job goes on without this client.
+    Detached,
 }
 
 /// The end of a command with all its output.
@@ -119,9 +129,36 @@ impl Child {
     /// its end is not waited for in vain.
     pub async fn wait(&mut self) -> Result<ExitStatus, Error> {
         self.stdin = None;
-        let exit = self.remote.wait_over().await?;
+        match self.end().await? {
+            JobEnd::Exited(status) => Ok(status),
+            JobEnd::Detached => Err(Error::lost("this client has left; the job goes on")),
+        }
+    }
+
+    /// Waits for the end of the job, or of this client's place at it, whichever comes first.
+    pub async fn end(&mut self) -> Result<JobEnd, Error> {
+        let end = self.remote.wait_over().await?;
         self.waited = true;
-        Ok(ExitStatus { exit, algorithm: self.remote.algorithm })
+        Ok(match end {
+            End::Exit(exit) => {
+                let verified = self.remote.is_verified();
+                JobEnd::Exited(ExitStatus { exit, algorithm: self.started.digest, verified })
+            }
+            End::Detached => JobEnd::Detached,
+        })
+    }
+
+    /// Leaves the job, which goes on without a client. Returns once the agent has said so.
+    pub async fn detach(mut self) -> Result<JobId, Error> {
+        self.send(Detach {}.into()).await;
+        self.waited = true;
+        self.remote.wait_over().await?;
+        Ok(self.started.job.clone())
+    }
+
+    /// Whether the job was there before this client came to it.
+    pub fn attached(&self) -> bool {
+        self.started.attached
     }
 
     /// Waits for the end, collecting what was not read yet of stdout and stderr.
@@ -146,7 +183,7 @@ impl Child {
 
     async fn send(&self, message: rexec_protocol::Message) {
         // If the connection is gone, `wait` says so.
-        let _ = self.remote.outbox.control(Frame::new(self.remote.stream, message)).await;
+        self.remote.send(message).await;
     }
 }
 
@@ -164,12 +201,18 @@ pub(crate) fn kill(session: Session, remote: Arc<Remote>) {
     runtime.spawn(async move {
         let cancel = Cancel { signal: Signal::KILL, grace_ms: 0 };
         // If the connection is gone, so is the command.
-        let _ = remote.outbox.control(Frame::new(remote.stream, cancel.into())).await;
+        remote.send(cancel.into()).await;
         drop(session);
     });
 }
 
 impl ExitStatus {
+    /// True if all output from the first byte on came here, and its digests matched. Only who came to a
+    /// job with [`crate::Attach`] can see anything else.
+    pub fn is_verified(&self) -> bool {
+        self.verified
+    }
+
     /// True for exit status 0 and nothing else.
     pub fn success(&self) -> bool {
         self.exit.outcome.success()

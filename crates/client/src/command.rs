@@ -2,10 +2,10 @@
 
 use crate::child::{Child, ExitStatus, Output, kill};
 use crate::error::Error;
-use crate::remote::Remote;
+use crate::remote::{End, Remote, WINDOW};
 use crate::session::Session;
-use rexec_protocol::Algorithm;
-use rexec_protocol::message::{self, ExecSpec, Started};
+use rexec_protocol::message::{self, Exec, ExecSpec, OnDisconnect, Started};
+use rexec_protocol::{Algorithm, JobId};
 use serde_bytes::ByteBuf;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -22,6 +22,9 @@ pub struct Command {
     stdin: Option<Stdio>,
     algorithm: Algorithm,
     kill_on_drop: bool,
+    /// The caller's own id for it, or one made here.
+    job: Option<JobId>,
+    durable: bool,
     /// What was asked for and cannot be done.
     fault: Option<&'static str>,
 }
@@ -57,6 +60,8 @@ impl Command {
             stdin: None,
             algorithm: Algorithm::Sha256,
             kill_on_drop: false,
+            job: None,
+            durable: false,
             fault: None,
         }
     }
@@ -132,6 +137,43 @@ impl Command {
         self
     }
 
+    /// Submits the command under an id of the caller's own. Whoever submits the same command under
+    /// the same id again, from whatever program, gets the job that is there, or its outcome: it runs
+    /// at most once for as long as the agent keeps ids, a week by default, also if the agent is
+    /// restarted. Another command under that id is refused.
+    pub fn id(mut self, job: JobId) -> Self {
+        self.job = Some(job);
+        self.durable = true;
+        self
+    }
+
+    /// The id that it will be submitted under: the caller's own, or one that is made now.
+    pub fn job_id(&mut self) -> JobId {
+        self.job.get_or_insert_with(new_id).clone()
+    }
+
+    /// What becomes of the command when this client is gone without having said what it wants. By
+    /// default it is ended a minute after the client fell silent, or ten seconds after its system
+    /// closed the connection, unless the client comes back before that.
+    pub fn on_disconnect(mut self, then: OnDisconnect) -> Self {
+        self.spec.on_disconnect = Some(then);
+        self
+    }
+
+    /// Starts the command and leaves it to itself: it goes on without any client. Returns once it
+    /// runs. Its stdin is null.
+    pub async fn detach(mut self) -> Result<JobId, Error> {
+        self.spec.stdin = false;
+        let remote = self.submit(true).await?;
+        let job = remote.wait_started().await?.job;
+        match remote.wait_over().await? {
+            End::Detached => Ok(job),
+            End::Exit(exit) if exit.outcome.success() => Ok(job),
+            // Submitted before, and over.
+            End::Exit(exit) => Err(exit.outcome.into()),
+        }
+    }
+
     /// Starts the command; returns once it runs.
     pub async fn spawn(self) -> Result<Child, Error> {
         self.spawn_with(Stdio::Piped).await
@@ -162,14 +204,25 @@ impl Command {
 
     async fn spawn_with(mut self, default: Stdio) -> Result<Child, Error> {
         self.spec.stdin = self.stdin.unwrap_or(default) == Stdio::Piped;
-        if let Some(fault) = self.fault.or_else(|| self.spec.fault()) {
-            return Err(Error::invalid(fault));
-        }
-        let remote = self.session.request(&self.spec, self.algorithm).await?;
+        let remote = self.submit(false).await?;
         let guard = Unwanted { session: &self.session, remote: &remote, armed: true };
         let started = guard.wait().await?;
         Ok(Child::new(self.session, remote, started, self.spec.stdin, self.kill_on_drop))
     }
+
+    async fn submit(&mut self, detach: bool) -> Result<Arc<Remote>, Error> {
+        if let Some(fault) = self.fault.or_else(|| self.spec.fault()) {
+            return Err(Error::invalid(fault));
+        }
+        let (job, durable) = (Some(self.job_id()), self.durable);
+        let exec = Exec { job, durable, detach, ..Exec::new(WINDOW, self.algorithm) };
+        self.session.submit(exec, &self.spec).await
+    }
+}
+
+fn new_id() -> JobId {
+    let id = uuid::Uuid::now_v7().to_string();
+    JobId::new(&id).unwrap_or_else(|| unreachable!("a UUID is a job id"))
 }
 
 /// Ends a command that nobody waits for any more before it has even started.

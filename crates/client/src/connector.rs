@@ -2,11 +2,13 @@
 
 use crate::error::Error;
 use crate::session::Session;
+use rexec_net::NetError;
 use rexec_net::credentials::{Credentials, Files};
-use rexec_net::handshake::{Deadline, Target};
+use rexec_net::handshake::{Connection, Deadline, Target};
 use rexec_net::inbound::Keepalive;
 use rexec_net::tls;
 use rexec_protocol::hello;
+use rexec_protocol::message::Hello;
 use rustls::ClientConfig;
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,6 +22,7 @@ pub struct Connector {
     files: Files,
     connect_timeout: Duration,
     keepalive: Keepalive,
+    reconnect_for: Duration,
 }
 
 impl Connector {
@@ -33,6 +36,7 @@ impl Connector {
             files: files.clone(),
             connect_timeout: Duration::from_secs(10),
             keepalive: Keepalive::default(),
+            reconnect_for: Duration::from_secs(300),
         })
     }
 
@@ -49,30 +53,71 @@ impl Connector {
         self
     }
 
+    /// For how long a connection that is lost while commands run is tried to be made again; 5 minutes
+    /// by default, 0 for never. How long the agent keeps the commands meanwhile is another matter: see
+    /// [`crate::Command::on_disconnect`].
+    pub fn reconnect_for(mut self, time: Duration) -> Self {
+        self.reconnect_for = time;
+        self
+    }
+
     /// Connects to the agent at `host`, a name or an address, for which its certificate must be.
     ///
     /// Returns once TLS is up. That the agent accepts this client's certificate is known only with
     /// its first answer, so the first request can fail with what would be an error here.
     pub async fn connect(&self, host: &str, port: u16) -> Result<Session, Error> {
-        let deadline = Deadline::after(self.connect_timeout);
-        let ours = hello::ours(crate::SOFTWARE);
-        let target = Target { host, port, config: &self.config, files: &self.files };
-        let mut connection = target.connect(&ours, deadline).await?;
-        connection.inbound.set_keepalive(self.keepalive);
-        let (config, files) = (Arc::clone(&self.config), self.files.clone());
-        let host = host.to_owned();
+        let (host, reconnect_for) = (host.to_owned(), self.reconnect_for);
+        let dialer = Dialer { connector: self.clone(), host, port, reconnect_for };
+        let (connection, deadline) = dialer.dial().await?;
+        Ok(Session::start(connection, dialer, deadline))
+    }
+}
+
+/// Connects to one agent, again and again.
+#[derive(Debug)]
+pub(crate) struct Dialer {
+    connector: Connector,
+    host: String,
+    port: u16,
+    pub(crate) reconnect_for: Duration,
+}
+
+impl Dialer {
+    /// A connection, and by when the agent's hello must be here.
+    pub(crate) async fn dial(&self) -> Result<(Connection, Deadline), NetError> {
+        let deadline = Deadline::after(self.connector.connect_timeout);
+        let mut connection = self.target().connect(&self.hello(), deadline).await?;
+        connection.inbound.set_keepalive(self.connector.keepalive);
+        Ok((connection, deadline))
+    }
+
+    /// What this side greets with.
+    pub(crate) fn hello(&self) -> Hello {
+        hello::ours(crate::SOFTWARE)
+    }
+
+    /// Says what an alert of the agent means.
+    pub(crate) fn explain(&self, error: NetError) -> NetError {
+        self.target().explain(error)
+    }
+
+    /// Waits until the agent's certificate is trusted no more.
+    pub(crate) fn distrusted(
+        &self,
+        connection: &mut Connection,
+    ) -> impl Future<Output = NetError> + Send + 'static {
+        let (files, host) = (self.connector.files.clone(), self.host.clone());
         let chain = connection.chain.take();
-        let (watched, dialled) = (files.clone(), host.clone());
-        let distrusted = async move {
+        async move {
             match chain {
-                Some(chain) => tls::trust_lost(watched, dialled, chain).await,
+                Some(chain) => tls::trust_lost(files, host, chain).await,
                 None => std::future::pending().await,
             }
-        };
-        let explain = move |error| {
-            let target = Target { host: &host, port, config: &config, files: &files };
-            target.explain(error)
-        };
-        Ok(Session::start(connection, ours, deadline, explain, distrusted))
+        }
+    }
+
+    fn target(&self) -> Target<'_> {
+        let Self { connector: Connector { config, files, .. }, host, port, .. } = self;
+        Target { host, port: *port, config, files }
     }
 }

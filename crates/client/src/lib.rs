@@ -28,24 +28,33 @@
 //! * A status is only given if the command's end was reported *and* every byte of its output was
 //!   received and its digest matched. Everything else is an [`Error`], whose [`Error::outcome`] says
 //!   whether the command may have run.
-//! * When the session is dropped, or its connection is lost, the commands that still run on it are
-//!   ended by the agent.
+//! * A connection that is lost while commands run is made again, and they go on where they were.
+//!   [`Connector::reconnect_for`] says how long that is tried, [`Command::on_disconnect`] how long the
+//!   agent waits, [`Session::link`] tells of it.
+//! * When the session is dropped, the commands that still run on it are ended by the agent, unless
+//!   they are detached ([`Child::detach`], [`Command::detach`]). Anyone who may can come back to a
+//!   job ([`Session::attach`]).
 
+mod attach;
 mod child;
 mod command;
 mod connector;
 mod error;
+mod input;
+mod link;
 mod remote;
 mod session;
 mod streams;
 
-pub use child::{Child, ExitStatus, Output};
+pub use attach::Attach;
+pub use child::{Child, ExitStatus, JobEnd, Output};
 pub use command::{Command, Stdio};
 pub use connector::{Connector, DEFAULT_PORT};
 pub use error::Error;
+pub use link::Link;
 pub use rexec_net::credentials::Files;
 pub use rexec_net::memory::keep_freed;
-pub use rexec_protocol::message::Usage;
+pub use rexec_protocol::message::{From as Place, JobInfo, Offsets, OnDisconnect, Usage};
 pub use rexec_protocol::outcome::printable;
 pub use rexec_protocol::stream::Tally;
 pub use rexec_protocol::{Algorithm, Digest, JobId, NeverStarted, Outcome, Signal};

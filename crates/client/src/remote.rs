@@ -1,35 +1,73 @@
-//! One running command, as the reading half of its connection sees it.
+//! One job, as its client sees it: what has come of it so far, on whichever connection.
 
 use crate::error::Error;
+use crate::input::Input;
 use rexec_guard::holds;
 use rexec_net::Outbox;
-use rexec_net::credit::{RecvCredit, SendCredit};
-use rexec_net::inbox::{End, Inbox};
-use rexec_protocol::message::{Channel, Exit, Message, Started};
+use rexec_net::credit::RecvCredit;
+use rexec_net::inbox::{End as InboxEnd, Inbox};
+use rexec_protocol::frame::MAX_DATA;
+use rexec_protocol::message::{
+    Attach, Cancel, Channel, Exec, Exit, From, Message, Offsets, Refusal, Refused, Started, Stop,
+};
 use rexec_protocol::stream::{Receiver, Tally};
-use rexec_protocol::{Algorithm, Frame, Outcome, ProtocolError, StreamId, flow};
-use std::sync::atomic::{AtomicBool, Ordering};
+use rexec_protocol::{Algorithm, Frame, JobId, Outcome, ProtocolError, StreamId};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 use tokio::sync::watch;
 
 /// How much output may be under way or unread, stdout and stderr together.
 pub(crate) const WINDOW: u64 = 2 * 1024 * 1024;
 
-/// A command on some agent, shared by its connection and its handles.
+/// A job on some agent, shared by its connections and its handles.
 #[derive(Debug)]
 pub(crate) struct Remote {
-    pub(crate) stream: StreamId,
-    pub(crate) outbox: Outbox,
     pub(crate) algorithm: Algorithm,
+    opening: Opening,
+    /// When it was first asked for.
+    asked: Instant,
     out: Half,
     err: Half,
+    line: Mutex<Line>,
+    /// Output that came and was not consumed yet.
+    unread: AtomicU64,
+    pub(crate) input: Input,
+    progress: watch::Sender<Progress>,
+}
+
+/// What opens the stream of a job.
+#[derive(Debug)]
+pub(crate) enum Opening {
+    /// A submission, with its encoded body.
+    Exec(Exec, Vec<u8>),
+    /// A job that is there.
+    Attach(Attach),
+}
+
+/// The stream on the connection of now.
+#[derive(Debug, Default)]
+struct Line {
+    place: Option<Place>,
+    /// `started` came on it.
+    greeted: bool,
+    /// Channels that had ended before it, of which it may tell again.
+    ended_before: [bool; 2],
+    /// Outputs that nobody wants any more.
+    stopped: [bool; 2],
+    /// What was asked for last, until the job has ended: it must not get lost with a connection.
+    cancel: Option<Cancel>,
+    is_cancel_sent: bool,
+}
+
+#[derive(Debug)]
+struct Place {
+    stream: StreamId,
+    outbox: Outbox,
     /// Credit for both output channels together.
     output: RecvCredit,
-    /// Credit for stdin.
-    pub(crate) input: SendCredit,
-    /// The command reads no more of its stdin.
-    stdin_stopped: AtomicBool,
-    progress: watch::Sender<Progress>,
+    /// Output that came on earlier streams and is still to be consumed.
+    before: u64,
 }
 
 /// One output channel.
@@ -37,36 +75,115 @@ pub(crate) struct Remote {
 struct Half {
     receiver: Mutex<Receiver>,
     inbox: Inbox,
+    missing: AtomicU64,
 }
 
-/// How far the command is.
+/// How far the job is.
 #[derive(Debug, Clone)]
 pub(crate) enum Progress {
     Requested,
     Started(Started),
-    /// The last word: the exit record, or why there is none.
-    Over(Option<Started>, Result<Exit, Error>),
+    /// The last word: how it ended, or why that is not known.
+    Over(Option<Started>, Result<End, Error>),
+}
+
+/// The end of a stream.
+#[derive(Debug, Clone)]
+pub(crate) enum End {
+    /// The job has ended.
+    Exit(Exit),
+    /// The job goes on without this client.
+    Detached,
 }
 
 impl Remote {
-    pub(crate) fn new(stream: StreamId, algorithm: Algorithm, outbox: Outbox) -> Arc<Self> {
-        let half =
-            || Half { receiver: Mutex::new(Receiver::new(algorithm)), inbox: Inbox::default() };
-        Arc::new(Self {
-            stream,
+    pub(crate) fn new(opening: Opening, algorithm: Algorithm) -> Arc<Self> {
+        let half = || Half {
+            receiver: Mutex::new(Receiver::new(algorithm)),
+            inbox: Inbox::default(),
+            missing: AtomicU64::new(0),
+        };
+        let remote = Self {
             algorithm,
+            asked: Instant::now(),
             out: half(),
             err: half(),
-            output: RecvCredit::new(stream, WINDOW, WINDOW, outbox.clone()),
-            input: SendCredit::new(flow::INITIAL_WINDOW),
-            stdin_stopped: AtomicBool::new(false),
+            line: Mutex::default(),
+            unread: AtomicU64::new(0),
+            input: Input::new(algorithm),
             progress: watch::Sender::new(Progress::Requested),
-            outbox,
-        })
+            opening,
+        };
+        remote.skip_to_place();
+        Arc::new(remote)
     }
 
-    /// Takes a frame of this command's stream. True if it was the last one.
-    pub(crate) fn receive(&self, frame: Frame) -> Result<bool, ProtocolError> {
+    /// What is before the place that was asked for is missed on purpose.
+    fn skip_to_place(&self) {
+        let Opening::Attach(Attach { from: From::Offsets(have), .. }) = self.opening else {
+            return;
+        };
+        for (half, at) in [(&self.out, have.out), (&self.err, have.err)] {
+            if at > 0 {
+                // A new receiver is at 0.
+                let _ = half.receiver().gap(at);
+            }
+        }
+    }
+
+    /// Takes `stream` of a connection as the one for this job, and gives the frame that opens it.
+    pub(crate) fn open(&self, stream: StreamId, outbox: &Outbox) -> Frame {
+        let before = self.unread.load(Ordering::Acquire);
+        let window = WINDOW.saturating_sub(before).max(MAX_DATA as u64);
+        let output = RecvCredit::new(stream, window, window, outbox.clone());
+        let mut line = lock(&self.line);
+        let is_first = line.place.is_none();
+        line.place = Some(Place { stream, outbox: outbox.clone(), output, before });
+        line.greeted = false;
+        line.ended_before = [self.out.receiver().ended(), self.err.receiver().ended()];
+        line.is_cancel_sent = false;
+        drop(line);
+        self.input.open(stream, outbox, is_first && !self.is_attach());
+        let have = Offsets { out: self.out.receiver().offset(), err: self.err.receiver().offset() };
+        match &self.opening {
+            Opening::Exec(exec, body) => {
+                let age = u64::try_from(self.asked.elapsed().as_millis()).unwrap_or(u64::MAX);
+                let age_ms = (!is_first).then_some(age);
+                let exec = Exec { window, age_ms, have, ..exec.clone() };
+                Frame::with_body(stream, exec.into(), body.clone())
+            }
+            Opening::Attach(attach) => {
+                let from = if is_first { attach.from } else { From::Offsets(have) };
+                Frame::new(stream, Attach { window, from, ..attach.clone() }.into())
+            }
+        }
+    }
+
+    /// The connection is gone, and another may come.
+    pub(crate) fn cut(&self) {
+        self.input.cut();
+    }
+
+    /// True until the last word was heard.
+    pub(crate) fn is_live(&self) -> bool {
+        !matches!(*self.progress.borrow(), Progress::Over(..))
+    }
+
+    /// The job's id, as far as it is known.
+    pub(crate) fn job(&self) -> Option<JobId> {
+        match &self.opening {
+            Opening::Exec(exec, _) => exec.job.clone(),
+            Opening::Attach(attach) => Some(attach.job.clone()),
+        }
+    }
+
+    /// Whether this client came to a job of which output may be gone.
+    pub(crate) fn is_attach(&self) -> bool {
+        matches!(self.opening, Opening::Attach(_))
+    }
+
+    /// Takes a frame of this job's stream. True if it was the last one.
+    pub(crate) fn receive(self: &Arc<Self>, frame: Frame) -> Result<bool, ProtocolError> {
         let received = self.take(frame);
         // The connection ends with any fault. For the command whose output it is, altered output is
         // more than a lost connection.
@@ -79,28 +196,51 @@ impl Remote {
         received
     }
 
-    fn take(&self, frame: Frame) -> Result<bool, ProtocolError> {
+    fn take(self: &Arc<Self>, frame: Frame) -> Result<bool, ProtocolError> {
         match frame.message {
             Message::Started(started) => self.started(started)?,
             Message::Data(data) => {
                 let half = self.running("data")?.half(data.channel, "data")?;
-                self.output.received(frame.body.len() as u64)?;
-                let verified = half.receiver().data(data.offset, frame.body, frame.hash)?;
-                half.inbox.push(verified.into_bytes());
+                let length = frame.body.len() as u64;
+                if let Some(place) = &lock(&self.line).place {
+                    place.output.received(length)?;
+                }
+                self.unread.fetch_add(length, Ordering::AcqRel);
+                let received = half.receiver().data(data.offset, frame.body, frame.hash)?;
+                half.inbox.push(received.into_bytes());
+            }
+            Message::Gap(gap) => {
+                let half = self.running("gap")?.half(gap.channel, "gap")?;
+                let mut receiver = half.receiver();
+                receiver.gap(gap.to)?;
+                half.missing.store(receiver.missing(), Ordering::Release);
             }
             Message::Eof(eof) => {
                 let half = self.running("eof")?.half(eof.channel, "eof")?;
-                half.receiver().eof(eof.tally())?;
-                half.inbox.finish(End::Eof);
+                let mut receiver = half.receiver();
+                let index = usize::from(eof.channel == Channel::Err);
+                let before = lock(&self.line).ended_before.get_mut(index).map(std::mem::take);
+                if before != Some(true) || receiver.offset() != eof.size {
+                    receiver.eof(eof.tally())?;
+                    half.inbox.finish(InboxEnd::Eof);
+                }
             }
-            Message::Window(window) => self.input.raise(window.limit),
-            Message::Stop(stop) if stop.channel == Channel::In => self.stop_stdin(),
+            Message::Window(window) => self.input.raise(window),
+            Message::Stop(stop) if stop.channel == Channel::In => self.input.stop(),
             Message::Stop(_) => {
                 return Err(wrong("stop", "for the sender's own channel"));
             }
             Message::Exit(exit) => {
                 self.check_exit(&exit.outcome)?;
-                self.over(Ok(exit));
+                self.over(Ok(End::Exit(exit)));
+                return Ok(true);
+            }
+            Message::Detach(_) => {
+                self.over(Ok(End::Detached));
+                return Ok(true);
+            }
+            Message::Refused(refused) => {
+                self.over(Err(refusal(refused)));
                 return Ok(true);
             }
             Message::Error(error) => {
@@ -112,7 +252,7 @@ impl Remote {
         Ok(false)
     }
 
-    /// Ends everything that waits for this command: its connection is gone.
+    /// Ends everything that waits for this job: there is no connection, and none will come.
     pub(crate) fn fail(&self, error: Error) {
         self.over(Err(error));
     }
@@ -125,19 +265,24 @@ impl Remote {
             Ok(Progress::Started(started) | Progress::Over(Some(started), _)) => {
                 Ok(started.clone())
             }
-            Ok(Progress::Over(None, Ok(exit))) => Err(exit.outcome.clone().into()),
+            Ok(Progress::Over(None, Ok(End::Exit(exit)))) => Err(exit.outcome.clone().into()),
             Ok(Progress::Over(None, Err(error))) => Err(error.clone()),
             // `self` holds the sender.
-            Ok(Progress::Requested) | Err(_) => Err(Error::local("the session ended")),
+            Ok(Progress::Requested | Progress::Over(None, Ok(End::Detached))) | Err(_) => {
+                Err(Error::local("the session ended"))
+            }
         }
     }
 
     /// Waits for the end: the exit record, if the output that came with it is complete.
-    pub(crate) async fn wait_over(&self) -> Result<Exit, Error> {
+    pub(crate) async fn wait_over(&self) -> Result<End, Error> {
         let mut progress = self.progress.subscribe();
         let over = progress.wait_for(|progress| matches!(progress, Progress::Over(..))).await;
         match over.as_deref() {
-            Ok(Progress::Over(started, Ok(exit))) => self.complete(exit.clone(), started.is_some()),
+            Ok(Progress::Over(started, Ok(End::Exit(exit)))) => {
+                self.complete(exit.clone(), started.is_some()).map(End::Exit)
+            }
+            Ok(Progress::Over(_, Ok(End::Detached))) => Ok(End::Detached),
             Ok(Progress::Over(_, Err(error))) => Err(error.clone()),
             _ => Err(Error::local("the session ended")),
         }
@@ -148,41 +293,127 @@ impl Remote {
         if channel == Channel::Err { &self.err.inbox } else { &self.out.inbox }
     }
 
+    /// How many bytes of an output channel will never come.
+    pub(crate) fn missing(&self, channel: Channel) -> u64 {
+        let half = if channel == Channel::Err { &self.err } else { &self.out };
+        half.missing.load(Ordering::Acquire)
+    }
+
+    /// Whether all output from the first byte on came, and its digests matched.
+    pub(crate) fn is_verified(&self) -> bool {
+        self.out.receiver().is_verified() && self.err.receiver().is_verified()
+    }
+
     /// Output was consumed, or will never be.
     pub(crate) fn consumed(&self, n: usize) {
-        self.output.consumed(n as u64);
+        let n = n as u64;
+        self.unread.fetch_sub(n, Ordering::AcqRel);
+        if let Some(place) = &mut lock(&self.line).place {
+            let own = n.saturating_sub(place.before);
+            place.before = place.before.saturating_sub(n);
+            place.output.consumed(own);
+        }
     }
 
-    /// True once the command, or the connection, takes no more stdin.
-    pub(crate) fn stdin_is_stopped(&self) -> bool {
-        self.stdin_stopped.load(Ordering::Acquire)
+    /// Sends a message about this job, on the connection of now; one that is lost with it is not
+    /// sent again, unless it is a cancel.
+    pub(crate) async fn send(&self, message: Message) {
+        let place = {
+            let mut line = lock(&self.line);
+            if let Message::Cancel(cancel) = message {
+                line.cancel = Some(cancel);
+                line.is_cancel_sent = line.greeted;
+            }
+            line.place.as_ref().map(|place| (place.stream, place.outbox.clone()))
+        };
+        if let Some((stream, outbox)) = place {
+            // If the connection goes just now, the next one gets what matters.
+            let _ = outbox.control(Frame::new(stream, message)).await;
+        }
     }
 
-    fn stop_stdin(&self) {
-        self.stdin_stopped.store(true, Ordering::Release);
-        // Whoever waits for credit must wake up to see it.
-        self.input.raise(u64::MAX);
+    /// Nobody wants this output any more; what is still under way is consumed here.
+    pub(crate) async fn stop_output(&self, channel: Channel) {
+        let index = usize::from(channel == Channel::Err);
+        if let Some(stopped) = lock(&self.line).stopped.get_mut(index) {
+            *stopped = true;
+        }
+        self.send(Stop { channel }.into()).await;
+        while let Ok(bytes) = self.inbox(channel).next().await {
+            self.consumed(bytes.len());
+        }
     }
 
-    fn started(&self, started: Started) -> Result<(), ProtocolError> {
-        let mut twice = false;
+    fn started(self: &Arc<Self>, started: Started) -> Result<(), ProtocolError> {
+        let mut line = lock(&self.line);
+        if std::mem::replace(&mut line.greeted, true) {
+            return Err(wrong("started", "twice"));
+        }
+        let (mut known, is_new) = (None, matches!(*self.progress.borrow(), Progress::Requested));
         self.progress.send_modify(|progress| match progress {
-            Progress::Requested => *progress = Progress::Started(started),
-            _ => twice = true,
+            Progress::Requested => *progress = Progress::Started(started.clone()),
+            Progress::Started(before) | Progress::Over(Some(before), _) => {
+                known = Some(before.clone());
+            }
+            Progress::Over(None, _) => {}
         });
-        if twice { Err(wrong("started", "twice")) } else { Ok(()) }
+        if known.is_some_and(|known| known.job != started.job || !started.attached) {
+            return Err(wrong("started", "for another job than this stream's"));
+        }
+        // Only now is it known how the job's streams are digested.
+        if self.is_attach() && started.digest != self.algorithm && is_new {
+            for half in [&self.out, &self.err] {
+                *half.receiver() = Receiver::new(started.digest);
+            }
+            self.skip_to_place();
+        }
+        let mut again: Vec<Message> = Vec::new();
+        if started.attached {
+            let channels = [(Channel::Out, line.stopped[0]), (Channel::Err, line.stopped[1])];
+            let stopped = channels.into_iter().filter(|(_, stopped)| *stopped);
+            again.extend(stopped.map(|(channel, _)| Stop { channel }.into()));
+        }
+        if let Some(cancel) = line.cancel.filter(|_| !line.is_cancel_sent) {
+            line.is_cancel_sent = true;
+            again.push(cancel.into());
+        }
+        let place = line.place.as_ref().map(|place| (place.stream, place.outbox.clone()));
+        drop(line);
+        if started.attached {
+            Arc::clone(self).resume_input(&started);
+        }
+        if let Some((stream, outbox)) = place {
+            for message in again {
+                // A full lane at this moment is that of an agent that reads nothing.
+                let _ = outbox.try_control(Frame::new(stream, message));
+            }
+        }
+        Ok(())
+    }
+
+    /// Sends again what the agent does not have of stdin, and then lets the writer go on.
+    fn resume_input(self: Arc<Self>, started: &Started) {
+        let (at, digest) = (started.stdin, started.digest);
+        // Who came to the job does not know what others sent before, so its digests begin anew.
+        let rewound =
+            if self.is_attach() { self.input.restart(at, digest) } else { self.input.rewind(at) };
+        if let Err(error) = rewound {
+            return self.fail(error);
+        }
+        tokio::spawn(async move { self.input.send_again().await });
     }
 
     fn running(&self, verb: &'static str) -> Result<&Self, ProtocolError> {
-        match *self.progress.borrow() {
-            Progress::Started(_) => Ok(self),
-            _ if holds("client.started_first", false) => Ok(self),
-            _ => Err(wrong(verb, "before started")),
+        let greeted = lock(&self.line).greeted;
+        if greeted || holds("client.started_first", false) {
+            Ok(self)
+        } else {
+            Err(wrong(verb, "before started"))
         }
     }
 
     fn check_exit(&self, outcome: &Outcome) -> Result<(), ProtocolError> {
-        let started = matches!(*self.progress.borrow(), Progress::Started(_));
+        let started = lock(&self.line).greeted;
         let did_not_start =
             matches!(outcome, Outcome::NeverStarted { .. } | Outcome::Denied { .. });
         let is_unknown = matches!(outcome, Outcome::Lost { .. });
@@ -207,15 +438,26 @@ impl Remote {
     }
 
     /// The bytes that are here must be the bytes that were sent: the same number, and the same
-    /// digest, on both channels. Commands that never ran have none.
+    /// digest, on both channels. Commands that never ran have none. Who came to a job later knows
+    /// that it may have missed some, and is told.
     fn complete(&self, exit: Exit, ran: bool) -> Result<Exit, Error> {
+        let is_known_lost = matches!(exit.outcome, Outcome::Lost { .. });
+        if self.is_attach() || is_known_lost {
+            return Ok(exit);
+        }
         for (channel, half, sent) in
             [(Channel::Out, &self.out, exit.stdout), (Channel::Err, &self.err, exit.stderr)]
         {
-            let Tally { size, hash } = half.receiver().tally();
-            if ran && !holds("client.output_ended", half.receiver().ended()) {
+            let receiver = half.receiver();
+            if ran && !holds("client.output_ended", receiver.ended()) {
                 return Err(Error::incomplete(format!("the end of std{channel} did not come")));
             }
+            let Some(Tally { size, hash }) = receiver.tally() else {
+                let (missing, outcome) = (receiver.missing(), &exit.outcome);
+                return Err(Error::incomplete(format!(
+                    "{missing} bytes of std{channel} are gone; the command itself {outcome}"
+                )));
+            };
             if size != sent.size {
                 let message =
                     format!("std{channel} is incomplete: {size} of {} bytes came", sent.size);
@@ -231,7 +473,7 @@ impl Remote {
         Ok(exit)
     }
 
-    fn over(&self, end: Result<Exit, Error>) {
+    fn over(&self, end: Result<End, Error>) {
         self.progress.send_modify(|progress| {
             let started = match progress {
                 Progress::Requested => None,
@@ -240,17 +482,29 @@ impl Remote {
             };
             *progress = Progress::Over(started, end);
         });
-        self.stop_stdin();
+        self.input.stop();
         // No effect on a channel that has ended.
-        self.out.inbox.finish(End::Cut);
-        self.err.inbox.finish(End::Cut);
+        self.out.inbox.finish(InboxEnd::Cut);
+        self.err.inbox.finish(InboxEnd::Cut);
     }
 }
 
 impl Half {
     fn receiver(&self) -> MutexGuard<'_, Receiver> {
-        self.receiver.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.receiver)
     }
+}
+
+/// What a refused request means for who made it.
+pub(crate) fn refusal(Refused { reason, message }: Refused) -> Error {
+    match reason {
+        Refusal::Denied => Outcome::Denied { message }.into(),
+        _ => Error::local(message),
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn wrong(verb: &'static str, when: &'static str) -> ProtocolError {

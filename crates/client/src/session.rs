@@ -1,31 +1,29 @@
-//! A connection to one agent, and the commands on it.
+//! A session with one agent, and the commands on it.
 
+use crate::attach::Attach;
 use crate::command::Command;
-use crate::connector::{Connector, DEFAULT_PORT};
+use crate::connector::{Connector, DEFAULT_PORT, Dialer};
 use crate::error::Error;
-use crate::remote::{Remote, WINDOW};
+use crate::link::{self, Link, Shared};
+use crate::remote::{Opening, Remote};
 use rexec_net::credentials::Files;
-use rexec_net::handshake::{Connection, Deadline, error_code};
-use rexec_net::{NetError, Outbox};
-use rexec_protocol::hello::Terms;
-use rexec_protocol::message::{Exec, ExecSpec, Goodbye, Hello, Message, Ping, Pong};
-use rexec_protocol::outcome::printable;
-use rexec_protocol::{Algorithm, ErrorCode, Frame, ProtocolError, StreamId, msgpack};
-use std::collections::HashMap;
+use rexec_net::handshake::{Connection, Deadline};
+use rexec_protocol::message::{Exec, ExecSpec, JobInfo, Jobs, Ping, Pong, Remove};
+use rexec_protocol::{Algorithm, Frame, JobId, StreamId, msgpack};
 use std::ffi::OsStr;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 use tokio::sync::watch;
-use tokio_util::sync::CancellationToken;
 
 /// An encoded request may be this long: one frame body.
 const MAX_REQUEST: usize = rexec_protocol::frame::MAX_BODY as usize;
-/// Numbers of pings that were asked for; below are those of the keepalive.
-const FIRST_PING: u64 = 1 << 32;
 
-/// A connection to one agent. Cheap to clone; the connection is closed, and commands that still run
-/// on it are ended, when the last clone and the last [`crate::Child`] are gone.
+/// A session with one agent. Cheap to clone; it ends, and with it commands that still run on it, when
+/// the last clone and the last [`crate::Child`] are gone. Those that are to outlive it are detached.
+///
+/// A connection that is lost while commands run is made again, for as long as
+/// [`Connector::reconnect_for`] says, and the commands go on where they were: no byte is lost, and
+/// none comes twice. One that is lost while nothing runs ends the session.
 ///
 /// Whether the agent's certificate was revoked is asked when the connection is made, and again within
 /// a few seconds of a new revocation list: then the connection ends, and what runs on it is lost.
@@ -34,33 +32,6 @@ pub struct Session(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner(Arc<Shared>);
-
-/// What the reading task and the handles share.
-#[derive(Debug)]
-struct Shared {
-    outbox: Outbox,
-    routes: Mutex<Routes>,
-    opened: Arc<AtomicU64>,
-    /// The last answer to a ping; `None` once the connection is gone.
-    pong: watch::Sender<Option<Pong>>,
-    pings: tokio::sync::Mutex<u64>,
-    /// The id of the last request. Held until a request is queued, so that requests are sent in the
-    /// order of their ids.
-    last: tokio::sync::Mutex<StreamId>,
-    /// What was agreed on, once the agent has answered; it may then have begun what it was asked.
-    terms: watch::Sender<Option<Terms>>,
-    /// Nobody holds the session any more.
-    dropped: CancellationToken,
-}
-
-#[derive(Debug, Default)]
-struct Routes {
-    remotes: HashMap<StreamId, Arc<Remote>>,
-    /// The agent has answered a request, whichever.
-    served: bool,
-    /// Why there is no connection any more.
-    gone: Option<String>,
-}
 
 impl Session {
     /// Connects to `target`, written as `host`, `host:port` or `[address]:port`.
@@ -105,45 +76,54 @@ impl Session {
         // One at a time: an agent answers only the last of several pings.
         let mut count = shared.pings.lock().await;
         *count += 1;
-        let nonce = FIRST_PING + *count;
+        let nonce = link::FIRST_PING + *count;
         let mut pong = shared.pong.subscribe();
+        let outbox = shared.outbox().await?;
         let start = Instant::now();
         let ping = Frame::new(StreamId::CONNECTION, Ping { nonce }.into());
         // If the connection goes just now, no pong will tell.
-        let _ = shared.outbox.control(ping).await;
-        let answer =
-            pong.wait_for(|answered| answered.is_none_or(|last| last.nonce == nonce)).await;
-        let pong = answer.ok().and_then(|answer| *answer);
-        pong.map(|pong| (start.elapsed(), pong)).ok_or_else(|| shared.gone())
+        let _ = outbox.control(ping).await;
+        let gone = async {
+            let mut link = shared.link();
+            // The sender is held here.
+            let _ = link.wait_for(|link| !matches!(link, Link::Up)).await;
+        };
+        let answer = tokio::select! {
+            answer = pong.wait_for(|answered| answered.is_some_and(|last| last.nonce == nonce)) => answer.ok().and_then(|answer| *answer),
+            () = gone => None,
+        };
+        answer.map(|pong| (start.elapsed(), pong)).ok_or_else(|| shared.gone())
     }
 
-    pub(crate) fn start(
-        connection: Connection,
-        ours: Hello,
-        deadline: Deadline,
-        explain: impl FnOnce(NetError) -> NetError + Send + 'static,
-        distrusted: impl Future<Output = NetError> + Send + 'static,
-    ) -> Self {
-        let shared = Arc::new(Shared {
-            outbox: connection.outbox.clone(),
-            routes: Mutex::default(),
-            opened: Arc::clone(&connection.opened),
-            pong: watch::Sender::new(Some(Pong { nonce: 0, time_ms: None })),
-            pings: tokio::sync::Mutex::new(0),
-            last: tokio::sync::Mutex::new(StreamId::CONNECTION),
-            terms: watch::Sender::new(None),
-            dropped: CancellationToken::new(),
-        });
-        tokio::spawn(read(connection, Arc::clone(&shared), ours, deadline, explain, distrusted));
+    /// A client's place at a job that is there already; see [`Attach`].
+    pub fn attach(&self, job: JobId) -> Attach {
+        Attach::new(self.clone(), job)
+    }
+
+    /// The jobs on the agent that this identity may know of, the oldest first. Their texts come from
+    /// another machine: pass them through [`crate::printable`] before a terminal shows them.
+    pub async fn jobs(&self) -> Result<Vec<JobInfo>, Error> {
+        self.0.0.query(Jobs {}.into()).await
+    }
+
+    /// Has the agent forget a job that has ended, with its output.
+    pub async fn remove(&self, job: &JobId) -> Result<(), Error> {
+        self.0.0.query(Remove { job: job.clone() }.into()).await.map(drop)
+    }
+
+    /// Whether there is a connection, to be watched.
+    pub fn link(&self) -> watch::Receiver<Link> {
+        self.0.0.link()
+    }
+
+    pub(crate) fn start(connection: Connection, dialer: Dialer, deadline: Deadline) -> Self {
+        let shared = Arc::new(Shared::new(&connection));
+        tokio::spawn(link::run(connection, Arc::clone(&shared), dialer, deadline));
         Self(Arc::new(Inner(shared)))
     }
 
-    /// Sends a request; the answers arrive at the remote that is returned.
-    pub(crate) async fn request(
-        &self,
-        spec: &ExecSpec,
-        algorithm: Algorithm,
-    ) -> Result<Arc<Remote>, Error> {
+    /// Submits a command; the answers arrive at the remote that is returned.
+    pub(crate) async fn submit(&self, exec: Exec, spec: &ExecSpec) -> Result<Arc<Remote>, Error> {
         let body = msgpack::encode(spec);
         if body.len() > MAX_REQUEST {
             return Err(Error::invalid(&format!(
@@ -151,175 +131,25 @@ impl Session {
                 body.len()
             )));
         }
-        let shared = &self.0.0;
-        shared.agree(algorithm).await?;
-        let mut last = shared.last.lock().await;
-        *last = last.next();
-        let remote = shared.open(*last, algorithm)?;
-        let exec = Exec { window: WINDOW, digest: algorithm };
-        let frame = Frame::with_body(remote.stream, exec.into(), body);
-        // If the connection goes just now, the remote hears of it like all others.
-        let _ = shared.outbox.control(frame).await;
+        let algorithm = exec.digest;
+        self.0.0.agree(algorithm).await?;
+        self.open(Opening::Exec(exec, body), algorithm).await
+    }
+
+    pub(crate) async fn open(
+        &self,
+        opening: Opening,
+        algorithm: Algorithm,
+    ) -> Result<Arc<Remote>, Error> {
+        let remote = Remote::new(opening, algorithm);
+        self.0.0.open(Arc::clone(&remote)).await?;
         Ok(remote)
     }
 }
 
 impl Drop for Inner {
     fn drop(&mut self) {
-        let goodbye = Goodbye { reason: "the client is done".to_owned() };
-        self.0.outbox.close(Some(Frame::new(StreamId::CONNECTION, goodbye.into())));
-        self.0.dropped.cancel();
-    }
-}
-
-impl Shared {
-    /// Makes a route before the request is sent, so that no answer can come too early.
-    fn open(&self, stream: StreamId, algorithm: Algorithm) -> Result<Arc<Remote>, Error> {
-        let mut routes = self.routes();
-        if routes.gone.is_some() {
-            drop(routes);
-            return Err(self.gone());
-        }
-        let remote = Remote::new(stream, algorithm, self.outbox.clone());
-        routes.remotes.insert(stream, Arc::clone(&remote));
-        self.opened.fetch_max(stream.0, Ordering::AcqRel);
-        Ok(remote)
-    }
-
-    fn route(&self, frame: Frame) -> Result<(), ProtocolError> {
-        if let Message::Pong(pong) = frame.message {
-            // The others answer the keepalive.
-            if pong.nonce >= FIRST_PING {
-                self.pong.send_replace(Some(pong));
-            }
-            return Ok(());
-        }
-        if let Message::Goodbye(goodbye) = &frame.message {
-            tracing::info!(reason = goodbye.reason, "the agent says goodbye");
-            return Ok(());
-        }
-        let stream = frame.stream;
-        // Frames of a command that is over, or was forgotten, are late, not wrong.
-        let remote = {
-            let mut routes = self.routes();
-            routes.served = true;
-            routes.remotes.get(&stream).cloned()
-        };
-        let Some(remote) = remote else { return Ok(()) };
-        if remote.receive(frame)? {
-            self.routes().remotes.remove(&stream);
-        }
-        Ok(())
-    }
-
-    /// Tells everyone that the connection is gone.
-    ///
-    /// The first request travels with the hello, so an agent that was cut off may have begun it even
-    /// if it was never heard. Only a refusal proves that it has not: one instead of a hello, or one
-    /// with a code that is sent before anything is served.
-    fn fail(&self, error: &NetError) {
-        let (remotes, served) = {
-            let mut routes = self.routes();
-            routes.gone = Some(error.to_string());
-            (std::mem::take(&mut routes.remotes), routes.served)
-        };
-        let greeted = self.terms.borrow().is_some();
-        let refused = match error {
-            NetError::Peer { code: ErrorCode::Busy | ErrorCode::Identity, .. } => !served,
-            NetError::Refused(_)
-            | NetError::Peer { .. }
-            | NetError::Protocol(ProtocolError::Version { .. }) => !greeted,
-            _ => false,
-        };
-        let end = if refused { Error::unreachable } else { Error::lost };
-        for remote in remotes.into_values() {
-            remote.fail(end(error.to_string()));
-        }
-        self.pong.send_replace(None);
-        // Wakes those that wait for terms which will not come.
-        self.terms.send_modify(|_| {});
-    }
-
-    /// Every agent has SHA-256. For another digest the agent's hello must be waited for.
-    async fn agree(&self, algorithm: Algorithm) -> Result<(), Error> {
-        if algorithm == Algorithm::Sha256 {
-            return Ok(());
-        }
-        let mut terms = self.terms.subscribe();
-        let known = terms.wait_for(|terms| terms.is_some() || self.routes().gone.is_some()).await;
-        match known.as_deref() {
-            Ok(Some(terms)) if terms.digests.contains(&algorithm) => Ok(()),
-            Ok(Some(terms)) => {
-                let software = printable(&terms.software);
-                Err(Error::invalid(&format!("the agent ({software}) does not have {algorithm}")))
-            }
-            _ => Err(self.gone()),
-        }
-    }
-
-    /// Why nothing can be asked any more.
-    fn gone(&self) -> Error {
-        let reason = self.routes().gone.clone();
-        Error::unreachable(reason.unwrap_or_else(|| "the session is over".to_owned()))
-    }
-
-    fn routes(&self) -> MutexGuard<'_, Routes> {
-        self.routes.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// Reads until the connection ends or nobody holds the session, and then ends both.
-async fn read(
-    mut connection: Connection,
-    shared: Arc<Shared>,
-    ours: Hello,
-    deadline: Deadline,
-    explain: impl FnOnce(NetError) -> NetError,
-    distrusted: impl Future<Output = NetError>,
-) {
-    let end = tokio::select! {
-        end = distrusted => end,
-        end = read_frames(&mut connection, &shared, &ours, deadline, explain) => end,
-        () = shared.dropped.cancelled() => NetError::Closed,
-    };
-    // First the last words: whoever hears of the end may drop the session, which has some of its own.
-    match end {
-        NetError::Protocol(_)
-        | NetError::Silent(_)
-        | NetError::Deadline { .. }
-        | NetError::Untrusted { .. } => {
-            connection.accuse(error_code(&end), &end.to_string());
-        }
-        _ => connection.outbox.close(None),
-    }
-    shared.fail(&end);
-    connection.finish().await;
-}
-
-async fn read_frames(
-    connection: &mut Connection,
-    shared: &Shared,
-    ours: &Hello,
-    deadline: Deadline,
-    explain: impl FnOnce(NetError) -> NetError,
-) -> NetError {
-    let greeting = deadline.bound("the agent's hello", connection.receive_hello(ours)).await;
-    match greeting.flatten() {
-        Ok(terms) => {
-            tracing::debug!(agent = terms.software, "the agent greets");
-            shared.terms.send_replace(Some(terms));
-        }
-        Err(error) => return explain(error),
-    }
-    loop {
-        match connection.inbound.next().await {
-            Ok(frame) => {
-                if let Err(fault) = shared.route(frame) {
-                    return fault.into();
-                }
-            }
-            Err(end) => return end,
-        }
+        self.0.leave();
     }
 }
 

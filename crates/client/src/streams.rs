@@ -3,10 +3,8 @@
 use crate::remote::Remote;
 use bytes::{Buf, Bytes};
 use rexec_net::inbox::End;
-use rexec_protocol::frame::MAX_DATA;
-use rexec_protocol::message::{Channel, Stop};
-use rexec_protocol::stream::{Sender, Tally};
-use rexec_protocol::{Frame, StreamId};
+use rexec_protocol::message::Channel;
+use rexec_protocol::stream::Tally;
 use std::future::poll_fn;
 use std::io;
 use std::ops::Deref;
@@ -14,7 +12,6 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio_util::sync::PollSender;
 
 /// The stdout of a running command. Dropping it closes it, and the command gets SIGPIPE.
 #[derive(Debug)]
@@ -48,6 +45,11 @@ impl ChildStdout {
     /// `UnexpectedEof` if the connection was lost before the end.
     pub async fn chunk(&mut self) -> io::Result<Option<Chunk>> {
         poll_fn(|cx| self.poll_chunk(cx)).await
+    }
+
+    /// How many bytes of it will never come, as far as is known: see [`crate::Attach`].
+    pub fn missing(&self) -> u64 {
+        self.remote.missing(self.channel)
     }
 
     /// Reads to the end and drops what it reads.
@@ -107,14 +109,7 @@ impl Drop for ChildStdout {
 fn stop(remote: &Arc<Remote>, channel: Channel) {
     let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
     let remote = Arc::clone(remote);
-    runtime.spawn(async move {
-        let frame = Frame::new(remote.stream, Stop { channel }.into());
-        if remote.outbox.control(frame).await.is_ok() {
-            while let Ok(bytes) = remote.inbox(channel).next().await {
-                remote.consumed(bytes.len());
-            }
-        }
-    });
+    runtime.spawn(async move { remote.stop_output(channel).await });
 }
 
 impl Chunk {
@@ -146,16 +141,12 @@ impl Drop for Chunk {
 #[derive(Debug)]
 pub struct ChildStdin {
     remote: Arc<Remote>,
-    lane: PollSender<Box<Frame>>,
-    sender: Sender,
     ended: bool,
 }
 
 impl ChildStdin {
     pub(crate) fn new(remote: Arc<Remote>) -> Self {
-        let lane = PollSender::new(remote.outbox.data_lane());
-        let sender = Sender::new(Channel::In, remote.algorithm);
-        Self { remote, lane, sender, ended: false }
+        Self { remote, ended: false }
     }
 
     /// Sends all of `bytes`, without a copy.
@@ -171,11 +162,7 @@ impl ChildStdin {
 
     /// Size and digest of what was sent.
     pub fn tally(&self) -> Tally {
-        self.sender.tally()
-    }
-
-    fn stream(&self) -> StreamId {
-        self.remote.stream
+        self.remote.input.tally()
     }
 
     fn poll_send(
@@ -187,33 +174,7 @@ impl ChildStdin {
         if self.ended {
             return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
         }
-        // Credit first: a place in the lane, which all commands share, must not wait for it.
-        let available = ready!(self.remote.input.poll_available(cx));
-        if self.remote.stdin_is_stopped() {
-            // A place in the lane that was asked for would otherwise be kept.
-            self.lane.abort_send();
-            return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
-        }
-        ready!(self.lane.poll_reserve(cx)).map_err(|_| io::ErrorKind::BrokenPipe)?;
-        let n = wanted.min(MAX_DATA).min(usize::try_from(available).unwrap_or(usize::MAX));
-        if !self.remote.input.take_now(n as u64) {
-            unreachable!("credit only grows until its one user takes it");
-        }
-        let frame = self.sender.data(self.stream(), take(n));
-        self.lane.send_item(Box::new(frame)).map_err(|_| io::ErrorKind::BrokenPipe)?;
-        Poll::Ready(Ok(n))
-    }
-
-    fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.ended || self.remote.stdin_is_stopped() {
-            self.ended = true;
-            return Poll::Ready(Ok(()));
-        }
-        ready!(self.lane.poll_reserve(cx)).map_err(|_| io::ErrorKind::BrokenPipe)?;
-        let frame = self.sender.eof(self.stream());
-        self.lane.send_item(Box::new(frame)).map_err(|_| io::ErrorKind::BrokenPipe)?;
-        self.ended = true;
-        Poll::Ready(Ok(()))
+        self.remote.input.poll_send(cx, wanted, take)
     }
 }
 
@@ -237,21 +198,19 @@ impl AsyncWrite for ChildStdin {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.poll_end(cx)
+        ready!(self.remote.input.poll_end(cx))?;
+        self.ended = true;
+        Poll::Ready(Ok(()))
     }
 }
 
 impl Drop for ChildStdin {
     fn drop(&mut self) {
-        if self.ended || self.remote.stdin_is_stopped() {
+        if self.ended || self.remote.input.is_stopped() {
             return;
         }
         let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
-        let frame = self.sender.eof(self.stream());
-        let outbox = self.remote.outbox.clone();
-        runtime.spawn(async move {
-            // If the connection is gone, so is the command's stdin.
-            let _ = outbox.data(frame).await;
-        });
+        let remote = Arc::clone(&self.remote);
+        runtime.spawn(async move { remote.input.end().await });
     }
 }

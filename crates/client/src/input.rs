@@ -1,0 +1,314 @@
+//! A job's stdin on its way to the agent, which may take more than one connection.
+//!
+//! What was sent is kept until the agent has said that the command took it. On another connection it
+//! is sent again from where the agent says, before anything new.
+
+use crate::error::Error;
+use bytes::{Buf, Bytes};
+use rexec_net::Outbox;
+use rexec_net::credit::SendCredit;
+use rexec_protocol::frame::MAX_DATA;
+use rexec_protocol::message::{Channel, Data, Message, Window};
+use rexec_protocol::stream::{Sender, Tally};
+use rexec_protocol::{Algorithm, Frame, Hasher, StreamId, flow};
+use std::collections::VecDeque;
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker, ready};
+use tokio_util::sync::PollSender;
+
+/// The sending end of a stdin.
+#[derive(Debug)]
+pub(crate) struct Input(Mutex<State>);
+
+#[derive(Debug)]
+struct State {
+    sender: Sender,
+    /// `data` frames that the command may not have taken yet, and at the end perhaps `eof`.
+    kept: VecDeque<Frame>,
+    ended: bool,
+    /// The command takes no more, or is over.
+    stopped: bool,
+    line: Option<Line>,
+    /// Everything that was sent before is on the line of now, so that new bytes may follow.
+    ready: bool,
+    writer: Option<Waker>,
+}
+
+#[derive(Debug)]
+struct Line {
+    stream: StreamId,
+    credit: Arc<SendCredit>,
+    lane: PollSender<Box<Frame>>,
+    outbox: Outbox,
+    /// The offset of the first byte on this line.
+    from: u64,
+}
+
+/// A frame to be sent again, and where.
+struct Again {
+    frame: Frame,
+    credit: Arc<SendCredit>,
+    outbox: Outbox,
+}
+
+impl Input {
+    pub(crate) fn new(algorithm: Algorithm) -> Self {
+        Self(Mutex::new(State {
+            sender: Sender::new(Channel::In, algorithm),
+            kept: VecDeque::new(),
+            ended: false,
+            stopped: false,
+            line: None,
+            ready: false,
+            writer: None,
+        }))
+    }
+
+    /// There is a connection. On the first one bytes may follow at once; otherwise only after
+    /// [`Input::rewind`] and [`Input::send_again`].
+    pub(crate) fn open(&self, stream: StreamId, outbox: &Outbox, is_first: bool) {
+        let credit = SendCredit::new(if is_first { flow::INITIAL_WINDOW } else { 0 });
+        let mut state = self.lock();
+        state.line = Some(Line {
+            stream,
+            credit: Arc::new(credit),
+            lane: PollSender::new(outbox.data_lane()),
+            outbox: outbox.clone(),
+            from: 0,
+        });
+        state.ready = is_first;
+        state.wake();
+    }
+
+    /// The connection is gone, and another may come.
+    pub(crate) fn cut(&self) {
+        let mut state = self.lock();
+        state.ready = false;
+        if let Some(line) = state.line.take() {
+            line.credit.close();
+        }
+        state.wake();
+    }
+
+    /// A `window` frame.
+    pub(crate) fn raise(&self, window: Window) {
+        let mut state = self.lock();
+        let Some(line) = &state.line else { return };
+        line.credit.raise(window.limit);
+        let taken = line.from.saturating_add(window.consumed);
+        state.forget(taken);
+    }
+
+    /// The command takes no more.
+    pub(crate) fn stop(&self) {
+        let mut state = self.lock();
+        state.stopped = true;
+        state.kept.clear();
+        if let Some(line) = &state.line {
+            // Whoever waits for credit must wake up to see it.
+            line.credit.raise(u64::MAX);
+        }
+        state.wake();
+    }
+
+    /// True once the command, or the session, takes no more.
+    pub(crate) fn is_stopped(&self) -> bool {
+        self.lock().stopped
+    }
+
+    /// Size and digest of what was sent.
+    pub(crate) fn tally(&self) -> Tally {
+        self.lock().sender.tally()
+    }
+
+    /// The agent has everything up to `at`, and wants what follows.
+    pub(crate) fn rewind(&self, at: u64) -> Result<(), Error> {
+        let mut state = self.lock();
+        state.forget(at);
+        let oldest = state.kept.iter().find_map(offset).unwrap_or(state.sender.offset());
+        if at < oldest {
+            return Err(Error::lost(format!(
+                "the agent has lost stdin from byte {at} on, of which it said before that the command took it"
+            )));
+        }
+        if at > state.sender.offset() && !state.stopped {
+            return Err(Error::lost("the agent has more of stdin than was sent".to_owned()));
+        }
+        if let Some(line) = &mut state.line {
+            line.from = at;
+        }
+        Ok(())
+    }
+
+    /// [`Input::rewind`] for a stream on which the digests of stdin begin at `at`.
+    pub(crate) fn restart(&self, at: u64, algorithm: Algorithm) -> Result<(), Error> {
+        if self.lock().sender.offset() > 0 {
+            self.rewind(at)?;
+        }
+        let mut state = self.lock();
+        let kept = std::mem::take(&mut state.kept);
+        state.sender = Sender::after(Channel::In, at, Hasher::new(algorithm));
+        for frame in kept {
+            let body = cut_front(frame, at, StreamId::CONNECTION).body;
+            let frame = state.sender.data(StreamId::CONNECTION, body);
+            state.kept.push_back(frame);
+        }
+        if let Some(line) = &mut state.line {
+            line.from = at;
+        }
+        Ok(())
+    }
+
+    /// Sends what is kept on the line of now, as credit allows; then the writer goes on.
+    pub(crate) async fn send_again(&self) {
+        let mut next = 0;
+        while let Some(Again { frame, credit, outbox }) = self.next_again(next) {
+            next = end(&frame);
+            let length = frame.body.len() as u64;
+            // If this connection goes too, the next one begins anew.
+            if length > 0 && !credit.take(length).await || outbox.data(frame).await.is_err() {
+                return;
+            }
+            if length == 0 {
+                return;
+            }
+        }
+    }
+
+    /// The first frame that is to be sent again and ends after `next`; without any the writer may go
+    /// on.
+    fn next_again(&self, next: u64) -> Option<Again> {
+        let mut state = self.lock();
+        let line = state.line.as_ref()?;
+        let (stream, from) = (line.stream, line.from);
+        let (credit, outbox) = (Arc::clone(&line.credit), line.outbox.clone());
+        let kept = state.kept.iter().find(|frame| end(frame) > next).cloned();
+        let frame = match kept {
+            Some(frame) => cut_front(frame, from.max(next), stream),
+            None if state.ended => state.sender.eof(stream),
+            None => {
+                state.ready = true;
+                state.wake();
+                return None;
+            }
+        };
+        Some(Again { frame, credit, outbox })
+    }
+
+    /// Sends up to `wanted` bytes, which `take` gives.
+    pub(crate) fn poll_send(
+        &self,
+        cx: &mut Context<'_>,
+        wanted: usize,
+        take: impl FnOnce(usize) -> Bytes,
+    ) -> Poll<io::Result<usize>> {
+        let mut state = self.lock();
+        let Some(line) = ready!(state.poll_line(cx))? else {
+            return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
+        };
+        // Credit first: a place in the lane, which all commands share, must not wait for it.
+        let available = ready!(line.credit.poll_available(cx));
+        if ready!(line.lane.poll_reserve(cx)).is_err() {
+            // The connection is gone; the next one wakes this up.
+            state.ready = false;
+            state.writer = Some(cx.waker().clone());
+            return Poll::Pending;
+        }
+        let n = wanted.min(MAX_DATA).min(usize::try_from(available).unwrap_or(usize::MAX));
+        if !line.credit.take_now(n as u64) {
+            unreachable!("credit only grows until its one user takes it");
+        }
+        let stream = line.stream;
+        let frame = state.sender.data(stream, take(n));
+        state.kept.push_back(frame.clone());
+        if let Some(line) = &mut state.line {
+            // What is not sent now is sent again on the next connection.
+            let _ = line.lane.send_item(Box::new(frame));
+        }
+        Poll::Ready(Ok(n))
+    }
+
+    /// Sends the end.
+    pub(crate) fn poll_end(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut state = self.lock();
+        if state.ended {
+            return Poll::Ready(Ok(()));
+        }
+        let Some(line) = ready!(state.poll_line(cx))? else { return Poll::Ready(Ok(())) };
+        if ready!(line.lane.poll_reserve(cx)).is_ok() {
+            let stream = line.stream;
+            let eof = state.sender.eof(stream);
+            if let Some(line) = &mut state.line {
+                let _ = line.lane.send_item(Box::new(eof));
+            }
+        }
+        state.ended = true;
+        Poll::Ready(Ok(()))
+    }
+
+    /// [`Input::poll_end`] for one who does not wait: the end is sent when there is a line.
+    pub(crate) async fn end(&self) {
+        // Without a connection there is nobody to tell.
+        let _ = std::future::poll_fn(|cx| self.poll_end(cx)).await;
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    /// The line, once it may be used; `None` if nothing may be sent any more.
+    fn poll_line(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Option<&mut Line>>> {
+        if self.ended || self.stopped {
+            if let Some(line) = &mut self.line {
+                // A place in the lane that was asked for would otherwise be kept.
+                line.lane.abort_send();
+            }
+            return Poll::Ready(Ok(None));
+        }
+        match &mut self.line {
+            Some(line) if self.ready => Poll::Ready(Ok(Some(line))),
+            _ => {
+                self.writer = Some(cx.waker().clone());
+                Poll::Pending
+            }
+        }
+    }
+
+    /// Forgets frames of which the agent has every byte.
+    fn forget(&mut self, taken: u64) {
+        while self.kept.pop_front_if(|frame| end(frame) <= taken).is_some() {}
+    }
+
+    fn wake(&mut self) {
+        if let Some(writer) = self.writer.take() {
+            writer.wake();
+        }
+    }
+}
+
+fn offset(frame: &Frame) -> Option<u64> {
+    match frame.message {
+        Message::Data(data) => Some(data.offset),
+        _ => None,
+    }
+}
+
+fn end(frame: &Frame) -> u64 {
+    offset(frame).unwrap_or_default().saturating_add(frame.body.len() as u64)
+}
+
+/// The part of a `data` frame from `from` on, for `stream`. The digest of a body is that of all bytes
+/// up to its end, wherever it begins.
+fn cut_front(mut frame: Frame, from: u64, stream: StreamId) -> Frame {
+    let at = offset(&frame).unwrap_or_default();
+    if from > at {
+        let cut = usize::try_from(from - at).unwrap_or(usize::MAX).min(frame.body.len());
+        frame.body.advance(cut);
+        frame.message = Data { channel: Channel::In, offset: from, time_ms: None }.into();
+    }
+    frame.stream = stream;
+    frame
+}

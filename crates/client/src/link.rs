@@ -1,0 +1,499 @@
+//! The connection under a session, and the next one when it is lost.
+
+use crate::connector::Dialer;
+use crate::error::Error;
+use crate::remote::{Remote, refusal};
+use rexec_net::handshake::{Connection, Deadline, error_code};
+use rexec_net::{NetError, Outbox};
+use rexec_protocol::hello::Terms;
+use rexec_protocol::message::{Detach, Goodbye, JobInfo, JobList, Message, Pong, Refusal, Refused};
+use rexec_protocol::outcome::printable;
+use rexec_protocol::{Algorithm, ErrorCode, Frame, ProtocolError, StreamId, msgpack};
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::sync::{oneshot, watch};
+use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
+
+/// Numbers of pings that were asked for; below are those of the keepalive.
+pub(crate) const FIRST_PING: u64 = 1 << 32;
+/// How long to wait before the second attempt to connect again; it doubles from then on …
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+/// … up to this.
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+
+/// Whether a session has a connection.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Link {
+    /// It has.
+    Up,
+    /// It was lost, and is being made again. Commands go on; nothing is lost yet.
+    Away {
+        /// Why it was lost, or why the last attempt failed.
+        reason: String,
+        /// When it was lost.
+        since: std::time::Instant,
+        /// How often it was tried to make another.
+        attempt: u32,
+    },
+    /// It has none, and will have none.
+    Gone {
+        /// Why.
+        reason: String,
+    },
+}
+
+/// What the connection's task and the handles share.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    link: watch::Sender<Link>,
+    routes: Mutex<Routes>,
+    /// The last answer to a ping.
+    pub(crate) pong: watch::Sender<Option<Pong>>,
+    pub(crate) pings: tokio::sync::Mutex<u64>,
+    /// The id of the last request on the connection of now. Held until a request is queued, so that
+    /// requests are sent in the order of their ids.
+    last: tokio::sync::Mutex<StreamId>,
+    /// What was agreed on, once the agent has answered; it may then have begun what it was asked.
+    terms: watch::Sender<Option<Terms>>,
+    /// Nobody holds the session any more.
+    dropped: CancellationToken,
+}
+
+/// Where to write.
+#[derive(Debug, Clone)]
+struct Line {
+    outbox: Outbox,
+    opened: Arc<AtomicU64>,
+}
+
+#[derive(Debug, Default)]
+struct Routes {
+    /// Where to write, while there is a connection. Here, because what is routed and not on a
+    /// connection would wait for ever.
+    line: Option<Line>,
+    streams: HashMap<StreamId, Route>,
+    /// The agent has answered a request, whichever.
+    served: bool,
+}
+
+#[derive(Debug)]
+enum Route {
+    Job(Arc<Remote>),
+    Query { jobs: Vec<JobInfo>, answer: oneshot::Sender<Result<Vec<JobInfo>, Error>> },
+}
+
+impl Shared {
+    pub(crate) fn new(connection: &Connection) -> Self {
+        Self {
+            link: watch::Sender::new(Link::Up),
+            routes: Mutex::new(Routes { line: Some(Line::of(connection)), ..Routes::default() }),
+            pong: watch::Sender::new(None),
+            pings: tokio::sync::Mutex::new(0),
+            last: tokio::sync::Mutex::new(StreamId::CONNECTION),
+            terms: watch::Sender::new(None),
+            dropped: CancellationToken::new(),
+        }
+    }
+
+    pub(crate) fn link(&self) -> watch::Receiver<Link> {
+        self.link.subscribe()
+    }
+
+    /// The writing half, as soon as there is one.
+    pub(crate) async fn outbox(&self) -> Result<Outbox, Error> {
+        self.line().await.map(|line| line.outbox)
+    }
+
+    /// Nobody holds the session any more: says so, and ends it.
+    pub(crate) fn leave(&self) {
+        if let Some(line) = &lock(&self.routes).line {
+            let goodbye = Goodbye { reason: "the client is done".to_owned() };
+            line.outbox.close(Some(Frame::new(StreamId::CONNECTION, goodbye.into())));
+        }
+        self.dropped.cancel();
+    }
+
+    /// Opens a stream for `remote`.
+    pub(crate) async fn open(&self, remote: Arc<Remote>) -> Result<(), Error> {
+        self.request(|stream, outbox| {
+            (remote.open(stream, outbox), Route::Job(Arc::clone(&remote)))
+        })
+        .await
+    }
+
+    /// Asks something that is answered by jobs, or by nothing.
+    pub(crate) async fn query(&self, question: Message) -> Result<Vec<JobInfo>, Error> {
+        let (answer, answered) = oneshot::channel();
+        self.request(|stream, _| {
+            (Frame::new(stream, question), Route::Query { jobs: Vec::new(), answer })
+        })
+        .await?;
+        answered.await.unwrap_or_else(|_| Err(self.gone()))
+    }
+
+    /// Makes a route, so that no answer can come too early, and then sends the request.
+    async fn request(
+        &self,
+        open: impl FnOnce(StreamId, &Outbox) -> (Frame, Route),
+    ) -> Result<(), Error> {
+        loop {
+            let line = self.line().await?;
+            let mut last = self.last.lock().await;
+            let frame = {
+                let mut routes = lock(&self.routes);
+                // While the lock was waited for, there may have come another connection.
+                let now = routes.line.as_ref();
+                if !now.is_some_and(|now| Arc::ptr_eq(&now.opened, &line.opened)) {
+                    continue;
+                }
+                *last = last.next();
+                let (frame, route) = open(*last, &line.outbox);
+                routes.streams.insert(*last, route);
+                line.opened.fetch_max(last.0, Ordering::AcqRel);
+                frame
+            };
+            // If the connection goes just now, its end is heard by every route.
+            let _ = line.outbox.control(frame).await;
+            return Ok(());
+        }
+    }
+
+    async fn line(&self) -> Result<Line, Error> {
+        let mut link = self.link.subscribe();
+        loop {
+            let known = link.wait_for(|link| !matches!(link, Link::Away { .. })).await;
+            let is_up = known.is_ok_and(|link| matches!(*link, Link::Up));
+            if !is_up {
+                return Err(self.gone());
+            }
+            if let Some(line) = lock(&self.routes).line.clone() {
+                return Ok(line);
+            }
+            // Between the loss of a connection and the word of it.
+            if link.changed().await.is_err() {
+                return Err(self.gone());
+            }
+        }
+    }
+
+    /// Every agent has SHA-256. For another digest the agent's hello must be waited for.
+    pub(crate) async fn agree(&self, algorithm: Algorithm) -> Result<(), Error> {
+        if algorithm == Algorithm::Sha256 {
+            return Ok(());
+        }
+        let mut terms = self.terms.subscribe();
+        let mut link = self.link.subscribe();
+        let known = tokio::select! {
+            known = terms.wait_for(Option::is_some) => known.ok().and_then(|terms| terms.clone()),
+            _ = link.wait_for(|link| matches!(link, Link::Gone { .. })) => None,
+        };
+        match known {
+            Some(terms) if terms.digests.contains(&algorithm) => Ok(()),
+            Some(terms) => {
+                let software = printable(&terms.software);
+                Err(Error::invalid(&format!("the agent ({software}) does not have {algorithm}")))
+            }
+            None => Err(self.gone()),
+        }
+    }
+
+    /// Why nothing can be asked any more.
+    pub(crate) fn gone(&self) -> Error {
+        match &*self.link.borrow() {
+            Link::Gone { reason } | Link::Away { reason, .. } => Error::unreachable(reason.clone()),
+            Link::Up => Error::unreachable("the session is over"),
+        }
+    }
+
+    fn route(&self, frame: Frame) -> Result<(), ProtocolError> {
+        if let Message::Pong(pong) = frame.message {
+            // The others answer the keepalive.
+            if pong.nonce >= FIRST_PING {
+                self.pong.send_replace(Some(pong));
+            }
+            return Ok(());
+        }
+        if let Message::Goodbye(goodbye) = &frame.message {
+            tracing::info!(reason = goodbye.reason, "the agent says goodbye");
+            return Ok(());
+        }
+        let stream = frame.stream;
+        let remote = {
+            let mut routes = lock(&self.routes);
+            routes.served = true;
+            match routes.streams.get_mut(&stream) {
+                Some(Route::Job(remote)) => Arc::clone(remote),
+                Some(Route::Query { jobs, .. }) => {
+                    if let Some(answer) = answer(jobs, frame)? {
+                        routes.finish_query(stream, answer);
+                    }
+                    return Ok(());
+                }
+                // Frames of a command that is over, or was forgotten, are late, not wrong.
+                None => return Ok(()),
+            }
+        };
+        let is_exit = matches!(frame.message, Message::Exit(_));
+        if remote.receive(frame)? {
+            let mut routes = lock(&self.routes);
+            routes.streams.remove(&stream);
+            if is_exit && let Some(line) = &routes.line {
+                // So that the agent need not keep it for one who comes back. Not worth a wait: it
+                // keeps it for a while only.
+                let _ = line.outbox.try_control(Frame::new(stream, Detach {}.into()));
+            }
+        }
+        Ok(())
+    }
+
+    /// The connection is gone: takes the live jobs off it.
+    fn cut(&self, error: &NetError) -> Vec<Arc<Remote>> {
+        let streams = {
+            let mut routes = lock(&self.routes);
+            routes.line = None;
+            std::mem::take(&mut routes.streams)
+        };
+        let mut live = Vec::new();
+        for route in streams.into_values() {
+            match route {
+                Route::Job(remote) if remote.is_live() => {
+                    remote.cut();
+                    live.push(remote);
+                }
+                Route::Job(_) => {}
+                Route::Query { answer, .. } => {
+                    // Who asked may have gone.
+                    let _ = answer.send(Err(Error::unreachable(error.to_string())));
+                }
+            }
+        }
+        live
+    }
+
+    /// There will be no connection any more.
+    ///
+    /// The first request travels with the hello, so an agent that was cut off may have begun it even
+    /// if it was never heard. Only a refusal proves that it has not: one instead of a hello, or one
+    /// with a code that is sent before anything is served.
+    fn fail(&self, live: Vec<Arc<Remote>>, error: &NetError, tried: Option<Duration>) {
+        let served = lock(&self.routes).served;
+        let greeted = self.terms.borrow().is_some();
+        let refused = tried.is_none()
+            && match error {
+                NetError::Peer { code: ErrorCode::Busy | ErrorCode::Identity, .. } => !served,
+                NetError::Refused(_)
+                | NetError::Peer { .. }
+                | NetError::Protocol(ProtocolError::Version { .. }) => !greeted,
+                _ => false,
+            };
+        let reason = match tried {
+            Some(tried) => format!("{error}; gave up after {} s", tried.as_secs()),
+            None => error.to_string(),
+        };
+        self.link.send_replace(Link::Gone { reason: reason.clone() });
+        for remote in live {
+            let job = remote.job().filter(|_| tried.is_some());
+            let end = match job {
+                _ if refused => Error::unreachable(&reason),
+                Some(job) => Error::lost(format!("{reason}; job {job} may still be running")),
+                None => Error::lost(&reason),
+            };
+            remote.fail(end);
+        }
+    }
+}
+
+impl Routes {
+    fn finish_query(&mut self, stream: StreamId, result: Result<(), Error>) {
+        if let Some(Route::Query { jobs, answer }) = self.streams.remove(&stream) {
+            // Who asked may have gone.
+            let _ = answer.send(result.map(|()| jobs));
+        }
+    }
+}
+
+impl Line {
+    fn of(connection: &Connection) -> Self {
+        Self { outbox: connection.outbox.clone(), opened: Arc::clone(&connection.opened) }
+    }
+}
+
+/// Takes a frame of an answer; `Some` if it was the last.
+fn answer(
+    jobs: &mut Vec<JobInfo>,
+    frame: Frame,
+) -> Result<Option<Result<(), Error>>, ProtocolError> {
+    match &frame.message {
+        Message::Listing(listing) => {
+            let more = listing.more;
+            let body = frame.verified_body()?;
+            let list: JobList = msgpack::decode(body.as_bytes(), msgpack::BODY)?;
+            jobs.extend(list.jobs);
+            Ok((!more).then_some(Ok(())))
+        }
+        Message::Removed(_) => Ok(Some(Ok(()))),
+        Message::Refused(refused) => Ok(Some(Err(refusal(refused.clone())))),
+        Message::Error(error) => {
+            let message = format!("{} ({})", error.message, error.code);
+            Ok(Some(Err(refusal(Refused { reason: Refusal::Other, message }))))
+        }
+        _ => Ok(None),
+    }
+}
+
+/// Serves a session from its first connection to its end.
+pub(crate) async fn run(
+    connection: Connection,
+    shared: Arc<Shared>,
+    dialer: Dialer,
+    deadline: Deadline,
+) {
+    let (mut connection, mut deadline) = (connection, deadline);
+    let mut is_first = true;
+    loop {
+        let end = one(connection, &shared, &dialer, deadline).await;
+        let live = shared.cut(&end);
+        let patience = dialer.reconnect_for;
+        if live.is_empty()
+            || patience.is_zero()
+            || shared.dropped.is_cancelled()
+            || !is_mendable(&end, is_first)
+        {
+            return shared.fail(live, &end, None);
+        }
+        tokio::select! {
+            again = reconnect(&shared, &dialer, end) => match again {
+                Ok((another, its_deadline)) => {
+                    (connection, deadline) = (another, its_deadline);
+                    is_first = false;
+                    resume(&shared, Line::of(&connection), live).await;
+                }
+                Err((error, tried)) => return shared.fail(live, &error, Some(tried)),
+            },
+            () = shared.dropped.cancelled() => return shared.fail(live, &NetError::Closed, None),
+        }
+    }
+}
+
+/// Serves one connection to its end, and says how it ended.
+async fn one(
+    mut connection: Connection,
+    shared: &Shared,
+    dialer: &Dialer,
+    deadline: Deadline,
+) -> NetError {
+    let distrusted = dialer.distrusted(&mut connection);
+    let end = tokio::select! {
+        end = distrusted => end,
+        end = read_frames(&mut connection, shared, dialer, deadline) => end,
+        () = shared.dropped.cancelled() => NetError::Closed,
+    };
+    // First the last words: whoever hears of the end may drop the session, which has some of its own.
+    match end {
+        NetError::Protocol(_)
+        | NetError::Silent(_)
+        | NetError::Deadline { .. }
+        | NetError::Untrusted { .. } => {
+            connection.accuse(error_code(&end), &end.to_string());
+        }
+        _ => connection.outbox.close(None),
+    }
+    // The last words may take a while, and nobody needs to wait for them.
+    tokio::spawn(connection.finish());
+    end
+}
+
+async fn read_frames(
+    connection: &mut Connection,
+    shared: &Shared,
+    dialer: &Dialer,
+    deadline: Deadline,
+) -> NetError {
+    let ours = dialer.hello();
+    let greeting = deadline.bound("the agent's hello", connection.receive_hello(&ours)).await;
+    match greeting.flatten() {
+        Ok(terms) => {
+            tracing::debug!(agent = terms.software, "the agent greets");
+            shared.terms.send_replace(Some(terms));
+        }
+        Err(error) => return dialer.explain(error),
+    }
+    loop {
+        match connection.inbound.next().await {
+            Ok(frame) => {
+                if let Err(fault) = shared.route(frame) {
+                    return fault.into();
+                }
+            }
+            Err(end) => return end,
+        }
+    }
+}
+
+/// Whether another connection may do better. Who is refused right at the start is told so at once.
+fn is_mendable(end: &NetError, is_first: bool) -> bool {
+    match end {
+        NetError::Cut(_)
+        | NetError::Closed
+        | NetError::Silent(_)
+        | NetError::Deadline { .. }
+        | NetError::Dial { .. }
+        | NetError::Left(_) => true,
+        NetError::Peer { code, .. } => {
+            let is_busy = *code == ErrorCode::Busy && !is_first;
+            is_busy || matches!(code, ErrorCode::ShuttingDown | ErrorCode::Timeout)
+        }
+        _ => false,
+    }
+}
+
+/// Connects again, until it works or the time for it is over.
+async fn reconnect(
+    shared: &Shared,
+    dialer: &Dialer,
+    lost: NetError,
+) -> Result<(Connection, Deadline), (NetError, Duration)> {
+    let since = Instant::now();
+    let mut last = lost;
+    let mut pause = FIRST_PAUSE;
+    for attempt in 1.. {
+        let reason = last.to_string();
+        shared.link.send_replace(Link::Away { reason, since: since.into_std(), attempt });
+        match dialer.dial().await {
+            Ok(connected) => return Ok(connected),
+            Err(error) => last = error,
+        }
+        if !is_mendable(&last, false) || since.elapsed() >= dialer.reconnect_for {
+            break;
+        }
+        // Many clients that lost the same agent shall not come back in step.
+        let jitter = fastrand::f64().mul_add(0.4, 0.8);
+        sleep(pause.mul_f64(jitter)).await;
+        pause = (pause * 2).min(LONGEST_PAUSE);
+    }
+    Err((last, since.elapsed()))
+}
+
+/// Opens every live job on a new connection, and then lets others use it.
+async fn resume(shared: &Shared, line: Line, live: Vec<Arc<Remote>>) {
+    let mut last = shared.last.lock().await;
+    *last = StreamId::CONNECTION;
+    for remote in live {
+        *last = last.next();
+        let frame = remote.open(*last, &line.outbox);
+        lock(&shared.routes).streams.insert(*last, Route::Job(remote));
+        line.opened.fetch_max(last.0, Ordering::AcqRel);
+        // If this connection goes too, the next one opens them again.
+        let _ = line.outbox.control(frame).await;
+    }
+    lock(&shared.routes).line = Some(line);
+    drop(last);
+    shared.link.send_replace(Link::Up);
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
