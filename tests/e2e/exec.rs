@@ -1,6 +1,6 @@
 //! Commands through the client library: words, environment, directory.
 
-use crate::support::TestAgent;
+use crate::support::{TestAgent, size_from_environment};
 use rexec_client::{NeverStarted, Outcome, Stdio};
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
@@ -148,7 +148,7 @@ async fn two_hundred_commands_on_one_connection() {
 async fn short_commands_lose_nothing() {
     let agent = TestAgent::start();
     let session = agent.session().await;
-    let runs = std::env::var("REXEC_TEST_SHORT_RUNS").map_or(1_000, |n| n.parse().unwrap());
+    let runs = size_from_environment("REXEC_TEST_SHORT_RUNS", 1_000);
     let one = |session: rexec_client::Session| async move {
         session.command("echo").arg("here").output().await.unwrap().stdout
     };

@@ -63,7 +63,8 @@ async fn idle_connections_end_with_the_agent() {
 /// The connection is cut after so many bytes from the agent, wherever in a frame that is.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cut_connection_is_lost_never_a_success() {
-    let agent = TestAgent::with("[limits]\nkill_grace = '200ms'");
+    let config = "[limits]\nkill_grace = '200ms'\n[jobs]\nlease_closed = '100ms'";
+    let agent = TestAgent::with(config);
     let mark = format!("1005.{}", agent.pid());
     for cut in [3_000, 5_000, 70_000, 1_000_001] {
         let proxy = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -81,8 +82,8 @@ async fn a_cut_connection_is_lost_never_a_success() {
             tokio::io::copy(&mut server_read.take(cut), &mut client_write).await.unwrap();
             up.abort();
         });
-        let session =
-            Connector::new(&agent.files()).unwrap().connect("127.0.0.1", port).await.unwrap();
+        let connector = Connector::new(&agent.files()).unwrap().reconnect_for(Duration::ZERO);
+        let session = connector.connect("127.0.0.1", port).await.unwrap();
         let line = format!("cat /dev/zero & sleep {mark}; exit 0");
         let error = session.shell(line).output().await.unwrap_err();
         assert!(matches!(error.outcome(), Outcome::Lost { .. }), "cut at {cut}: {error:?}");

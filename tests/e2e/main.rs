@@ -29,6 +29,7 @@ mod identity;
 mod kill_tree;
 mod lifecycle;
 mod policy;
+mod resume;
 mod revocation;
 mod run_as;
 mod streams;

@@ -250,10 +250,9 @@ fn tool(dir: &Path, words: &[&str]) -> Output {
 #[test]
 fn policy_test_explains_and_its_exit_code_tells() {
     let dir = tempfile::tempdir().unwrap();
-    let path = |name: &str| dir.path().join(name);
     let config =
         format!("policy = '{0}/policy.toml'\npolicy_folder = '{0}/d'", dir.path().display());
-    fs::write(path("agent.toml"), config).unwrap();
+    write_private(dir.path(), "agent.toml", &config);
     let text = format!(
         "[[rule]]\nname = 'others'\nusers = ['bob']\nattach = ['own']\n{}umask = '027'\n",
         alice("commands = [['id']]")

@@ -62,6 +62,7 @@ async fn connect(fake: &FakeAgent) -> Session {
     let connector = Connector::new(&fake.files("alice")).unwrap();
     let connector =
         connector.connect_timeout(Duration::from_millis(700)).keepalive(Duration::from_millis(250));
+    let connector = connector.reconnect_for(Duration::ZERO);
     connector.connect("127.0.0.1", fake.port).await.unwrap()
 }
 

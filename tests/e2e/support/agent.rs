@@ -81,12 +81,12 @@ impl TestAgent {
         write_private(dir.path(), "agent.pem", &authority.issue_agent());
         write_private(dir.path(), "alice.pem", &authority.issue_user("alice"));
         let path = |name: &str| dir.path().join(name);
-        let mut config = config.to_owned();
+        let mut config = format!("state_dir = '{}'\n{config}", path("state").display());
         if !config.contains("[audit]") {
             let file = path("audit.jsonl");
             config += &format!("\n[audit]\nfile = '{}'\n", file.display());
         }
-        fs::write(path("agent.toml"), config).unwrap();
+        write_private(dir.path(), "agent.toml", &config);
         write_private(dir.path(), "policy.toml", policy);
         let mut command = Command::new(program("rexec-agent"));
         command

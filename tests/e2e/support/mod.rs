@@ -2,6 +2,7 @@
 
 pub mod agent;
 pub mod certs;
+pub mod chaos;
 pub mod cli;
 pub mod dial;
 pub mod proc;
@@ -12,6 +13,11 @@ pub use agent::TestAgent;
 pub use certs::Authority;
 
 use std::path::PathBuf;
+
+/// How much a test does, unless the environment says something else.
+pub fn size_from_environment(name: &str, default: u64) -> u64 {
+    std::env::var(name).map_or(default, |n| n.parse().unwrap())
+}
 
 /// A program of this workspace. `scripts/test` builds them all before the tests run.
 pub fn program(name: &str) -> PathBuf {

@@ -49,7 +49,7 @@ refused:*:19000::::::
 
 /// Lets `deploy` run an agent in `dir`.
 pub fn give_to_deploy(dir: &Path) {
-    for path in [dir.to_owned(), dir.join("agent.pem"), dir.join("policy.toml")] {
+    for path in ["", "agent.pem", "policy.toml", "agent.toml"].map(|name| dir.join(name)) {
         nix::unistd::chown(&path, Some(61_001.into()), Some(61_001.into())).unwrap();
     }
 }

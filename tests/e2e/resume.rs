@@ -1,0 +1,305 @@
+//! Connections that break while commands run: nothing is lost, nothing comes twice, nothing runs twice.
+
+use crate::support::chaos::{Chaos, Faults, Plan};
+use crate::support::proc::{eventually, running_with};
+use crate::support::{TestAgent, size_from_environment};
+use rexec_client::{Connector, JobId, Link, OnDisconnect, Outcome, Session, Stdio};
+use sha2::{Digest, Sha256};
+use std::fs;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+use tokio::io::AsyncReadExt;
+
+async fn through(agent: &TestAgent, chaos: &Chaos) -> Session {
+    let connector = Connector::new(&agent.files()).unwrap().keepalive(Duration::from_millis(200));
+    connector.connect("127.0.0.1", chaos.port).await.unwrap()
+}
+
+/// The same for the same seed, and spread over all of a range.
+fn scattered(seed: u64, n: u64) -> u64 {
+    let mut x = seed.wrapping_add(n).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    x ^ (x >> 31)
+}
+
+/// Sends `bytes` bytes through `cat` and back, and checks every one of them.
+async fn echo(session: &Session, bytes: u64) {
+    let mut child = session.command("cat").spawn().await.unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    let mut stdout = child.stdout.take().unwrap();
+    let byte_at = |offset: u64| (scattered(7, offset / 8) >> (offset % 8 * 8)) as u8;
+    let feed = async {
+        let mut offset = 0;
+        while offset < bytes {
+            let length = (bytes - offset).min(60_000);
+            let piece: Vec<u8> = (offset..offset + length).map(byte_at).collect();
+            // Why, says the end of the command.
+            if stdin.send(piece.into()).await.is_err() {
+                break;
+            }
+            offset += length;
+        }
+        drop(stdin);
+    };
+    let read = async {
+        let (mut offset, mut hash) = (0, Sha256::new());
+        while let Ok(Some(chunk)) = stdout.chunk().await {
+            let expected: Vec<u8> = (offset..offset + chunk.len() as u64).map(byte_at).collect();
+            assert!(*chunk == expected, "wrong bytes after {offset}");
+            offset += chunk.len() as u64;
+            hash.update(&*chunk);
+        }
+        (offset, hash.finalize())
+    };
+    let ((), (offset, hash)) = tokio::join!(feed, read);
+    let status = child.wait().await.unwrap();
+    assert!(status.success() && status.is_verified(), "{status:?}");
+    assert_eq!(offset, bytes);
+    assert_eq!(status.stdout().hash.as_bytes()[..], hash[..]);
+    assert_eq!(status.stdin(), status.stdout());
+}
+
+/// Cuts at random places in both directions during a transfer each way. `REXEC_TEST_RESUME_MIB` and
+/// `REXEC_TEST_CUTS` make it larger.
+#[tokio::test(flavor = "multi_thread")]
+async fn random_cuts_lose_nothing() {
+    let agent = TestAgent::start();
+    let bytes = size_from_environment("REXEC_TEST_RESUME_MIB", 8) << 20;
+    let cuts = size_from_environment("REXEC_TEST_CUTS", 40) as usize;
+    let seed = u64::from(std::process::id());
+    println!("seed {seed}");
+    // Each way takes about this many bytes until the next cut.
+    let span = 2 * bytes / cuts as u64;
+    let chaos = Chaos::start(agent.port, move |number| {
+        let after = 1 + scattered(seed, number as u64) % (2 * span);
+        let cut = Faults { cut: Some(after), ..Faults::default() };
+        match number {
+            number if number >= cuts => Plan::default(),
+            number if number % 2 == 0 => Plan { up: cut, ..Plan::default() },
+            _ => Plan { down: cut, ..Plan::default() },
+        }
+    })
+    .await;
+    let session = loop {
+        // The first connections may be cut before there is a session.
+        let connector = Connector::new(&agent.files()).unwrap();
+        if let Ok(session) = connector.connect("127.0.0.1", chaos.port).await {
+            break session;
+        }
+    };
+    if let Err(_) = tokio::time::timeout(Duration::from_secs(15), echo(&session, bytes)).await {
+        println!("{:?}", *session.link().borrow());
+        println!("{:#?}", session);
+        panic!("late after {}", chaos.connections.load(Ordering::Relaxed));
+    }
+    let made = chaos.connections.load(Ordering::Relaxed);
+    assert!(made > cuts / 4, "only {made} connections: hardly anything was cut");
+    println!("{made} connections for {bytes} bytes each way");
+}
+
+/// Wherever in the first exchange the connection breaks, the command runs once, and its end is known.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cut_anywhere_at_the_start_runs_the_command_once() {
+    let agent = TestAgent::start();
+    let marks = agent.path("marks");
+    for (number, cut) in (1_300..4_600).step_by(150).enumerate() {
+        let faults = Faults { cut: Some(cut), ..Faults::default() };
+        let is_up = number % 2 == 0;
+        let chaos = Chaos::start(agent.port, move |number| match (number, is_up) {
+            (0, true) => Plan { up: faults, ..Plan::default() },
+            (0, false) => Plan { down: faults, ..Plan::default() },
+            _ => Plan::default(),
+        })
+        .await;
+        let connector = Connector::new(&agent.files()).unwrap();
+        // Cut in the handshake: nothing was asked for yet.
+        let Ok(session) = connector.connect("127.0.0.1", chaos.port).await else { continue };
+        let line = format!("echo {cut} >>{}; echo done", marks.display());
+        let output = session.shell(line).output().await.unwrap();
+        assert_eq!(output.stdout, b"done\n", "cut at {cut}");
+        let text = fs::read_to_string(&marks).unwrap();
+        let times = text.lines().filter(|line| *line == cut.to_string()).count();
+        assert_eq!(times, 1, "cut at {cut}");
+    }
+    assert!(fs::read_to_string(&marks).unwrap().lines().count() > 5);
+}
+
+/// A bit that flips on the way is noticed by TLS; what came before it counts, and the rest comes again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_flipped_byte_is_never_delivered() {
+    let agent = TestAgent::start();
+    let chaos = Chaos::start(agent.port, |number| {
+        let flip = Faults { flip: Some(300_000), ..Faults::default() };
+        if number == 0 { Plan { down: flip, ..Plan::default() } } else { Plan::default() }
+    })
+    .await;
+    let session = through(&agent, &chaos).await;
+    let output = session.shell("head -c 1000000 /dev/zero").output().await;
+    // Who alters bytes is not a network that is bad: the client does not try that again.
+    match output {
+        Ok(output) => assert_eq!(output.stdout, vec![0; 1_000_000]),
+        Err(error) => assert!(matches!(error.outcome(), Outcome::Lost { .. }), "{error:?}"),
+    }
+}
+
+/// Nobody is told that a stalled network stalls; both sides notice by themselves.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stalled_connection_is_noticed_and_made_again() {
+    let agent = TestAgent::with("[limits]\nkeepalive = '200ms'");
+    let chaos = Chaos::start(agent.port, |number| {
+        let stall = Faults { stall: Some(200_000), ..Faults::default() };
+        if number == 0 { Plan { down: stall, up: Faults::default() } } else { Plan::default() }
+    })
+    .await;
+    let session = through(&agent, &chaos).await;
+    let output = session.shell("head -c 1000000 /dev/zero | tr '\\0' x").output().await.unwrap();
+    assert_eq!(output.stdout, vec![b'x'; 1_000_000]);
+    assert_eq!(chaos.connections.load(Ordering::Relaxed), 2);
+}
+
+/// Single bytes and small delays change nothing but the time.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slow_sliced_connection_needs_no_resume() {
+    let agent = TestAgent::start();
+    let faults = Faults { slice: true, delay: Duration::from_millis(1), ..Faults::default() };
+    let chaos = Chaos::start(agent.port, move |_| Plan { up: faults, down: faults }).await;
+    let session = through(&agent, &chaos).await;
+    echo(&session, 20_000).await;
+    assert_eq!(chaos.connections.load(Ordering::Relaxed), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_gives_up_says_so_and_names_the_job() {
+    let agent = TestAgent::start();
+    let chaos = Chaos::start(agent.port, |_| Plan::default()).await;
+    let connector = Connector::new(&agent.files()).unwrap();
+    let connector = connector.reconnect_for(Duration::from_millis(300));
+    let session = connector.connect("127.0.0.1", chaos.port).await.unwrap();
+    let mut link = session.link();
+    let mut child = session.command("sleep").arg("1000").spawn().await.unwrap();
+    chaos.refuse(true);
+    chaos.cut();
+    link.wait_for(|link| matches!(link, Link::Away { .. })).await.unwrap();
+    let error = child.wait().await.unwrap_err();
+    let Outcome::Lost { message } = error.outcome() else { panic!("{error:?}") };
+    assert!(message.contains(child.job().as_str()), "{message}");
+    assert!(matches!(*link.borrow(), Link::Gone { .. }));
+}
+
+/// A cancel that is asked for while there is no connection is not forgotten.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cancel_waits_for_the_connection() {
+    let agent = TestAgent::start();
+    let chaos = Chaos::start(agent.port, |_| Plan::default()).await;
+    let session = through(&agent, &chaos).await;
+    let mut link = session.link();
+    let mut child = session.command("sleep").arg("1000").spawn().await.unwrap();
+    chaos.refuse(true);
+    chaos.cut();
+    link.wait_for(|link| matches!(link, Link::Away { .. })).await.unwrap();
+    child.cancel().await;
+    chaos.refuse(false);
+    let status = child.wait().await.unwrap();
+    assert_eq!(status.outcome(), &Outcome::Cancelled);
+}
+
+/// What a client said about its absence holds: `keep` outlives everything, `kill` nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lease_ends_the_tree_and_keep_does_not() {
+    let agent = TestAgent::with("[limits]\nkill_grace = '200ms'");
+    let chaos = Chaos::start(agent.port, |_| Plan::default()).await;
+    let connector = Connector::new(&agent.files()).unwrap().reconnect_for(Duration::ZERO);
+    let session = connector.connect("127.0.0.1", chaos.port).await.unwrap();
+    let mark = |what: &str| format!("20{what}.{}", agent.pid());
+    let policies = [
+        ("01", OnDisconnect::Kill {}),
+        ("02", OnDisconnect::Lease { ms: 300 }),
+        ("03", OnDisconnect::Lease { ms: 600_000 }),
+        ("04", OnDisconnect::Keep {}),
+    ];
+    let mut children = Vec::new();
+    for (what, then) in policies {
+        let line = format!("sleep {} & sleep 1000; true", mark(what));
+        children.push(session.shell(line).on_disconnect(then).spawn().await.unwrap());
+        eventually("it runs", || !running_with(&mark(what)).is_empty());
+    }
+    chaos.cut();
+    for ended in ["01", "02"] {
+        eventually("its tree is gone", || running_with(&mark(ended)).is_empty());
+    }
+    for running in ["03", "04"] {
+        assert!(!running_with(&mark(running)).is_empty(), "{running}");
+    }
+    // Its owner may come back, from anywhere, and end them.
+    let session = agent.session().await;
+    for child in &children[2..] {
+        let mut back = session.attach(child.job().clone()).control(true).join().await.unwrap();
+        assert!(back.attached());
+        back.kill().await.unwrap();
+    }
+}
+
+/// Who leaves on purpose need not wait for a lease to be over.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_goodbye_ends_what_is_not_kept() {
+    let agent = TestAgent::with("[limits]\nkill_grace = '200ms'");
+    let session = agent.session().await;
+    let mark = format!("2101.{}", agent.pid());
+    let child = session.command("sleep").arg(&mark).spawn().await.unwrap();
+    eventually("it runs", || !running_with(&mark).is_empty());
+    drop((child, session));
+    eventually("it is gone", || running_with(&mark).is_empty());
+}
+
+/// F36: what reads the output goes away while there is no connection.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_closed_output_is_closed_again_after_a_cut() {
+    let agent = TestAgent::start();
+    let chaos = Chaos::start(agent.port, |_| Plan::default()).await;
+    let session = through(&agent, &chaos).await;
+    let mut link = session.link();
+    let mut child = session.shell("exec cat /dev/zero").stdin(Stdio::Null).spawn().await.unwrap();
+    let mut stdout = child.stdout.take().unwrap();
+    stdout.read_exact(&mut [0; 1000]).await.unwrap();
+    chaos.refuse(true);
+    chaos.cut();
+    link.wait_for(|link| matches!(link, Link::Away { .. })).await.unwrap();
+    drop(stdout);
+    chaos.refuse(false);
+    let signal = tokio::time::timeout(Duration::from_secs(10), child.wait())
+        .await
+        .expect("in time")
+        .unwrap()
+        .signal()
+        .unwrap();
+    assert_eq!(signal.to_string(), "PIPE");
+}
+
+/// A thousand submissions of one id over several connections: one run, and everybody learns its end.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_thousand_submissions_of_one_id_run_once() {
+    let config = "[limits]\ncommands_per_connection = 1000\ncommands_per_identity = 1000";
+    let agent = Arc::new(TestAgent::with(config));
+    let marks = agent.path("marks");
+    let id = JobId::new("deploy-2026-11-22-web1").unwrap();
+    let line = format!("echo ran >>{}; sleep 0.3; exit 7", marks.display());
+    let mut sessions = Vec::new();
+    for _ in 0..8 {
+        sessions.push(agent.session().await);
+    }
+    let mut tasks = Vec::new();
+    for number in 0..1000 {
+        let command = sessions[number % sessions.len()].shell(&line).id(id.clone());
+        tasks.push(tokio::spawn(command.status()));
+    }
+    for task in tasks {
+        assert_eq!(task.await.unwrap().unwrap().code(), Some(7));
+    }
+    assert_eq!(fs::read_to_string(&marks).unwrap(), "ran\n");
+    // Another command under that id is another matter.
+    let error = agent.session().await.shell("true").id(id).status().await.unwrap_err();
+    assert!(error.to_string().contains("another command"), "{error}");
+    assert!(error.nothing_ran());
+}

@@ -1,0 +1,142 @@
+//! A TCP proxy that does to connections what networks do: cut, stall, flip, slice, delay, refuse.
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
+
+/// What is done to one direction of a connection.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Faults {
+    /// The whole connection is cut after this many bytes.
+    pub cut: Option<u64>,
+    /// Nothing more is passed on after this many bytes, and nobody is told.
+    pub stall: Option<u64>,
+    /// The byte at this offset is changed.
+    pub flip: Option<u64>,
+    /// Bytes are passed on one by one.
+    pub slice: bool,
+    /// Each piece waits this long.
+    pub delay: Duration,
+}
+
+/// What is done to a connection.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Plan {
+    /// From the client to the agent.
+    pub up: Faults,
+    /// From the agent to the client.
+    pub down: Faults,
+}
+
+/// A running proxy.
+pub struct Chaos {
+    pub port: u16,
+    pub connections: Arc<AtomicUsize>,
+    refuse: Arc<AtomicBool>,
+    cut_all: Arc<Mutex<CancellationToken>>,
+    _task: AbortOnDropHandle<()>,
+}
+
+impl Chaos {
+    /// Listens on loopback and passes on to `upstream`; `plan` is asked about each connection, with
+    /// its number from 0.
+    pub async fn start(
+        upstream: u16,
+        mut plan: impl FnMut(usize) -> Plan + Send + 'static,
+    ) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let connections = Arc::new(AtomicUsize::new(0));
+        let refuse = Arc::new(AtomicBool::new(false));
+        let cut_all = Arc::new(Mutex::new(CancellationToken::new()));
+        let (count, refusing, cutting) =
+            (Arc::clone(&connections), Arc::clone(&refuse), Arc::clone(&cut_all));
+        let task = tokio::spawn(async move {
+            loop {
+                let (client, _) = listener.accept().await.unwrap();
+                if refusing.load(Ordering::Relaxed) {
+                    continue;
+                }
+                let plan = plan(count.fetch_add(1, Ordering::Relaxed));
+                let cut = cutting.lock().unwrap().child_token();
+                tokio::spawn(async move {
+                    if let Ok(agent) = TcpStream::connect(("127.0.0.1", upstream)).await {
+                        relay(client, agent, plan, cut).await;
+                    }
+                });
+            }
+        });
+        let _task = AbortOnDropHandle::new(task);
+        Self { port, connections, refuse, cut_all, _task }
+    }
+
+    /// Whether new connections are closed at once.
+    pub fn refuse(&self, refuse: bool) {
+        self.refuse.store(refuse, Ordering::Relaxed);
+    }
+
+    /// Cuts all connections there are.
+    pub fn cut(&self) {
+        let mut token = self.cut_all.lock().unwrap();
+        token.cancel();
+        *token = CancellationToken::new();
+    }
+}
+
+async fn relay(client: TcpStream, agent: TcpStream, plan: Plan, cut: CancellationToken) {
+    for socket in [&client, &agent] {
+        socket.set_nodelay(true).unwrap();
+    }
+    let (from_client, to_client) = client.into_split();
+    let (from_agent, to_agent) = agent.into_split();
+    let up = pass(from_client, to_agent, plan.up);
+    let down = pass(from_agent, to_client, plan.down);
+    // The halves close with this, whichever way it ends.
+    tokio::select! {
+        () = cut.cancelled() => {}
+        () = async { tokio::select! { true = up => {}, true = down => {}, else => {} } } => {}
+    }
+}
+
+/// True if the connection is to be cut; false at the end of this direction.
+async fn pass(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, faults: Faults) -> bool {
+    let mut buffer = vec![0; 64 * 1024];
+    let mut offset = 0;
+    loop {
+        let Ok(n) = from.read(&mut buffer).await else { return true };
+        if n == 0 {
+            let _ = to.shutdown().await;
+            return false;
+        }
+        let mut piece = &mut buffer[..n];
+        if let Some(at) = faults.flip.filter(|at| (offset..offset + n as u64).contains(at)) {
+            piece[(at - offset) as usize] ^= 1;
+        }
+        if faults.stall.is_some_and(|at| offset + n as u64 > at) {
+            std::future::pending::<()>().await;
+        }
+        let is_cut = faults.cut.is_some_and(|at| offset + n as u64 >= at);
+        if is_cut {
+            let left = faults.cut.unwrap_or_default().saturating_sub(offset) as usize;
+            piece = &mut piece[..left];
+        }
+        if !faults.delay.is_zero() {
+            tokio::time::sleep(faults.delay).await;
+        }
+        let step = if faults.slice { 1 } else { piece.len().max(1) };
+        for slice in piece.chunks(step) {
+            if to.write_all(slice).await.is_err() {
+                return true;
+            }
+        }
+        if is_cut {
+            return true;
+        }
+        offset += n as u64;
+    }
+}
