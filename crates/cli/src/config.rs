@@ -35,6 +35,9 @@ pub struct Settings {
     /// How long TCP, TLS and hello may take.
     #[serde(deserialize_with = "values::duration_in_file")]
     pub connect_timeout: Option<Duration>,
+    /// How long a lost connection is tried to be made again.
+    #[serde(deserialize_with = "values::duration_or_zero_in_file")]
+    pub reconnect_for: Option<Duration>,
     /// The digest of the streams.
     #[serde(deserialize_with = "hash_in_file")]
     pub hash: Option<Algorithm>,
@@ -57,6 +60,7 @@ impl Settings {
             user: self.user.or(lower.user),
             port: self.port.or(lower.port),
             connect_timeout: self.connect_timeout.or(lower.connect_timeout),
+            reconnect_for: self.reconnect_for.or(lower.reconnect_for),
             hash: self.hash.or(lower.hash),
         }
     }
@@ -87,6 +91,8 @@ impl Settings {
         let port = text("REXEC_PORT")?.map(|text| values::port(&text)).transpose();
         let timeout =
             text("REXEC_CONNECT_TIMEOUT")?.map(|text| values::duration(&text)).transpose();
+        let reconnect =
+            text("REXEC_RECONNECT_FOR")?.map(|text| values::duration_or_zero(&text)).transpose();
         let hash = text("REXEC_HASH")?.map(|text| hash(&text)).transpose();
         Ok(Self {
             identity: variable(env, "REXEC_IDENTITY").map(PathBuf::from),
@@ -96,6 +102,7 @@ impl Settings {
             user: text("REXEC_USER")?,
             port: port.map_err(|why| format!("REXEC_PORT: {why}"))?.and_then(NonZeroU16::new),
             connect_timeout: timeout.map_err(|why| format!("REXEC_CONNECT_TIMEOUT: {why}"))?,
+            reconnect_for: reconnect.map_err(|why| format!("REXEC_RECONNECT_FOR: {why}"))?,
             hash: hash.map_err(|why| format!("REXEC_HASH: {why}"))?,
         })
     }
@@ -174,7 +181,7 @@ mod tests {
     #[test]
     fn a_file_is_read_and_its_paths_are_relative_to_it() {
         let (dir, path) = file(
-            "identity = 'me.pem'\nauthority = '/ca.crt'\ncrl = 'ca.crl'\nport = 9\nconnect_timeout = 3\nhash = 'blake3'\n",
+            "identity = 'me.pem'\nauthority = '/ca.crt'\ncrl = 'ca.crl'\nport = 9\nconnect_timeout = 3\nreconnect_for = 0\nhash = 'blake3'\n",
         );
         let settings = Settings::load(Some(&path), &none).unwrap();
         assert_eq!(settings.identity, Some(dir.path().join("me.pem")));
@@ -182,6 +189,7 @@ mod tests {
         assert_eq!(settings.crl, Some(dir.path().join("ca.crl")));
         assert_eq!(settings.port, NonZeroU16::new(9));
         assert_eq!(settings.connect_timeout, Some(Duration::from_secs(3)));
+        assert_eq!(settings.reconnect_for, Some(Duration::ZERO));
         assert_eq!(settings.hash, Some(Algorithm::Blake3));
     }
 

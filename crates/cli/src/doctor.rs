@@ -8,7 +8,7 @@ use crate::status::json_line;
 use crate::{runtime, written};
 use rexec_client::certificate::moment;
 use rexec_client::checkup::{Report, Side, Verdict, credentials};
-use rexec_client::{Connector, Error, Outcome, printable};
+use rexec_client::{Error, Outcome, printable};
 use std::ffi::OsString;
 use std::io::{self, Write};
 use std::net::SocketAddr;
@@ -130,8 +130,7 @@ fn closed(address: SocketAddr, error: &io::Error) -> String {
 /// TLS with both certificates, and the agent's clock.
 async fn greet(report: &mut Report, endpoint: &Endpoint) {
     let asked = async {
-        let connector = Connector::new(&endpoint.files)?;
-        let connector = connector.connect_timeout(endpoint.connect_timeout);
+        let connector = endpoint.connector()?;
         let session = connector.connect(&endpoint.host, endpoint.port).await?;
         // Only the first answer shows that the agent accepts this side's certificate.
         let answered = session.agent_time();

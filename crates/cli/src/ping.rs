@@ -6,7 +6,7 @@ use crate::plan::{self, Endpoint};
 use crate::status::{VERSION, json_line, time};
 use crate::target::Target;
 use crate::{fail, runtime, written};
-use rexec_client::{Connector, Error, Outcome};
+use rexec_client::{Error, Outcome};
 use serde::Serialize;
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -68,8 +68,7 @@ pub fn run(ping: Ping) -> ExitCode {
 
 async fn measure(endpoint: &Endpoint, count: u32) -> Result<Times, Outcome> {
     let outcome = |error: Error| error.outcome().clone();
-    let connector = Connector::new(&endpoint.files).map_err(outcome)?;
-    let connector = connector.connect_timeout(endpoint.connect_timeout);
+    let connector = endpoint.connector()?;
     let start = Instant::now();
     let session = connector.connect(&endpoint.host, endpoint.port).await.map_err(outcome)?;
     let ping = async || {

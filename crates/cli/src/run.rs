@@ -8,8 +8,8 @@ use crate::render::{Renderer, Sink};
 use crate::stdin;
 use crate::stdio::{Halt, Output};
 use rexec_client::{
-    Child, ChildStdin, ChildStdout, Command, Connector, ExitStatus, JobId, Outcome, Session,
-    Signal, Stdio, printable,
+    Child, ChildStdin, ChildStdout, Command, ExitStatus, JobId, Outcome, Session, Signal, Stdio,
+    printable,
 };
 use std::pin::pin;
 use std::time::{Duration, Instant, SystemTime};
@@ -184,8 +184,7 @@ impl Run {
 
 async fn connect(plan: &Plan, interrupts: &mut Interrupts) -> Result<Session, Outcome> {
     let endpoint = &plan.endpoint;
-    let connector = Connector::new(&endpoint.files).map_err(|error| error.outcome().clone())?;
-    let connector = connector.connect_timeout(endpoint.connect_timeout);
+    let connector = endpoint.connector()?;
     tokio::select! {
         session = connector.connect(&endpoint.host, endpoint.port) => {
             session.map_err(|error| error.outcome().clone())

@@ -30,21 +30,37 @@ pub fn duration(text: &str) -> Result<Duration, String> {
     }
 }
 
+/// [`duration`], and `0` with or without a unit.
+pub fn duration_or_zero(text: &str) -> Result<Duration, String> {
+    let number = text.trim().trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    if number.parse::<u64>() == Ok(0) { Ok(Duration::ZERO) } else { duration(text) }
+}
+
 /// [`duration`] in a configuration file, where it may also be an integer.
 pub(crate) fn duration_in_file<'de, D: Deserializer<'de>>(
     d: D,
 ) -> Result<Option<Duration>, D::Error> {
+    duration(&written(d)?).map(Some).map_err(D::Error::custom)
+}
+
+/// [`duration_or_zero`] in a configuration file.
+pub(crate) fn duration_or_zero_in_file<'de, D: Deserializer<'de>>(
+    d: D,
+) -> Result<Option<Duration>, D::Error> {
+    duration_or_zero(&written(d)?).map(Some).map_err(D::Error::custom)
+}
+
+fn written<'de, D: Deserializer<'de>>(d: D) -> Result<String, D::Error> {
     #[derive(Deserialize)]
     #[serde(untagged, expecting = "a duration such as \"10s\", or a number of seconds")]
     enum Written {
         Seconds(u32),
         Text(String),
     }
-    let text = match Written::deserialize(d)? {
+    Ok(match Written::deserialize(d)? {
         Written::Seconds(seconds) => seconds.to_string(),
         Written::Text(text) => text,
-    };
-    duration(&text).map(Some).map_err(D::Error::custom)
+    })
 }
 
 /// A variable for the command; `None` for its value means that of this process.
@@ -203,6 +219,13 @@ mod tests {
             ("99999999999999999999d", TOO_LONG),
         ] {
             assert_eq!(duration(bad), Err(why.to_owned()), "{bad}");
+        }
+        for zero in ["0", "0s", "0m", " 0 "] {
+            assert_eq!(duration_or_zero(zero), Ok(Duration::ZERO), "{zero}");
+        }
+        assert_eq!(duration_or_zero("10"), Ok(Duration::from_secs(10)));
+        for bad in ["", "-1", "0 parsec 1", "soon", "s"] {
+            assert!(duration_or_zero(bad).is_err(), "{bad}");
         }
     }
 

@@ -115,7 +115,7 @@ async fn check(fake: &FakeAgent, case: &Case) -> Result<(), String> {
     let Some(code) = case.code else { return Ok(()) };
     let start = Instant::now();
     let serving = serve();
-    let mut rexec = fake.rexec(&["--connect-timeout", "700ms"]);
+    let mut rexec = fake.rexec(&["--connect-timeout", "700ms", "--reconnect-for", "0"]);
     let output = spawn_blocking(move || rexec.arg("x").output().unwrap()).await.unwrap();
     let slower = start.elapsed();
     spawn_blocking(move || serving.join())

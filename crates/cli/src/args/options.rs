@@ -31,6 +31,10 @@ pub struct ConnectOptions {
     /// Give up connecting after this long [default: 10s]
     #[arg(long, value_name = "DURATION", value_parser = values::duration)]
     pub connect_timeout: Option<Duration>,
+    /// Try this long to make a connection again that was lost while a command runs; 0 for never
+    /// [default: 5m]
+    #[arg(long, value_name = "DURATION", value_parser = values::duration_or_zero)]
+    pub reconnect_for: Option<Duration>,
     /// Configuration file, instead of the user's and the system's
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub config: Option<PathBuf>,

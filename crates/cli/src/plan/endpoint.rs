@@ -4,7 +4,7 @@ use crate::args::ConnectOptions;
 use crate::config::{self, Env, Settings};
 use crate::target::Target;
 use crate::values::SshOption;
-use rexec_client::{DEFAULT_PORT, Files};
+use rexec_client::{Connector, DEFAULT_PORT, Files, Outcome};
 use std::ffi::OsStr;
 use std::io;
 use std::num::NonZeroU16;
@@ -22,6 +22,16 @@ pub struct Endpoint {
     pub files: Files,
     /// How long connecting may take.
     pub connect_timeout: Duration,
+    /// How long a connection that is lost while a command runs is tried to be made again.
+    pub reconnect_for: Duration,
+}
+
+impl Endpoint {
+    /// What connects to it. Reads the certificates and keys.
+    pub fn connector(&self) -> Result<Connector, Outcome> {
+        let connector = Connector::new(&self.files).map_err(|error| error.outcome().clone())?;
+        Ok(connector.connect_timeout(self.connect_timeout).reconnect_for(self.reconnect_for))
+    }
 }
 
 /// Where to reach the agent of a target when only that is wanted.
@@ -50,6 +60,7 @@ pub(super) fn settings(
         user,
         port: connect.port.and_then(NonZeroU16::new),
         connect_timeout: connect.connect_timeout,
+        reconnect_for: connect.reconnect_for,
         hash: None,
     };
     // As with ssh, the first of two that are the same counts.
@@ -78,7 +89,8 @@ pub(super) fn endpoint(
     settings: Settings,
     env: Env<'_>,
 ) -> Result<Endpoint, String> {
-    let Settings { identity, key, authority, crl, port, connect_timeout, .. } = settings;
+    let Settings { identity, key, authority, crl, port, connect_timeout, reconnect_for, .. } =
+        settings;
     let identity = match identity {
         Some(file) => present(file, "identity", "")?,
         None => default_file("identity.pem", "identity", ", REXEC_IDENTITY or -i FILE", env)?,
@@ -104,6 +116,7 @@ pub(super) fn endpoint(
         port: port.map_or(DEFAULT_PORT, NonZeroU16::get),
         files: Files { identity, key, authority, revocations },
         connect_timeout: connect_timeout.unwrap_or(Duration::from_secs(10)),
+        reconnect_for: reconnect_for.unwrap_or(Duration::from_secs(300)),
     })
 }
 
