@@ -2,15 +2,17 @@
 //!
 //! The environment is built from nothing, as sshd does it; see environ(7) and sshd(8), "LOGIN
 //! PROCESS". What the client sent, and policy let pass, is added last, so a command sees what its caller
-//! asked for, except for the variables that say what rexec knows.
+//! asked for, except for the variables that say what rexec knows. A terminal brings its type and its
+//! locale with it.
 
 use crate::account::Account;
 use crate::keeper::{Credentials, LaunchSpec, Limits, Program};
 use crate::policy;
 use crate::policy::Permit;
+use rexec_guard::holds;
 use rexec_net::Identity;
 use rexec_protocol::JobId;
-use rexec_protocol::message::Command;
+use rexec_protocol::message::{Command, Terminal, is_locale};
 use serde_bytes::ByteBuf;
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -32,6 +34,7 @@ pub fn launch_spec(permit: &Permit, identity: &Identity, job: &JobId, switch: bo
         cwd: spec.cwd.clone().unwrap_or_else(|| bytes(&account.home)),
         cwd_or_root: spec.cwd.is_none(),
         stdin: spec.stdin,
+        terminal: spec.terminal.as_ref().map(|terminal| terminal.size),
         credentials: switch.then(|| Credentials::from(&**account)),
         umask: permit.grant().umask.unwrap_or(UMASK),
         limits: limits(&permit.grant().limits),
@@ -54,6 +57,13 @@ fn program(command: &Command, account: &Account) -> Program {
         Command::Line(line) => Program::Argv {
             words: vec![bytes(&account.shell), ByteBuf::from("-c"), line.clone()],
             argv0: account.shell.file_name().map(bytes),
+        },
+        Command::Login {} => Program::Argv {
+            words: vec![bytes(&account.shell)],
+            argv0: account
+                .shell
+                .file_name()
+                .map(|name| ByteBuf::from([b"-", name.as_bytes()].concat())),
         },
         Command::Script { text, args } => {
             let (text, args) = (text.clone(), args.clone());
@@ -78,13 +88,40 @@ fn variables(permit: &Permit, identity: &Identity, job: &JobId) -> Vec<(ByteBuf,
     let facts = known.into_iter().chain(original);
     let pair = |(name, value): (&str, &OsStr)| (ByteBuf::from(name), bytes(value));
     let mut variables: BTreeMap<ByteBuf, ByteBuf> = BTreeMap::new();
+    let terminal = spec.terminal.iter().flat_map(of_terminal);
     let asked = spec.env.iter().cloned();
-    for (name, value) in ours.into_iter().map(pair).chain(asked).chain(facts.map(pair)) {
+    let given = ours.into_iter().map(pair).chain(terminal).chain(asked);
+    for (name, value) in given.chain(facts.map(pair)) {
         variables.insert(name, value);
     }
     variables.into_iter().collect()
 }
 
+/// What comes with a terminal, and needs no rule of its own.
+fn of_terminal(terminal: &Terminal) -> impl Iterator<Item = (ByteBuf, ByteBuf)> {
+    let term = Some((ByteBuf::from("TERM"), terminal.term.clone()));
+    let locale = terminal.locale.iter();
+    let locale =
+        locale.filter(|(name, value)| holds("terminal.locale", is_locale(name, value))).cloned();
+    term.into_iter().filter(|(_, term)| !term.is_empty()).chain(locale)
+}
+
 fn bytes(text: impl AsRef<OsStr>) -> ByteBuf {
     ByteBuf::from(text.as_ref().as_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rexec_protocol::message::TerminalSize;
+
+    #[test]
+    fn a_terminal_brings_its_type_and_a_locale_and_nothing_else() {
+        let pair = |(name, value): (&str, &str)| (ByteBuf::from(name), ByteBuf::from(value));
+        let locale = [("LANG", "de_DE.UTF-8"), ("LC_ALL", "/tmp/evil"), ("LD_PRELOAD", "x")];
+        let (term, size) = (ByteBuf::from("xterm"), TerminalSize::default());
+        let terminal = Terminal { term, size, locale: locale.map(pair).to_vec() };
+        let brought: Vec<_> = of_terminal(&terminal).collect();
+        assert_eq!(brought, [("TERM", "xterm"), ("LANG", "de_DE.UTF-8")].map(pair));
+    }
 }

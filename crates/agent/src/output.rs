@@ -1,12 +1,12 @@
-//! The reading end of one of a command's output pipes, until it ends.
+//! The reading end of one of a command's outputs, until it ends.
 
+use crate::keeper::Reader;
 use crate::pipe_size::PipeSize;
 use bytes::{BufMut, Bytes, BytesMut};
 use rexec_net::recycler::Recycler;
 use rexec_protocol::frame::MAX_DATA;
 use std::io;
 use tokio::io::AsyncReadExt;
-use tokio::net::unix::pipe;
 
 /// Room for a first read; it grows while reads fill it.
 const SMALL: usize = 8 * 1024;
@@ -15,10 +15,10 @@ const SMALL: usize = 8 * 1024;
 const LARGE: usize = 128 * 1024;
 const _: () = assert!(LARGE <= MAX_DATA, "a read is one data body");
 
-/// One output pipe.
+/// One output: a pipe, or a terminal.
 #[derive(Debug)]
 pub struct Output {
-    pipe: Option<pipe::Receiver>,
+    pipe: Option<Reader>,
     buffer: BytesMut,
     recycler: Recycler,
     room: usize,
@@ -26,10 +26,10 @@ pub struct Output {
 }
 
 impl Output {
-    /// Reads from `pipe`.
-    pub fn new(pipe: pipe::Receiver) -> Self {
+    /// Reads from `pipe`; an output that is not there has ended.
+    pub fn new(pipe: Option<Reader>) -> Self {
         Self {
-            pipe: Some(pipe),
+            pipe,
             buffer: BytesMut::new(),
             recycler: Recycler::default(),
             room: SMALL,

@@ -257,6 +257,7 @@ impl Session {
             }
             Message::Signal(signal) => control(attached, "signal", Control::Signal(signal.signal)),
             Message::Cancel(cancel) => control(attached, "cancel", Control::Cancel(cancel)),
+            Message::Resize(resize) => control(attached, "resize", Control::Resize(resize.size)),
             Message::Detach(_) => {
                 if attached.job.is_held_by(attached.attachment) {
                     attached.job.keep();

@@ -1,5 +1,6 @@
 //! A command's stdin: what came in for it is written to its pipe, and only then credited.
 
+use crate::keeper::Writer;
 use crate::pipe_size::PipeSize;
 use rexec_net::Outbox;
 use rexec_net::credit::RecvCredit;
@@ -11,7 +12,6 @@ use rexec_protocol::{Algorithm, Frame, Hasher, ProtocolError, StreamId, flow};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::io::AsyncWriteExt;
-use tokio::net::unix::pipe;
 
 /// Bytes kept for a command that does not read them.
 const WINDOW: u64 = 1024 * 1024;
@@ -179,7 +179,9 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 ///
 /// While no client is there nothing comes, and the pipe stays open: the command must not take what it
 /// has for the whole.
-pub async fn run(feed: Arc<Feed>, mut pipe: pipe::Sender) {
+///
+/// The end of stdin is not told to a terminal: see [`Writer::Terminal`].
+pub async fn run(feed: Arc<Feed>, mut pipe: Writer) {
     // The whole window, now that there is a command to read it.
     feed.written(0);
     let mut size = PipeSize::default();

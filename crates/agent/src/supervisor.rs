@@ -7,10 +7,10 @@
 use crate::clock::at;
 use crate::config::Limits;
 use crate::jobs::{Attendance, Controls, Job};
-use crate::keeper::{Event, Keeper, Running, Status};
+use crate::keeper::{Event, Keeper, Running, Status, Terminal};
 use crate::output::Output;
 use bytes::Bytes;
-use rexec_protocol::message::{Cancel, Channel, Exit, Usage};
+use rexec_protocol::message::{Cancel, Channel, Exit, TerminalSize, Usage};
 use rexec_protocol::stream::Tally;
 use rexec_protocol::{Outcome, Signal};
 use std::sync::Arc;
@@ -34,6 +34,8 @@ pub enum Control {
     Signal(Signal),
     /// End the whole tree.
     Cancel(Cancel),
+    /// The terminal has another size.
+    Resize(TerminalSize),
     /// The client reads no more of this channel.
     Stop(Channel),
     /// The agent stops.
@@ -70,6 +72,8 @@ pub struct Supervisor {
     limits: Limits,
     out: Output,
     err: Output,
+    /// What both outputs are, if it is a terminal.
+    terminal: Option<Terminal>,
     keeper: Keeper,
     control: mpsc::Receiver<Control>,
     attended: watch::Receiver<Attendance>,
@@ -118,8 +122,9 @@ impl Supervisor {
         Self {
             job,
             limits,
-            out: Output::new(running.stdout),
+            out: Output::new(Some(running.stdout)),
             err: Output::new(running.stderr),
+            terminal: running.terminal,
             keeper: running.keeper,
             control: controls.orders,
             attended: controls.attended,
@@ -138,6 +143,10 @@ impl Supervisor {
 
     /// Runs the job to its end, writes the exit record and returns it.
     pub async fn run(mut self) -> Exit {
+        if !self.err.is_open() {
+            // A terminal is one stream.
+            self.job.log.eof(Channel::Err);
+        }
         while !self.is_over() {
             match self.next().await {
                 Next::Read(channel, bytes) => self.read(channel, bytes),
@@ -145,14 +154,14 @@ impl Supervisor {
                     self.keeper_said(event);
                     if self.is_contained && self.ended.is_some() && !self.ending {
                         // A limit that what is left behind could outlive would be none.
-                        self.end(Cause::Shutdown, Signal::TERM, None).await;
+                        self.end(Cause::Shutdown, self.polite(), None).await;
                     }
                 }
                 Next::Control(control) => self.control(control).await,
                 Next::Unattended => self.abandon().await,
                 Next::TimedOut => {
                     self.timeout = None;
-                    self.end(Cause::TimedOut, Signal::TERM, None).await;
+                    self.end(Cause::TimedOut, self.polite(), None).await;
                 }
                 Next::Overdue => self.give_up_on_keeper(),
                 Next::DrainOver => self.sweep(),
@@ -274,8 +283,28 @@ impl Supervisor {
                 let grace = Duration::from_millis(grace_ms).min(MAX_GRACE);
                 self.end(Cause::Cancelled, signal, Some(grace)).await;
             }
-            Control::Stop(channel) => self.close(channel),
-            Control::Shutdown => self.end(Cause::Shutdown, Signal::TERM, None).await,
+            Control::Resize(size) => self.resize(size),
+            Control::Stop(channel) => {
+                self.close(channel);
+                if self.terminal.is_some() && channel == Channel::Out {
+                    // There is no SIGPIPE for it: nobody looks at a terminal any more.
+                    self.end(Cause::Cancelled, Signal::HUP, None).await;
+                }
+            }
+            Control::Shutdown => self.end(Cause::Shutdown, self.polite(), None).await,
+        }
+    }
+
+    /// The first signal of an end that was not asked for by name. Interactive shells ignore TERM; a
+    /// terminal that hangs up is what they expect.
+    fn polite(&self) -> Signal {
+        if self.terminal.is_some() { Signal::HUP } else { Signal::TERM }
+    }
+
+    fn resize(&self, size: TerminalSize) {
+        let Some(terminal) = &self.terminal else { return };
+        if let Err(error) = terminal.resize(size) {
+            tracing::debug!(%error, "a terminal keeps its size");
         }
     }
 

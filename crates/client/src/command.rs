@@ -72,6 +72,7 @@ impl Command {
         match &mut self.spec.command {
             message::Command::Argv(words) => words.push(arg),
             message::Command::Script { args, .. } => args.push(arg),
+            message::Command::Login {} => self.fault = Some("a login shell takes no arguments"),
             message::Command::Line(_) => {
                 self.fault = Some("a shell line takes no arguments: they would need quoting");
             }

@@ -130,6 +130,16 @@ pub struct What {
     /// The text of a script that was sent along.
     #[serde(skip_serializing_if = "Option::is_none")]
     script: Option<Counted>,
+    /// It is a login shell.
+    #[serde(skip_serializing_if = "is_false")]
+    login: bool,
+    /// It has a terminal.
+    #[serde(skip_serializing_if = "is_false")]
+    terminal: bool,
+}
+
+fn is_false(flag: &bool) -> bool {
+    !flag
 }
 
 /// A byte stream by its size and digest.
@@ -166,7 +176,7 @@ impl<'a> Event<'a> {
             caller: Caller::new(identity, from),
             groups: identity.groups(),
             run_as: &account.name,
-            what: What::of(&spec.command, account.shell.as_os_str().as_bytes()),
+            what: What::of(spec, account.shell.as_os_str().as_bytes()),
             cwd: spec.cwd.as_ref().map(Text::of),
             env_names: words(names, ENV_NAMES),
             rule: Text::of(permit.rule()),
@@ -186,7 +196,7 @@ impl<'a> Event<'a> {
             job,
             caller,
             run_as: spec.user.as_ref().map(Text::of),
-            what: What::of(&spec.command, b"SHELL"),
+            what: What::of(spec, b"SHELL"),
             rule: rule.map(Text::of),
             reason: Text::of(reason),
         }
@@ -217,11 +227,12 @@ impl<'a> Event<'a> {
 }
 
 impl What {
-    fn of(command: &Command, shell: &[u8]) -> Self {
+    fn of(spec: &ExecSpec, shell: &[u8]) -> Self {
         let mut script = None;
-        let argv: Vec<&[u8]> = match command {
+        let argv: Vec<&[u8]> = match &spec.command {
             Command::Argv(argv) => argv.iter().map(|word| word.as_slice()).collect(),
             Command::Line(line) => vec![shell, b"-c", line],
+            Command::Login {} => vec![shell],
             Command::Script { text, args } => {
                 let hash = Digest::of(Algorithm::Sha256, text);
                 let digest = format!("{}:{hash}", Algorithm::Sha256);
@@ -230,7 +241,12 @@ impl What {
                 std::iter::once(b"script".as_slice()).chain(args).collect()
             }
         };
-        Self { argv: words(argv.into_iter(), ARGV), script }
+        Self {
+            argv: words(argv.into_iter(), ARGV),
+            script,
+            login: matches!(spec.command, Command::Login {}),
+            terminal: spec.terminal.is_some(),
+        }
     }
 }
 
@@ -259,7 +275,8 @@ mod tests {
 
     #[test]
     fn a_line_is_the_words_that_the_shell_gets() {
-        let what = What::of(&Command::Line(ByteBuf::from("echo \"$HOME\"\n")), b"/bin/sh");
+        let line = Command::Line(ByteBuf::from("echo \"$HOME\"\n"));
+        let what = What::of(&ExecSpec::new(line), b"/bin/sh");
         let json = serde_json::to_string(&what).unwrap();
         assert_eq!(json, r#"{"argv":["/bin/sh","-c","echo \"$HOME\"\\u{a}"]}"#);
     }
@@ -267,7 +284,8 @@ mod tests {
     #[test]
     fn a_script_is_told_by_its_digest() {
         let (text, args) = (ByteBuf::from("password=secret"), vec![ByteBuf::from("x")]);
-        let what = What::of(&Command::Script { text, args }, b"/bin/sh");
+        let script = Command::Script { text, args };
+        let what = What::of(&ExecSpec::new(script), b"/bin/sh");
         let json = serde_json::to_string(&what).unwrap();
         assert!(
             json.starts_with(r#"{"argv":["script","x"],"script":{"bytes":15,"digest":"sha256:"#),

@@ -37,6 +37,7 @@ pub struct Job {
     resumable: bool,
     on_disconnect: Option<OnDisconnect>,
     command: String,
+    has_terminal: bool,
     begun_ms: u64,
     control: mpsc::Sender<Control>,
     stage: watch::Sender<Stage>,
@@ -142,6 +143,7 @@ impl Job {
             resumable,
             on_disconnect: spec.on_disconnect,
             command: spec.command.to_string(),
+            has_terminal: spec.terminal.is_some(),
             begun_ms: log::now_ms(),
             control,
             stage: watch::Sender::new(Stage::Launching),
@@ -270,7 +272,8 @@ impl Job {
     /// The answer to a client that comes: to an `attach`, or to an `exec` that joins.
     pub fn answer(&self, pid: u32, joins: bool) -> Started {
         let stdin = self.feed.as_ref().map_or(0, |feed| feed.received());
-        Started { attached: joins, stdin, ..Started::new(self.id.clone(), pid, self.algorithm) }
+        let started = Started::new(self.id.clone(), pid, self.algorithm);
+        Started { attached: joins, stdin, terminal: self.has_terminal, ..started }
     }
 
     /// What is known of it. `outcome` is how it ended.
@@ -294,7 +297,7 @@ impl Job {
             kept_from,
             attached: state.attached,
             detached: state.kept && state.holder.is_none(),
-            terminal: false,
+            terminal: self.has_terminal,
         }
     }
 

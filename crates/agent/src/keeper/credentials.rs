@@ -28,9 +28,18 @@ impl From<&Account> for Credentials {
 }
 
 impl Credentials {
+    pub(super) fn uid(&self) -> Uid {
+        Uid::from_raw(self.uid)
+    }
+
+    /// The primary group.
+    pub(super) fn gid(&self) -> Gid {
+        Gid::from_raw(self.gid)
+    }
+
     /// Makes them those of this process, which has one thread, and verifies that.
     pub(super) fn assume(&self) -> nix::Result<()> {
-        let (uid, gid) = (Uid::from_raw(self.uid), Gid::from_raw(self.gid));
+        let (uid, gid) = (self.uid(), self.gid());
         let mut groups: Vec<Gid> = self.groups.iter().copied().map(Gid::from_raw).collect();
         setgroups(&groups)?;
         setresgid(gid, gid, gid)?;

@@ -56,6 +56,10 @@ impl LaunchError {
                 NeverStarted::Resource,
                 format!("the system lacks what it takes to start {}: {words}", name(spec)),
             ),
+            Stage::Terminal => (
+                NeverStarted::Resource,
+                format!("the system gives no terminal (see kernel.pty.max in sysctl(8)): {words}"),
+            ),
             Stage::Limit(controller) => (NeverStarted::Resource, limit(controller, errno)),
             Stage::Credentials => (
                 NeverStarted::User,

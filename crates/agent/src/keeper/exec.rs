@@ -110,15 +110,15 @@ impl Image {
         self.candidates.iter().any(|file| nix::sys::stat::stat(file.as_c_str()).is_ok())
     }
 
-    /// Turns this process into the command, or says why not. Without `with_stdin` the command reads
-    /// `/dev/null`, as its keeper does.
+    /// Turns this process into the command, or says why not. Without `stdin` the command reads
+    /// `/dev/null`, as its keeper does; a terminal takes the place of its outputs.
     pub(super) fn become_command(
         &self,
-        stdio: &Stdio,
-        with_stdin: bool,
+        stdin: Option<&OwnedFd>,
+        terminal: Option<&OwnedFd>,
         site: &Site<'_>,
     ) -> Failure {
-        match self.prepare(stdio, with_stdin, site) {
+        match self.prepare(stdin, terminal, site) {
             Err(failure) => failure,
             Ok(()) => {
                 let failure = Failure::new(Stage::Exec, self.exec());
@@ -128,9 +128,14 @@ impl Image {
     }
 
     /// What needs root comes before giving it up; what the user may not see, after.
-    fn prepare(&self, stdio: &Stdio, with_stdin: bool, site: &Site<'_>) -> Result<(), Failure> {
+    fn prepare(
+        &self,
+        stdin: Option<&OwnedFd>,
+        terminal: Option<&OwnedFd>,
+        site: &Site<'_>,
+    ) -> Result<(), Failure> {
         let at = |stage| move |errno| Failure::new(stage, errno);
-        self.take_descriptors(stdio, with_stdin).map_err(at(Stage::Resources))?;
+        self.take_descriptors(stdin, terminal).map_err(at(Stage::Resources))?;
         site.controllers
             .apply(&self.limits, site.cgroup.as_deref(), &site.name)
             .map_err(|(controller, errno)| Failure::new(Stage::Limit(controller), errno))?;
@@ -146,9 +151,17 @@ impl Image {
         entered.map_err(at(Stage::Cwd))
     }
 
-    fn take_descriptors(&self, stdio: &Stdio, with_stdin: bool) -> nix::Result<()> {
-        if with_stdin {
-            dup2_stdin(&stdio.stdin)?;
+    fn take_descriptors(
+        &self,
+        stdin: Option<&OwnedFd>,
+        terminal: Option<&OwnedFd>,
+    ) -> nix::Result<()> {
+        if let Some(stdin) = stdin {
+            dup2_stdin(stdin)?;
+        }
+        if let Some(terminal) = terminal {
+            dup2_stdout(terminal)?;
+            dup2_stderr(terminal)?;
         }
         // Every descriptor here is close-on-exec already; this is for the one that some day is not.
         sys::close_on_exec_from(3);

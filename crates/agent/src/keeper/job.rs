@@ -66,17 +66,23 @@ fn become_keeper() -> io::Result<SignalFd> {
 
 fn start(socket: OwnedFd, children: SignalFd, embryo: Embryo, controllers: &Controllers) {
     let born = Instant::now();
-    if let Err(failure) = embryo.start(&socket) {
-        report(&socket, &Report::Failed(failure), &[]);
-        embryo.discard();
-        controllers.remove(&own_name());
-        return;
-    }
+    let terminal = match embryo.start(&socket) {
+        Ok(terminal) => terminal,
+        Err(failure) => {
+            report(&socket, &Report::Failed(failure), &[]);
+            embryo.discard();
+            controllers.remove(&own_name());
+            return;
+        }
+    };
+    let has_terminal = terminal.is_some();
     let Embryo { pid, ends, handles, cgroup, .. } = embryo;
     let path = cgroup.as_ref().map(|c| ByteBuf::from(c.path().as_os_str().as_bytes()));
+    let ends = terminal.map_or_else(|| Vec::from(ends), |terminal| vec![terminal]);
     let fds: Vec<_> = ends.into_iter().chain(handles).collect();
     let keeper = std::process::id();
-    let started = Report::Started { pid: pid.as_raw().unsigned_abs(), keeper, cgroup: path };
+    let pid_number = pid.as_raw().unsigned_abs();
+    let started = Report::Started { pid: pid_number, keeper, cgroup: path, terminal: has_terminal };
     report(&socket, &started, &fds);
     // The agent has its own now, and must see their ends.
     drop(fds);
@@ -84,6 +90,7 @@ fn start(socket: OwnedFd, children: SignalFd, embryo: Embryo, controllers: &Cont
         agent: Some(Agent { socket, inbox: Inbox::default() }),
         children,
         command: pid,
+        has_terminal,
         born,
         has_ended: false,
         is_childless: false,
@@ -115,6 +122,7 @@ struct Job<'a> {
     /// The command's process, group and session. The id is the command's for as long as it is not
     /// reaped, which nobody else can do.
     command: Pid,
+    has_terminal: bool,
     born: Instant,
     has_ended: bool,
     /// Nothing is left below this process.
@@ -229,9 +237,24 @@ impl Job<'_> {
             None => Ending::new(signal, grace, now),
             Some(ending) => ending.again(signal, grace, now),
         });
-        self.signal_group(i32::from(signal.number()));
+        let hangs_up = self.has_terminal && signal == Signal::HUP;
         // What is stopped cannot heed a signal.
-        self.signal_group(libc::SIGCONT);
+        for signal in [i32::from(signal.number()), libc::SIGCONT] {
+            self.signal_group(signal);
+            if hangs_up {
+                self.signal_rest_of_session(signal);
+            }
+        }
+    }
+
+    /// When a terminal hangs up, a shell's jobs hear of it as well, which have groups of their own.
+    fn signal_rest_of_session(&self, signal: i32) {
+        let command = self.command.as_raw();
+        let is_meant =
+            |process: &&tree::Process| process.session == command && process.group != command;
+        for process in tree::below(getpid()).iter().filter(is_meant) {
+            process.signal(signal);
+        }
     }
 
     /// Signals the command's group: as one while the command is there to hold the group's id, and

@@ -8,18 +8,19 @@ use super::cgroup::own_name;
 use super::cgroup::{Cgroup, Parent};
 use super::exec::{Image, Site, Stdio, become_clean};
 use super::limits::Controllers;
-use super::wire::{self, Failure, Inbox, Launch, Stage};
-use super::{Program, sys};
+use super::terminal::Pair;
+use super::wire::{self, Failure, Hatching, Inbox, Launch, Stage};
+use super::{LaunchSpec, Program, sys};
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, SealFlag, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::wait::waitpid;
 use nix::unistd::{Pid, getpid, pipe2};
-use rexec_protocol::msgpack;
+use rexec_protocol::message::TerminalSize;
 use std::ffi::CString;
 use std::fs::File;
-use std::io::{self, Read, Write};
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::io::{self, Write};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
 
 /// A process that will be a command.
@@ -62,18 +63,19 @@ impl Embryo {
     }
 
     /// Lets it become the command that the agent sends on `agent`. Returns when that is executed,
-    /// or cannot be.
-    pub(super) fn start(&self, agent: &OwnedFd) -> Result<(), Failure> {
-        let mut words = Vec::new();
+    /// with the agent's end of its terminal if it has one, or when it cannot be.
+    pub(super) fn start(&self, agent: &OwnedFd) -> Result<Option<OwnedFd>, Failure> {
         // An embryo that was killed cannot take this. It is then reported as a command that was
         // killed right after its start, since no one can tell the difference.
         let _ = wire::send(self.line.as_fd(), b"j", &[agent.as_raw_fd()]);
-        let read = (&self.line).read_to_end(&mut words);
-        if read.is_err() || words.is_empty() {
-            return Ok(());
+        let (mut inbox, mut terminal) = (Inbox::default(), None);
+        loop {
+            match inbox.wait(self.line.as_fd()) {
+                Ok(Some(Hatching::Terminal {})) => terminal = inbox.take_fds().next(),
+                Ok(Some(Hatching::Failed(failure))) => return Err(failure),
+                Ok(None) | Err(_) => return Ok(terminal),
+            }
         }
-        let unknown = |_| Failure::new(Stage::Resources, Errno::EPROTO);
-        Err(msgpack::decode(&words, msgpack::HEADER).unwrap_or_else(unknown))
     }
 
     /// Ends what has not become a command.
@@ -106,13 +108,17 @@ fn grow(line: UnixStream, stdio: &Stdio, joins: Option<&Cgroup>, site: &Site<'_>
     let failure = match prepared {
         Err(errno) => Failure::new(Stage::Resources, errno),
         Ok(()) => match receive(&agent) {
-            Ok(Some(launch)) => hatch(&launch, stdio, site),
+            Ok(Some(launch)) => hatch(&launch, &line, stdio, site),
             // The agent has gone, or speaks in tongues.
             Ok(None) | Err(_) => Failure::new(Stage::Order, Errno::EPROTO),
         },
     };
-    let _ = wire::send(line.as_fd(), &msgpack::encode(&failure), &[]);
+    let _ = tell(&line, &Hatching::Failed(failure), &[]);
     sys::exit_now(127);
+}
+
+fn tell(keeper: &UnixStream, word: &Hatching, fds: &[RawFd]) -> io::Result<()> {
+    wire::send(keeper.as_fd(), &wire::frame(word)?, fds)
 }
 
 /// Reads the launch, which the keeper has left untouched.
@@ -121,8 +127,13 @@ fn receive(agent: &OwnedFd) -> io::Result<Option<Launch>> {
 }
 
 /// Becomes the command.
-fn hatch(launch: &Launch, stdio: &Stdio, site: &Site<'_>) -> Failure {
-    let script = match &launch.spec.program {
+fn hatch(launch: &Launch, keeper: &UnixStream, stdio: &Stdio, site: &Site<'_>) -> Failure {
+    let spec = &launch.spec;
+    let slave = match spec.terminal.map(|size| open_terminal(size, spec, keeper)).transpose() {
+        Ok(slave) => slave,
+        Err(errno) => return Failure::new(Stage::Terminal, errno),
+    };
+    let script = match &spec.program {
         Program::Script { text, name, .. } => script(text, name).map(Some),
         Program::Argv { .. } => Ok(None),
     };
@@ -130,10 +141,25 @@ fn hatch(launch: &Launch, stdio: &Stdio, site: &Site<'_>) -> Failure {
         Ok(script) => script,
         Err(errno) => return Failure::new(Stage::Resources, errno),
     };
-    match Image::new(&launch.spec, script) {
-        Ok(image) => image.become_command(stdio, launch.spec.stdin, site),
+    let stdin = match &slave {
+        Some(slave) => Some(slave),
+        None => Some(&stdio.stdin).filter(|_| spec.stdin),
+    };
+    match Image::new(spec, script) {
+        Ok(image) => image.become_command(stdin, slave.as_ref(), site),
         Err(errno) => Failure::new(Stage::Order, errno),
     }
+}
+
+/// Opens the command's terminal, and sends the agent's end of it on its way.
+fn open_terminal(
+    size: TerminalSize,
+    spec: &LaunchSpec,
+    keeper: &UnixStream,
+) -> nix::Result<OwnedFd> {
+    let Pair { master, slave } = Pair::open(size, spec.credentials.as_ref())?;
+    tell(keeper, &Hatching::Terminal {}, &[master.as_raw_fd()]).map_err(|_| Errno::EPIPE)?;
+    Ok(slave)
 }
 
 /// The script as a file in memory, which nobody can change any more: no name that could be taken,

@@ -23,6 +23,9 @@
 //! So the time from request to exec holds no fork of ours at all, and a keeper shares nearly all of
 //! its memory with the zygote. The pipes go straight to the agent; a keeper copies no byte.
 //!
+//! A command that is to have a terminal gets it from its embryo, which opens one when it has read the
+//! launch; the pipes are dropped then, and the terminal's master goes the same way to the agent.
+//!
 //! A command runs at most once. A launch that was not read to its end was not started, which the
 //! kernel tells the agent (ECONNRESET), and only then is it sent again.
 //!
@@ -53,6 +56,8 @@
 //! | `launch` | keeper, embryo | pipes, cgroup, fork, script |
 //! | `exec` | embryo | what makes it the command |
 //! | `credentials` | embryo | user and groups, set and verified |
+//! | `terminal` | embryo, agent | a terminal instead of pipes, and its size |
+//! | `ends` | agent | where to read and write, be it pipes or a terminal |
 //! | `limits` | keeper, embryo | memory, processes and processor time of a job |
 //! | `tree`, `cgroup` | keeper | all processes of a job |
 //! | `sys` | all | system calls without a safe wrapper |
@@ -60,6 +65,7 @@
 mod cgroup;
 mod credentials;
 mod ending;
+mod ends;
 mod error;
 mod exec;
 mod force;
@@ -70,6 +76,7 @@ mod limits;
 mod process;
 mod room;
 mod sys;
+mod terminal;
 #[cfg(test)]
 mod tests;
 mod tree;
@@ -77,17 +84,18 @@ mod wire;
 mod zygote;
 
 pub use credentials::Credentials;
+pub use ends::{Reader, Writer};
 pub use error::LaunchError;
 pub use handle::Keeper;
 pub use limits::Limits;
 pub use process::{ZYGOTE, zygote_main};
+pub use terminal::Terminal;
 pub use zygote::Zygote;
 
 use rexec_protocol::Signal;
-use rexec_protocol::message::Usage;
+use rexec_protocol::message::{TerminalSize, Usage};
 use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
-use tokio::net::unix::pipe;
 
 /// What to start, with every choice made.
 ///
@@ -107,6 +115,9 @@ pub struct LaunchSpec {
     pub cwd_or_root: bool,
     /// Whether it gets a pipe as stdin; otherwise it is `/dev/null`.
     pub stdin: bool,
+    /// Whether it gets a terminal, and of which size. That is then its stdin, too; without `stdin`
+    /// nothing is ever typed there.
+    pub terminal: Option<TerminalSize>,
     /// Whom it runs as; `None`: as the agent itself, which need not be root then.
     pub credentials: Option<Credentials>,
     /// Its umask; see umask(2).
@@ -174,11 +185,13 @@ pub struct Running {
     /// Its process, which is also its process group and session.
     pub pid: u32,
     /// Where to write its stdin, if that was asked for.
-    pub stdin: Option<pipe::Sender>,
+    pub stdin: Option<Writer>,
     /// Where to read its stdout.
-    pub stdout: pipe::Receiver,
-    /// Where to read its stderr.
-    pub stderr: pipe::Receiver,
+    pub stdout: Reader,
+    /// Where to read its stderr; `None` if a terminal has both.
+    pub stderr: Option<Reader>,
+    /// Its terminal, if it has one.
+    pub terminal: Option<Terminal>,
     /// Who watches over it.
     pub keeper: Keeper,
 }

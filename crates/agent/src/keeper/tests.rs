@@ -5,6 +5,7 @@ mod end;
 mod limits;
 mod run_as;
 mod start;
+mod terminal;
 mod zygote;
 
 use super::process::{NO_CGROUP, ZYGOTE};
@@ -64,6 +65,7 @@ fn spec(words: &[&str]) -> LaunchSpec {
         cwd: bytes("/"),
         cwd_or_root: false,
         stdin: false,
+        terminal: None,
         credentials: None,
         umask: 0o022,
         limits: Limits::default(),
@@ -90,8 +92,8 @@ async fn failure(zygote: &Zygote, spec: LaunchSpec) -> (NeverStarted, String) {
 async fn finish(mut running: Running) -> (Status, String, String) {
     drop(running.stdin.take());
     let (mut out, mut err) = (Vec::new(), Vec::new());
-    let (a, b) =
-        tokio::join!(running.stdout.read_to_end(&mut out), running.stderr.read_to_end(&mut err));
+    let mut stderr = running.stderr.take().unwrap();
+    let (a, b) = tokio::join!(running.stdout.read_to_end(&mut out), stderr.read_to_end(&mut err));
     a.unwrap();
     b.unwrap();
     let status = exited(&mut running.keeper).await;
@@ -155,7 +157,7 @@ impl Watched {
 }
 
 /// Reads a line that holds the id of a process, which then is watched.
-async fn announced(stdout: &mut pipe::Receiver) -> Watched {
+async fn announced(stdout: &mut Reader) -> Watched {
     let mut line = String::new();
     timeout(PATIENCE, BufReader::new(stdout).read_line(&mut line)).await.unwrap().unwrap();
     let watched = Watched::new(line.trim().parse().unwrap());

@@ -16,6 +16,7 @@ use std::time::Instant;
 pub(super) struct Process {
     pub(super) pid: i32,
     pub(super) group: i32,
+    pub(super) session: i32,
     parent: i32,
     /// In clock ticks since the system started.
     started: u64,
@@ -77,8 +78,9 @@ impl Process {
         let is_dead = matches!(fields.next()?, "Z" | "X" | "x");
         let parent = fields.next()?.parse().ok()?;
         let group = fields.next()?.parse().ok()?;
-        let started = fields.nth(16)?.parse().ok()?;
-        Some(Self { pid, group, parent, started, is_dead })
+        let session = fields.next()?.parse().ok()?;
+        let started = fields.nth(15)?.parse().ok()?;
+        Some(Self { pid, group, session, parent, started, is_dead })
     }
 
     /// Signals this very process, or none. That it may not be signalled is no error here: it will
@@ -106,7 +108,8 @@ mod tests {
     fn a_name_cannot_fake_the_fields() {
         let stat = b"7 (a) Z 1 1 (b) S 5 6 7 0 -1 0 0 0 0 0 0 0 0 0 20 0 1 0 4242 0 0\n";
         let process = Process::parse(7, stat).unwrap();
-        let expected = Process { pid: 7, parent: 5, group: 6, started: 4242, is_dead: false };
+        let expected =
+            Process { pid: 7, parent: 5, group: 6, session: 7, started: 4242, is_dead: false };
         assert_eq!(process, expected);
         assert_eq!(Process::parse(7, b"7 (x) S 1"), None);
     }

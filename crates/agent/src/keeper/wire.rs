@@ -40,12 +40,13 @@ pub(super) enum Order {
 /// What a keeper says.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum Report {
-    /// Stdin, stdout and stderr are beside this, and, from Linux 5.3 on, handles to the two
-    /// processes.
+    /// Stdin, stdout and stderr are beside this, or one terminal in their place, and, from Linux
+    /// 5.3 on, handles to the two processes.
     Started {
         pid: u32,
         keeper: u32,
         cgroup: Option<ByteBuf>,
+        terminal: bool,
     },
     Failed(Failure),
     Exited {
@@ -56,6 +57,14 @@ pub(super) enum Report {
     TreeGone {
         survivors: u32,
     },
+}
+
+/// What an embryo says to its keeper. When it is the command, its socket is closed.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) enum Hatching {
+    /// The master of the command's terminal is beside this.
+    Terminal {},
+    Failed(Failure),
 }
 
 /// Why a command did not start.
@@ -80,6 +89,8 @@ pub(super) enum Stage {
     Order,
     /// Making pipes, the script's file, the process.
     Resources,
+    /// Opening a terminal.
+    Terminal,
     /// Setting a limit for the whole job.
     Limit(Controller),
     /// Becoming the user.

@@ -6,7 +6,7 @@ use super::handle::{Keeper, Line};
 use super::process::ZYGOTE;
 use super::room::Room;
 use super::wire::{self, Launch, Report};
-use super::{LaunchSpec, Running};
+use super::{LaunchSpec, Reader, Running, Terminal, Writer};
 use crate::descriptors;
 use crate::environment;
 use crate::policy::Permit;
@@ -24,7 +24,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, Interest};
 use tokio::net::UnixStream;
-use tokio::net::unix::pipe;
 use tokio::process::{Child, Command};
 use tokio::sync::Mutex;
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
@@ -113,10 +112,11 @@ impl Zygote {
         })?;
         let (line, report) = self.order(&frame).await?;
         match report {
-            Report::Started { pid, keeper, cgroup } => {
+            Report::Started { pid, keeper, cgroup, terminal } => {
                 tracing::debug!(%job, pid, "started");
                 let cgroup = cgroup.map(|path| PathBuf::from(OsStr::from_bytes(&path)));
-                running(line, [pid, keeper], cgroup, order.spec.stdin)
+                let (stdin, keeper) = (order.spec.stdin, [pid, keeper]);
+                running(line, keeper, cgroup, (stdin, terminal))
                     .map_err(|error| LaunchError::unknown("cannot use the command's pipes", &error))
             }
             Report::Failed(failure) => Err(LaunchError::from_failure(&failure, &order.spec)),
@@ -247,17 +247,22 @@ fn running(
     mut line: Line,
     [pid, keeper]: [u32; 2],
     cgroup: Option<PathBuf>,
-    with_stdin: bool,
+    (with_stdin, has_terminal): (bool, bool),
 ) -> io::Result<Running> {
     let mut ends = line.inbox.take_fds();
     let mut end = || ends.next().ok_or(io::ErrorKind::UnexpectedEof);
-    let stdin = end()?;
-    let stdin = if with_stdin { Some(pipe::Sender::from_owned_fd(stdin)?) } else { None };
-    let stdout = pipe::Receiver::from_owned_fd(end()?)?;
-    let stderr = pipe::Receiver::from_owned_fd(end()?)?;
+    let (stdin, stdout, stderr, terminal) = if has_terminal {
+        let terminal = Terminal::new(end()?)?;
+        let stdin = with_stdin.then(|| Writer::Terminal(terminal.clone()));
+        (stdin, Reader::Terminal(terminal.clone()), None, Some(terminal))
+    } else {
+        let stdin = end()?;
+        let stdin = if with_stdin { Some(Writer::pipe(stdin)?) } else { None };
+        (stdin, Reader::pipe(end()?)?, Some(Reader::pipe(end()?)?), None)
+    };
     let handle = |pid: u32, fd| Handle { pid: Pid::from_raw(pid as i32), fd };
     // Both, or none.
     let (command, keeper) = (handle(pid, ends.next()), handle(keeper, ends.next()));
     let keeper = Keeper::new(line, Force { keeper, command, cgroup });
-    Ok(Running { pid, stdin, stdout, stderr, keeper })
+    Ok(Running { pid, stdin, stdout, stderr, terminal, keeper })
 }

@@ -190,7 +190,9 @@ fn permit(
             return Err(Denied { message: reason, rule: rule.map(str::to_owned) });
         }
     };
-    let original = rule.force.is_some().then(|| quoted(&argv));
+    // As sshd has it: who asks for a shell, asks for no command.
+    let asked = !matches!(spec.command, Command::Login {});
+    let original = (rule.force.is_some() && asked).then(|| quoted(&argv));
     Ok(Permit {
         account: Arc::clone(account),
         spec: under(rule, spec),
@@ -234,6 +236,7 @@ fn words<'a>(command: &'a Command, shell: &'a [u8]) -> Result<Vec<Cow<'a, [u8]>>
         }
         Command::Argv(words) => Ok(words.iter().map(borrowed).collect()),
         Command::Line(line) => Ok(vec![shell.into(), b"-c".as_slice().into(), borrowed(line)]),
+        Command::Login {} => Ok(vec![shell.into()]),
         Command::Script { text, args } => {
             let name = format!("{SCRIPT}sha256:{}", Digest::of(Algorithm::Sha256, text));
             Ok(std::iter::once(name.into_bytes().into()).chain(args.iter().map(borrowed)).collect())

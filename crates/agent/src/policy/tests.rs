@@ -71,6 +71,21 @@ fn a_forced_command_takes_the_place_of_what_was_asked() {
     assert_eq!(line.original(), Some(b"/bin/bash -c 'id; id'".as_slice()));
 }
 
+/// A login shell is one word to policy; and who asks for none, asked for nothing.
+#[test]
+fn a_login_shell_is_a_command_of_one_word() {
+    let login = ExecSpec::new(Command::Login {});
+    assert!(ask("alice", login.clone()).is_err());
+    let rule = "[[rule]]\nname = 'shell'\nusers = ['alice']\nas = ['deploy']\n\
+                commands = [['$SHELL']]\n";
+    let caller = Caller { user: "alice", groups: &[], from: None };
+    let permit = permit(&parse(rule).unwrap(), caller, &deploy(), login.clone()).unwrap();
+    assert_eq!(permit.spec(), &login);
+    let forced = ask("robot", login).unwrap();
+    assert_eq!(forced.spec().command, argv(&["/usr/local/bin/wrapper", "--strict"]));
+    assert_eq!(forced.original(), None);
+}
+
 #[test]
 fn a_rule_only_shortens_the_timeout() {
     for (asked, given) in [(None, 10_000), (Some(5_000), 5_000), (Some(60_000), 10_000)] {
@@ -159,7 +174,11 @@ fn a_terminal_needs_a_rule() {
         let caller = Caller { user: "alice", groups: &[], from: None };
         permit(&parse(text).unwrap(), caller, &deploy(), spec).map(|permit| permit.rule)
     };
-    let terminal = Some(Terminal { term: ByteBuf::from("xterm"), size: TerminalSize::default() });
+    let terminal = Some(Terminal {
+        term: ByteBuf::from("xterm"),
+        size: TerminalSize::default(),
+        locale: Vec::new(),
+    });
     assert!(asked(text, None).is_ok());
     let denied = asked(text, terminal.clone()).unwrap_err();
     assert!(denied.message.contains("without a terminal"), "{denied}");

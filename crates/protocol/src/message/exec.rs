@@ -152,6 +152,19 @@ pub struct Terminal {
     pub term: ByteBuf,
     /// Its size.
     pub size: TerminalSize,
+    /// The language and characters of who sits at it: `LANG` and `LC_…`. They come with the
+    /// terminal; an agent leaves out what [`is_locale`] refuses.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub locale: Vec<(ByteBuf, ByteBuf)>,
+}
+
+/// Whether a variable may come with a terminal: a name that setlocale(3) reads, and a value that
+/// names a locale and cannot be a path.
+pub fn is_locale(name: &[u8], value: &[u8]) -> bool {
+    let is_category = |rest: &[u8]| !rest.is_empty() && rest.iter().all(u8::is_ascii_uppercase);
+    let is_name = name == b"LANG" || name.strip_prefix(b"LC_").is_some_and(is_category);
+    let is_plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"_.@-".contains(byte);
+    is_name && !value.is_empty() && value.len() <= 64 && value.iter().all(is_plain)
 }
 
 /// The size of a terminal; see ioctl_tty(2), `TIOCSWINSZ`.
@@ -185,6 +198,8 @@ pub enum Command {
         /// The words after the script's own name.
         args: Vec<ByteBuf>,
     },
+    /// The user's login shell, as login(1) starts it: with a `-` before its name, and no words.
+    Login {},
 }
 
 impl fmt::Display for Command {
@@ -193,6 +208,7 @@ impl fmt::Display for Command {
         let words = match self {
             Self::Argv(words) => words.as_slice(),
             Self::Line(line) => std::slice::from_ref(line),
+            Self::Login {} => return f.write_str("(login shell)"),
             Self::Script { args, .. } => {
                 f.write_str("(script)")?;
                 args
@@ -265,7 +281,7 @@ impl ExecSpec {
             Command::Line(line) if has_nul(line) => {
                 return Some("the command line holds a NUL byte");
             }
-            Command::Line(_) => &[],
+            Command::Line(_) | Command::Login {} => &[],
             Command::Script { args, .. } => args,
         };
         let no_program = matches!(&self.command, Command::Argv(words) if words.first().is_none_or(|w| w.is_empty()));
@@ -290,6 +306,32 @@ impl ExecSpec {
                 Some("the working directory is not an absolute path")
             }
             _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_locale_is_a_name_and_no_path() {
+        for (name, value) in
+            [("LANG", "de_DE.UTF-8"), ("LC_ALL", "C"), ("LC_PAPER", "ca_ES@valencia")]
+        {
+            assert!(is_locale(name.as_bytes(), value.as_bytes()), "{name}={value}");
+        }
+        for (name, value) in [
+            ("LANG", "/tmp/evil"),
+            ("LANG", ""),
+            ("LANG", "a\nb"),
+            ("LC_", "C"),
+            ("LC_all", "C"),
+            ("LANGUAGE", "de"),
+            ("LD_PRELOAD", "x"),
+            ("LOCPATH", "x"),
+        ] {
+            assert!(!is_locale(name.as_bytes(), value.as_bytes()), "{name}={value}");
         }
     }
 }

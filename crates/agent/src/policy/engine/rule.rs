@@ -187,7 +187,10 @@ impl Rule {
                         let is_listed = commands.include(argv, shell);
                         unless(holds("policy.command", is_listed), Mismatch::Object)
                     })
-                    .or_else(|| unless(self.fits_terminal(terminal), Mismatch::Terminal))
+                    .or_else(|| {
+                        let fits = self.fits_terminal(terminal);
+                        unless(holds("policy.terminal", fits), Mismatch::Terminal)
+                    })
                     .or_else(|| self.unfit_variable(env))
             }
             Action::Read { path, .. } => {
