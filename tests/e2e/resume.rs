@@ -3,7 +3,7 @@
 use crate::support::chaos::{Chaos, Faults, Plan};
 use crate::support::proc::{eventually, running_with};
 use crate::support::{TestAgent, size_from_environment};
-use rexec_client::{Connector, JobId, Link, OnDisconnect, Outcome, Session, Stdio};
+use rexec_client::{Child, Connector, JobId, Link, OnDisconnect, Outcome, Session, Stdio};
 use sha2::{Digest, Sha256};
 use std::fs;
 use std::sync::Arc;
@@ -26,7 +26,10 @@ fn scattered(seed: u64, n: u64) -> u64 {
 
 /// Sends `bytes` bytes through `cat` and back, and checks every one of them.
 async fn echo(session: &Session, bytes: u64) {
-    let mut child = session.command("cat").spawn().await.unwrap();
+    echo_through(session.command("cat").spawn().await.unwrap(), bytes).await;
+}
+
+async fn echo_through(mut child: Child, bytes: u64) {
     let mut stdin = child.stdin.take().unwrap();
     let mut stdout = child.stdout.take().unwrap();
     let byte_at = |offset: u64| (scattered(7, offset / 8) >> (offset % 8 * 8)) as u8;
@@ -82,19 +85,19 @@ async fn random_cuts_lose_nothing() {
         }
     })
     .await;
-    let session = loop {
-        // The first connections may be cut before there is a session.
+    let (session, child) = loop {
+        // The first connections may be cut before there is anything to go on with.
         let connector = Connector::new(&agent.files()).unwrap();
-        if let Ok(session) = connector.connect("127.0.0.1", chaos.port).await {
-            break session;
+        if let Ok(session) = connector.connect("127.0.0.1", chaos.port).await
+            && let Ok(child) = session.command("cat").spawn().await
+        {
+            break (session, child);
         }
     };
-    if let Err(_) = tokio::time::timeout(Duration::from_secs(15), echo(&session, bytes)).await {
-        println!("{:?}", *session.link().borrow());
-        println!("{:#?}", session);
-        panic!("late after {}", chaos.connections.load(Ordering::Relaxed));
-    }
+    let limit = Duration::from_secs(30 + (bytes >> 20));
+    let echoed = tokio::time::timeout(limit, echo_through(child, bytes)).await;
     let made = chaos.connections.load(Ordering::Relaxed);
+    assert!(echoed.is_ok(), "late after {made} connections: {:?}", *session.link().borrow());
     assert!(made > cuts / 4, "only {made} connections: hardly anything was cut");
     println!("{made} connections for {bytes} bytes each way");
 }

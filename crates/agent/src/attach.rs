@@ -132,6 +132,9 @@ impl Attached {
             let outcome = Outcome::Lost { message: MORE_THAN_THERE_IS.to_owned() };
             return self.send(Exit::of_nothing(outcome, self.job.algorithm).into()).await;
         };
+        if let Place::Have(have) = wish.place {
+            self.job.has(self.attachment, have);
+        }
         loop {
             let item = match self.job.log.try_next(&mut cursor) {
                 Some(item) => item,

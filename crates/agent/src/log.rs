@@ -206,13 +206,25 @@ impl Log {
 
     /// Forgets all output up to and with the record of this number: who counts has it.
     pub fn release(&self, record: u64) {
-        self.lock().forget(|first| first <= record);
+        self.lock().forget(|first, _| first <= record);
+        self.released.notify_waiters();
+    }
+
+    /// Forgets all output before these places: who counts has it, from another connection.
+    pub fn release_before(&self, have: Offsets) {
+        self.lock().forget(|_, record| match record.message {
+            Message::Data(Data { channel, offset, .. }) => {
+                offset + record.body.len() as u64 <= have.of(channel)
+            }
+            Message::Eof(Eof { channel, size, .. }) => size <= have.of(channel),
+            _ => false,
+        });
         self.released.notify_waiters();
     }
 
     /// Forgets all output that is kept.
     pub fn clear(&self) {
-        self.lock().forget(|_| true);
+        self.lock().forget(|_, _| true);
         self.released.notify_waiters();
     }
 
@@ -228,7 +240,7 @@ impl Log {
         state.size += cost(&frame);
         state.records.push_back(Record { frame, time_ms });
         if state.abandoned {
-            state.forget(|_| true);
+            state.forget(|_, _| true);
         }
         drop(state);
         self.appended.notify_waiters();
@@ -248,10 +260,11 @@ impl State {
         Offsets { out: self.out.offset(), err: self.err.offset() }
     }
 
-    /// Forgets the oldest records for as long as `may` says so of their numbers; never the exit.
-    fn forget(&mut self, may: impl Fn(u64) -> bool) {
+    /// Forgets the oldest records for as long as `may` says so of their numbers and frames; never the
+    /// exit.
+    fn forget(&mut self, may: impl Fn(u64, &Frame) -> bool) {
         while let Some(record) = self.records.front()
-            && may(self.first)
+            && may(self.first, &record.frame)
             && !matches!(record.frame.message, Message::Exit(_))
         {
             match &record.frame.message {
@@ -427,6 +440,21 @@ mod tests {
         assert!(!log.has_room(), "reading alone does not release");
         log.release(item.record);
         log.room().await;
+    }
+
+    /// What was sent on a connection that broke is never acknowledged there.
+    #[test]
+    fn a_full_log_has_room_again_once_its_reader_came_back_and_said_what_it_has() {
+        let log = log();
+        log.output(Channel::Err, "x".into());
+        while log.has_room() {
+            log.output(Channel::Out, Bytes::from_static(&[0; 65536]));
+        }
+        log.release_before(Offsets { out: 65536, err: 0 });
+        assert!(!log.has_room(), "the first record is not its reader's yet");
+        log.release_before(Offsets { out: 65536 + 1, err: 1 });
+        assert!(log.has_room());
+        assert_eq!(log.extent().1, Offsets { out: 65536, err: 1 });
     }
 
     #[test]

@@ -45,13 +45,6 @@ struct Line {
     from: u64,
 }
 
-/// A frame to be sent again, and where.
-struct Again {
-    frame: Frame,
-    credit: Arc<SendCredit>,
-    outbox: Outbox,
-}
-
 impl Input {
     pub(crate) fn new(algorithm: Algorithm) -> Self {
         Self(Mutex::new(State {
@@ -160,10 +153,10 @@ impl Input {
         Ok(())
     }
 
-    /// Sends what is kept on the line of now, as credit allows; then the writer goes on.
-    pub(crate) async fn send_again(&self) {
+    /// Sends what is kept on this line, as credit allows; then the writer goes on.
+    pub(crate) async fn send_again(&self, (credit, outbox): (Arc<SendCredit>, Outbox)) {
         let mut next = 0;
-        while let Some(Again { frame, credit, outbox }) = self.next_again(next) {
+        while let Some(frame) = self.next_again(next, &credit) {
             next = end(&frame);
             let length = frame.body.len() as u64;
             // If this connection goes too, the next one begins anew.
@@ -176,24 +169,29 @@ impl Input {
         }
     }
 
-    /// The first frame that is to be sent again and ends after `next`; without any the writer may go
-    /// on.
-    fn next_again(&self, next: u64) -> Option<Again> {
-        let mut state = self.lock();
+    /// The line of now, for [`Input::send_again`].
+    pub(crate) fn line(&self) -> Option<(Arc<SendCredit>, Outbox)> {
+        let state = self.lock();
         let line = state.line.as_ref()?;
+        Some((Arc::clone(&line.credit), line.outbox.clone()))
+    }
+
+    /// The first frame that is to be sent again and ends after `next`; without any the writer may go
+    /// on. Only for the line of this credit: on the next one all begins anew, elsewhere.
+    fn next_again(&self, next: u64, credit: &Arc<SendCredit>) -> Option<Frame> {
+        let mut state = self.lock();
+        let line = state.line.as_ref().filter(|line| Arc::ptr_eq(&line.credit, credit))?;
         let (stream, from) = (line.stream, line.from);
-        let (credit, outbox) = (Arc::clone(&line.credit), line.outbox.clone());
         let kept = state.kept.iter().find(|frame| end(frame) > next).cloned();
-        let frame = match kept {
-            Some(frame) => cut_front(frame, from.max(next), stream),
-            None if state.ended => state.sender.eof(stream),
+        match kept {
+            Some(frame) => Some(cut_front(frame, from.max(next), stream)),
+            None if state.ended => Some(state.sender.eof(stream)),
             None => {
                 state.ready = true;
                 state.wake();
-                return None;
+                None
             }
-        };
-        Some(Again { frame, credit, outbox })
+        }
     }
 
     /// Sends up to `wanted` bytes, which `take` gives.

@@ -400,7 +400,10 @@ impl Remote {
         if let Err(error) = rewound {
             return self.fail(error);
         }
-        tokio::spawn(async move { self.input.send_again().await });
+        // Now, and not in the task: by then there may be another connection, with another place.
+        if let Some(line) = self.input.line() {
+            tokio::spawn(async move { self.input.send_again(line).await });
+        }
     }
 
     fn running(&self, verb: &'static str) -> Result<&Self, ProtocolError> {

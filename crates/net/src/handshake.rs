@@ -211,7 +211,9 @@ impl Target<'_> {
 
     fn refused(&self, error: &io::Error, presented: Option<&CertificateDer<'_>>) -> NetError {
         let side = Side::Client(self.host);
-        NetError::Refused(explain::refusal(side, error, presented, self.files, SystemTime::now()))
+        let words = explain::refusal(side, error, presented, self.files, SystemTime::now());
+        // A network that fails in the handshake says nothing about either side.
+        if is_tls(error) { NetError::Refused(words) } else { NetError::Left(words) }
     }
 }
 

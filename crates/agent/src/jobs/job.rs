@@ -4,7 +4,7 @@ use crate::log::{self, Log};
 use crate::stdin::Feed;
 use crate::supervisor::Control;
 use rexec_net::Identity;
-use rexec_protocol::message::{ExecSpec, Exit, JobInfo, OnDisconnect, Started};
+use rexec_protocol::message::{ExecSpec, Exit, JobInfo, Offsets, OnDisconnect, Started};
 use rexec_protocol::outcome::printable;
 use rexec_protocol::{Algorithm, Digest, JobId, Outcome};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -232,6 +232,16 @@ impl Job {
         if state.holder == Some(attachment) && !state.kept {
             drop(state);
             self.log.release(record);
+        }
+    }
+
+    /// [`Job::acknowledge`] for one who comes back and says what it has. Without this a full log would
+    /// wait for an acknowledgement of what was sent on the lost connection, and that never comes.
+    pub fn has(&self, attachment: Attachment, have: Offsets) {
+        let state = self.lock();
+        if state.holder == Some(attachment) && !state.kept {
+            drop(state);
+            self.log.release_before(have);
         }
     }
 
