@@ -73,8 +73,8 @@ async fn random_cuts_lose_nothing() {
     let cuts = size_from_environment("REXEC_TEST_CUTS", 40) as usize;
     let seed = u64::from(std::process::id());
     println!("seed {seed}");
-    // Each way takes about this many bytes until the next cut.
-    let span = 2 * bytes / cuts as u64;
+    // So that the cuts are used up shortly before the end: a connection lasts this long on average.
+    let span = bytes / cuts as u64 * 4 / 5;
     let chaos = Chaos::start(agent.port, move |number| {
         let after = 1 + scattered(seed, number as u64) % (2 * span);
         let cut = Faults { cut: Some(after), ..Faults::default() };
@@ -98,7 +98,7 @@ async fn random_cuts_lose_nothing() {
     let echoed = tokio::time::timeout(limit, echo_through(child, bytes)).await;
     let made = chaos.connections.load(Ordering::Relaxed);
     assert!(echoed.is_ok(), "late after {made} connections: {:?}", *session.link().borrow());
-    assert!(made > cuts / 4, "only {made} connections: hardly anything was cut");
+    assert!(made > cuts / 2, "only {made} connections: hardly anything was cut");
     println!("{made} connections for {bytes} bytes each way");
 }
 
