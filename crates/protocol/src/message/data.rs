@@ -1,3 +1,4 @@
+use super::exec::is_zero;
 use crate::stream::Tally;
 use crate::text;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -101,7 +102,7 @@ pub struct Window {
     pub limit: u64,
     /// How many of those bytes the sender of this is done with. The other side may forget them:
     /// they will not be asked for again.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_zero")]
     pub consumed: u64,
 }
 

@@ -234,7 +234,7 @@ pub struct Started {
     #[serde(default, skip_serializing_if = "is_zero")]
     pub stdin: u64,
     /// The digest of the job's streams, which a client that attaches cannot know.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub digest: Algorithm,
     /// The job has a terminal.
     #[serde(default, skip_serializing_if = "is_false")]
@@ -252,8 +252,12 @@ pub(super) fn is_false(flag: &bool) -> bool {
     !flag
 }
 
-fn is_zero(n: &u64) -> bool {
+pub(super) fn is_zero(n: &u64) -> bool {
     *n == 0
+}
+
+fn is_default(algorithm: &Algorithm) -> bool {
+    *algorithm == Algorithm::default()
 }
 
 impl ExecSpec {

@@ -59,17 +59,26 @@ const ON_CONNECTION: Row = [STATE, STATE, YES, STATE, STATE, STATE];
 const ANYWHERE: Row = [YES, STATE, YES, YES, YES, STREAM];
 
 /// Verb, verdicts from a client, verdicts from an agent.
-const TABLE: [(&str, Row, Row); 14] = [
+const TABLE: &[(&str, Row, Row)] = &[
     ("hello", OPENING, OPENING),
     ("exec", OPENS, NEVER),
+    ("attach", OPENS, NEVER),
+    ("jobs", OPENS, NEVER),
+    ("remove", OPENS, NEVER),
     ("started", NEVER, ON_STREAM),
     ("data", ON_STREAM, ON_STREAM),
     ("eof", ON_STREAM, ON_STREAM),
+    ("gap", NEVER, ON_STREAM),
     ("window", ON_STREAM, ON_STREAM),
     ("stop", ON_STREAM, ON_STREAM),
     ("signal", ON_STREAM, NEVER),
     ("cancel", ON_STREAM, NEVER),
     ("exit", NEVER, ON_STREAM),
+    ("resize", ON_STREAM, NEVER),
+    ("detach", ON_STREAM, ON_STREAM),
+    ("refused", NEVER, ON_STREAM),
+    ("listing", NEVER, ON_STREAM),
+    ("removed", NEVER, ON_STREAM),
     ("ping", ON_CONNECTION, ON_CONNECTION),
     ("pong", ON_CONNECTION, ON_CONNECTION),
     ("error", ANYWHERE, ANYWHERE),
@@ -89,7 +98,7 @@ fn expect(message: &Message, from: Role, row: Row) {
 #[test]
 fn the_whole_table() {
     assert!(TABLE.iter().map(|(verb, ..)| verb).eq(Message::VERBS), "verbs without a row");
-    for (verb, from_client, from_agent) in TABLE {
+    for &(verb, from_client, from_agent) in TABLE {
         let message = samples::of_verb(verb).message;
         expect(&message, Role::Client, from_client);
         expect(&message, Role::Agent, from_agent);

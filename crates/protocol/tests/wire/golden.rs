@@ -67,6 +67,8 @@ fn no_verb_and_no_file_is_forgotten() {
 fn the_bodies_of_exec_are_verified_specs() {
     for (name, spec) in [
         ("exec", samples::full_spec()),
+        ("exec-first-sent", samples::first_spec()),
+        ("exec-terminal", samples::terminal()),
         ("exec-line", samples::line()),
         ("exec-script", samples::script()),
     ] {

@@ -18,16 +18,33 @@ pub(crate) fn golden() -> Vec<(&'static str, Frame)> {
     let on = |stream, message: Message| Frame::new(StreamId(stream), message);
     let mut frames = vec![
         ("hello", on(0, Hello { software: "rexec/0.1.0".into(), ..hello::ours("") }.into())),
-        ("exec", exec(1, Algorithm::Blake3, 2 << 20, &full_spec())),
-        ("exec-line", exec(2, Algorithm::Sha256, 256 << 10, &line())),
-        ("exec-script", exec(3, Algorithm::Sha256, 256 << 10, &script())),
-        ("started", on(1, Started::new(job(), 4711, Algorithm::Sha256).into())),
+        ("exec", exec(1, full_exec(), &full_spec())),
+        ("exec-first-sent", exec(1, Exec::new(2 << 20, Algorithm::Blake3), &first_spec())),
+        ("exec-line", exec(2, Exec::new(256 << 10, Algorithm::Sha256), &line())),
+        ("exec-script", exec(3, Exec::new(256 << 10, Algorithm::Sha256), &script())),
+        ("exec-terminal", exec(4, Exec::new(256 << 10, Algorithm::Sha256), &terminal())),
+        ("attach", on(5, attach(From::Offsets(Offsets { out: 70_000, err: 3 })).into())),
+        ("attach-start", on(5, attach(From::Start {}).into())),
+        ("attach-live", on(5, attach(From::Live {}).into())),
+        ("attach-time", on(5, attach(From::Time { ms: 1_763_764_800_123 }).into())),
+        ("jobs", on(6, Jobs {}.into())),
+        ("remove", on(7, Remove { job: job() }.into())),
+        ("started", on(1, joined().into())),
+        ("started-new", on(1, Started::new(job(), 4711, Algorithm::Sha256).into())),
         ("data", sender().0),
+        ("data-with-time", timed()),
         ("eof", sender().1),
+        ("gap", on(1, Gap { channel: Channel::Err, to: 5_000_000_000 }.into())),
         ("window", on(1, Window { limit: 5_000_000_000, consumed: 4_000_000_000 }.into())),
+        ("window-nothing-consumed", on(1, Window { limit: 5_000_000_000, consumed: 0 }.into())),
         ("stop", on(1, Stop { channel: Channel::Err }.into())),
         ("signal", on(1, Signal { signal: Sig::HUP }.into())),
         ("cancel", on(1, Cancel { signal: Sig::TERM, grace_ms: 5000 }.into())),
+        ("resize", on(1, Resize { size: size() }.into())),
+        ("detach", on(1, Detach {}.into())),
+        ("refused", on(5, Refused { reason: Refusal::UnknownJob, message: no_job() }.into())),
+        ("listing", listing()),
+        ("removed", on(7, Removed {}.into())),
         ("ping", on(0, Ping { nonce: 7 }.into())),
         ("pong", on(0, Pong { nonce: 7, time_ms: Some(1_763_764_800_123) }.into())),
         ("pong-without-time", on(0, Pong { nonce: 7, time_ms: None }.into())),
@@ -54,8 +71,20 @@ pub(crate) fn bytes_of(frame: &Frame) -> Vec<u8> {
     out.to_vec()
 }
 
-fn exec(stream: u64, digest: Algorithm, window: u64, spec: &ExecSpec) -> Frame {
-    Frame::with_body(StreamId(stream), Exec::new(window, digest).into(), msgpack::encode(spec))
+fn exec(stream: u64, exec: Exec, spec: &ExecSpec) -> Frame {
+    Frame::with_body(StreamId(stream), exec.into(), msgpack::encode(spec))
+}
+
+/// One that is sent again, with every optional key.
+fn full_exec() -> Exec {
+    Exec {
+        job: Some(job()),
+        durable: true,
+        age_ms: Some(1_500),
+        detach: true,
+        have: Offsets { out: 70_000, err: 3 },
+        ..Exec::new(2 << 20, Algorithm::Blake3)
+    }
 }
 
 pub(crate) fn full_spec() -> ExecSpec {
@@ -71,6 +100,82 @@ pub(crate) fn full_spec() -> ExecSpec {
         on_full: OnFull::DiscardOldest,
         terminal: None,
     }
+}
+
+/// The same without what is about a client that leaves.
+pub(crate) fn first_spec() -> ExecSpec {
+    ExecSpec { on_disconnect: None, on_full: OnFull::Block, ..full_spec() }
+}
+
+pub(crate) fn terminal() -> ExecSpec {
+    let terminal = Terminal { term: ByteBuf::from("xterm-256color"), size: size() };
+    ExecSpec {
+        terminal: Some(terminal),
+        stdin: true,
+        on_disconnect: Some(OnDisconnect::Keep {}),
+        ..ExecSpec::new(Command::Argv(vec![ByteBuf::from("top")]))
+    }
+}
+
+fn size() -> TerminalSize {
+    TerminalSize { columns: 200, rows: 50, width: 1600, height: 800 }
+}
+
+fn attach(from: From) -> Attach {
+    Attach {
+        window: 2 << 20,
+        job: job(),
+        from,
+        output: true,
+        follow: true,
+        control: false,
+        times: matches!(from, From::Offsets(_)),
+    }
+}
+
+fn joined() -> Started {
+    let (attached, terminal) = (true, true);
+    Started { attached, stdin: 4096, terminal, ..Started::new(job(), 4711, Algorithm::Blake3) }
+}
+
+fn timed() -> Frame {
+    let (mut frame, _) = sender();
+    let time_ms = Some(1_763_764_800_123);
+    frame.message = Data { channel: Channel::Out, offset: 0, time_ms }.into();
+    frame
+}
+
+fn no_job() -> String {
+    "this agent has no such job".into()
+}
+
+fn listing() -> Frame {
+    let running = JobInfo {
+        job: job(),
+        owner: "alice".into(),
+        user: "deploy".into(),
+        command: "make test".into(),
+        outcome: None,
+        pid: 4711,
+        started_ms: 1_763_764_800_123,
+        ended_ms: None,
+        size: Offsets { out: 70_000, err: 3 },
+        kept_from: Offsets::default(),
+        attached: 1,
+        detached: false,
+        terminal: false,
+    };
+    let ended = JobInfo {
+        outcome: Some(Outcome::Exited { code: 7 }),
+        ended_ms: Some(1_763_764_801_000),
+        kept_from: Offsets { out: 65_536, err: 0 },
+        attached: 0,
+        detached: true,
+        terminal: true,
+        ..running.clone()
+    };
+    let list = JobList { jobs: vec![running, ended] };
+    Frame::with_body(StreamId(6), Listing { more: true }.into(), msgpack::encode(&list))
 }
 
 pub(crate) fn line() -> ExecSpec {

@@ -58,7 +58,7 @@ fn every_verb_has_its_row_and_its_section() {
             &format!("### {verb}")
         };
         let section = section(heading);
-        for arg in args.trim_matches(['{', '}']).split(", ") {
+        for arg in args.trim_matches(['{', '}']).split(", ").filter(|arg| !arg.is_empty()) {
             assert!(section.contains(&format!("`{arg}`")), "{verb} does not explain {arg}");
         }
     }
@@ -160,9 +160,18 @@ fn every_outcome_and_reason_is_listed() {
         }
     }
     use NeverStarted::*;
-    for reason in
-        [NotFound, NotExecutable, Cwd, User, TooLarge, Invalid, Busy, AuditUnavailable, Resource]
-    {
+    for reason in [
+        NotFound,
+        NotExecutable,
+        Cwd,
+        User,
+        TooLarge,
+        Invalid,
+        Conflict,
+        Busy,
+        AuditUnavailable,
+        Resource,
+    ] {
         let wire = rmp_serde::to_vec(&reason).expect("a string");
         let name = String::from_utf8_lossy(&wire[1..]).into_owned();
         assert!(text.contains(&format!("| `{name}` |")), "{name}");
