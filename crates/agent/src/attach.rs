@@ -92,8 +92,9 @@ impl Attached {
         self.credit.raise(limit);
         let mut sent = self.sent.lock().unwrap_or_else(PoisonError::into_inner);
         let mut last = None;
-        while let Some((_, record)) = sent.records.pop_front_if(|(end, _)| *end <= consumed) {
-            last = Some(record);
+        while let Some((_, record)) = sent.records.front().filter(|(end, _)| *end <= consumed) {
+            last = Some(*record);
+            sent.records.pop_front();
         }
         drop(sent);
         if let Some(record) = last {

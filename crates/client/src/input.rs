@@ -277,7 +277,9 @@ impl State {
 
     /// Forgets frames of which the agent has every byte.
     fn forget(&mut self, taken: u64) {
-        while self.kept.pop_front_if(|frame| end(frame) <= taken).is_some() {}
+        while self.kept.front().is_some_and(|frame| end(frame) <= taken) {
+            self.kept.pop_front();
+        }
     }
 
     fn wake(&mut self) {
