@@ -4,7 +4,7 @@ use crate::support::TestAgent;
 use crate::support::proc::{eventually, is_running, running_with};
 use nix::sys::signal::{Signal as Kill, kill};
 use nix::unistd::Pid;
-use rexec_client::{Outcome, Session, Signal};
+use rexec_client::{Connector, Outcome, Session, Signal};
 use std::io::{BufRead, BufReader, Read};
 use std::process::Stdio;
 use std::time::Duration;
@@ -80,7 +80,9 @@ fn a_killed_client_leaves_nothing_behind() {
 async fn a_killed_agent_leaves_nothing_behind() {
     let agent = TestAgent::start();
     let mark = format!("{}5", agent.pid());
-    let mut child = started(&agent.session().await, &mark).await;
+    let connector = Connector::new(&agent.files()).unwrap().reconnect_for(Duration::ZERO);
+    let session = connector.connect("127.0.0.1", agent.port).await.unwrap();
+    let mut child = started(&session, &mark).await;
     agent.signal(Kill::SIGKILL);
     let error = child.wait().await.unwrap_err();
     assert!(matches!(error.outcome(), Outcome::Lost { .. }), "{error:?}");
