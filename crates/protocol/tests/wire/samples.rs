@@ -108,7 +108,7 @@ pub(crate) fn first_spec() -> ExecSpec {
 }
 
 pub(crate) fn terminal() -> ExecSpec {
-    let terminal = Terminal { term: ByteBuf::from("xterm-256color"), size: size() };
+    let terminal = Terminal { term: ByteBuf::from("xterm-256color"), size: size(), locale: vec![] };
     ExecSpec {
         terminal: Some(terminal),
         stdin: true,
