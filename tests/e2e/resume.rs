@@ -315,3 +315,22 @@ async fn a_thousand_submissions_of_one_id_run_once() {
     assert!(error.to_string().contains("another command"), "{error}");
     assert!(error.nothing_ran());
 }
+
+/// What was asked for under an id, and how it ended, is on disk.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_id_outlives_an_agent_that_is_killed() {
+    let mut agent = TestAgent::start();
+    let marks = agent.path("marks");
+    let id = JobId::new("deploy-2026-11-26-web1").unwrap();
+    let line = format!("echo ran >>{}; exit 7", marks.display());
+    for _ in 0..3 {
+        let session = agent.session().await;
+        let status = session.shell(&line).id(id.clone()).status().await.unwrap();
+        assert_eq!(status.code(), Some(7));
+        let error = session.shell("true").id(id.clone()).status().await.unwrap_err();
+        assert!(error.to_string().contains("another command"), "{error}");
+        agent.kill();
+        agent.start_again();
+    }
+    assert_eq!(fs::read_to_string(&marks).unwrap(), "ran\n");
+}

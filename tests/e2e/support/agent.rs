@@ -3,6 +3,7 @@
 use super::certs::{Authority, write_private};
 use super::{program, users};
 use rexec_client::{Connector, Files, Session};
+use std::ffi::{OsStr, OsString};
 use std::fs::{self, File, Permissions};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixDatagram;
@@ -17,6 +18,7 @@ pub struct TestAgent {
     pub authority: Authority,
     pub port: u16,
     child: Child,
+    start: Vec<OsString>,
 }
 
 impl TestAgent {
@@ -106,8 +108,35 @@ impl TestAgent {
             .stdout(Stdio::null())
             .stderr(File::create(path("log")).unwrap());
         prepare(&mut command, dir.path());
+        let start = std::iter::once(command.get_program()).chain(command.get_args());
+        let start = start.map(OsStr::to_owned).collect();
         let (child, port) = await_ready(command, dir.path());
-        Self { dir, authority, port, child }
+        Self { dir, authority, port, child, start }
+    }
+
+    /// Starts the agent anew, which must have ended: in the same directory, on the same port, with
+    /// its log going on. Of what `prepare` has changed, only words count.
+    pub fn start_again(&mut self) {
+        self.start_again_as(None);
+    }
+
+    /// The same with another program in the place of the old one, as after an upgrade.
+    pub fn start_again_as(&mut self, program: Option<&Path>) {
+        let listen = OsString::from(format!("127.0.0.1:{}", self.port));
+        let words =
+            self.start.iter().map(|word| if word == "127.0.0.1:0" { &listen } else { word });
+        let mut words = words.cloned();
+        let first = words.next().unwrap();
+        let log = File::options().append(true).open(self.path("log")).unwrap();
+        let mut command = Command::new(program.map_or(first, |program| program.into()));
+        command.args(words).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
+        (self.child, _) = await_ready(command, self.dir.path());
+    }
+
+    /// `kill -9`, without waiting for anything but the process.
+    pub fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
     }
 
     /// The agent's process id.
@@ -191,6 +220,7 @@ fn everything() -> String {
 /// Starts the agent and waits until it says that it is ready, as systemd would.
 fn await_ready(mut command: Command, dir: &Path) -> (Child, u16) {
     let notify = dir.join("notify");
+    let _ = fs::remove_file(&notify);
     let socket = UnixDatagram::bind(&notify).unwrap();
     // The agent may be another user.
     fs::set_permissions(&notify, Permissions::from_mode(0o777)).unwrap();
