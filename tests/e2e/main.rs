@@ -33,3 +33,4 @@ mod resume;
 mod revocation;
 mod run_as;
 mod streams;
+mod terminal;

@@ -4,15 +4,19 @@ use crate::error::Error;
 use crate::remote::{End, Remote};
 use crate::session::Session;
 use crate::streams::{ChildStderr, ChildStdin, ChildStdout};
-use rexec_protocol::message::{Cancel, Channel, Detach, Exit, Started, Usage};
+use rexec_protocol::message::{Cancel, Channel, Detach, Exit, Started, TerminalSize, Usage};
 use rexec_protocol::stream::Tally;
 use rexec_protocol::{Algorithm, JobId, Outcome, Signal};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::AsyncReadExt;
+use tokio::time::sleep;
 
 /// How long a command that is cancelled has before it is killed, unless said otherwise.
 const GRACE: Duration = Duration::from_secs(5);
+
+/// How long a terminal has another size, so that its program notices.
+const REDRAW: Duration = Duration::from_millis(100);
 
 /// A running command, as `tokio::process::Child` is one.
 ///
@@ -102,6 +106,27 @@ impl Child {
         self.send(rexec_protocol::message::Signal { signal }.into()).await;
     }
 
+    /// Whether the command has a terminal.
+    pub fn has_terminal(&self) -> bool {
+        self.started.terminal
+    }
+
+    /// Gives the command's terminal another size. The last one is told again on another connection.
+    /// From who only watches it means nothing.
+    pub async fn resize(&self, size: TerminalSize) {
+        self.remote.resize(size).await;
+    }
+
+    /// Has a program that fills the screen draw it again, for who came late or missed some: its
+    /// terminal has one line less for a moment.
+    pub async fn redraw(&self, size: TerminalSize) {
+        let other = if size.rows > 1 { size.rows - 1 } else { size.rows + 1 };
+        self.resize(TerminalSize { rows: other, ..size }).await;
+        // A program that looks only after both changes would see none.
+        sleep(REDRAW).await;
+        self.resize(size).await;
+    }
+
     /// Ends the command and everything that it started: SIGTERM, and SIGKILL after 5 seconds.
     /// Returns at once; [`Child::wait`] tells when it is done.
     pub async fn cancel(&self) {
@@ -148,7 +173,8 @@ impl Child {
         })
     }
 
-    /// Leaves the job, which goes on without a client. Returns once the agent has said so.
+    /// Leaves the job, which goes on without a client. Returns once the agent has said so; while
+    /// there is no connection, that may be later.
     pub async fn detach(mut self) -> Result<JobId, Error> {
         self.send(Detach {}.into()).await;
         self.waited = true;

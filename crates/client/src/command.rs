@@ -4,7 +4,9 @@ use crate::child::{Child, ExitStatus, Output, kill};
 use crate::error::Error;
 use crate::remote::{End, Remote, WINDOW};
 use crate::session::Session;
-use rexec_protocol::message::{self, Exec, ExecSpec, OnDisconnect, Started};
+use rexec_protocol::message::{
+    self, Exec, ExecSpec, OnDisconnect, OnFull, Started, Terminal, TerminalSize,
+};
 use rexec_protocol::{Algorithm, JobId};
 use serde_bytes::ByteBuf;
 use std::ffi::OsStr;
@@ -45,6 +47,10 @@ impl Command {
 
     pub(crate) fn line(session: Session, line: &OsStr) -> Self {
         Self::new(session, message::Command::Line(bytes(line)))
+    }
+
+    pub(crate) fn login(session: Session) -> Self {
+        Self::new(session, message::Command::Login {})
     }
 
     pub(crate) fn script(session: Session, text: Vec<u8>) -> Self {
@@ -108,6 +114,37 @@ impl Command {
     /// Asks to run as this user of the remote machine.
     pub fn user(mut self, user: impl Into<String>) -> Self {
         self.spec.user = Some(user.into());
+        self
+    }
+
+    /// Runs it on a terminal of this type (the value of `TERM`) and size. All its output is then
+    /// stdout. What is written to stdin is what a person types: its end means nothing, and the character
+    /// for Ctrl-C is a signal. When its client is gone, or it is cancelled, it is hung up.
+    ///
+    /// Output that nobody fetched in time is dropped, unless [`Command::on_full`] says otherwise: what
+    /// a terminal shows can be drawn again, with [`Child::redraw`].
+    pub fn terminal(mut self, term: impl AsRef<OsStr>, size: TerminalSize) -> Self {
+        let term = bytes(term.as_ref());
+        self.spec.on_full = OnFull::DiscardOldest;
+        self.spec.terminal = Some(Terminal { term, size, locale: Vec::new() });
+        self
+    }
+
+    /// The language and characters of who sits at the terminal that was asked for: `LANG` and the
+    /// `LC_…`. The agent leaves out what is no name of a locale.
+    pub fn locale<K: AsRef<OsStr>, V: AsRef<OsStr>>(
+        mut self,
+        variables: impl IntoIterator<Item = (K, V)>,
+    ) -> Self {
+        let pairs = variables.into_iter();
+        let mut pairs = pairs.map(|(name, value)| (bytes(name.as_ref()), bytes(value.as_ref())));
+        match &mut self.spec.terminal {
+            Some(terminal) => terminal.locale.extend(pairs),
+            None if pairs.next().is_some() => {
+                self.fault = Some("a locale comes with a terminal, and there is none");
+            }
+            None => {}
+        }
         self
     }
 

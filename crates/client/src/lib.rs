@@ -54,7 +54,9 @@ pub use error::Error;
 pub use link::Link;
 pub use rexec_net::credentials::Files;
 pub use rexec_net::memory::keep_freed;
-pub use rexec_protocol::message::{From as Place, JobInfo, Offsets, OnDisconnect, Usage};
+pub use rexec_protocol::message::{
+    From as Place, JobInfo, Offsets, OnDisconnect, TerminalSize, Usage,
+};
 pub use rexec_protocol::outcome::printable;
 pub use rexec_protocol::stream::Tally;
 pub use rexec_protocol::{Algorithm, Digest, JobId, NeverStarted, Outcome, Signal};

@@ -8,7 +8,8 @@ use rexec_net::credit::RecvCredit;
 use rexec_net::inbox::{End as InboxEnd, Inbox};
 use rexec_protocol::frame::MAX_DATA;
 use rexec_protocol::message::{
-    Attach, Cancel, Channel, Exec, Exit, From, Message, Offsets, Refusal, Refused, Started, Stop,
+    Attach, Cancel, Channel, Detach, Exec, Exit, From, Message, Offsets, Refusal, Refused, Resize,
+    Started, Stop, TerminalSize,
 };
 use rexec_protocol::stream::{Receiver, Tally};
 use rexec_protocol::{Algorithm, Frame, JobId, Outcome, ProtocolError, StreamId};
@@ -58,6 +59,9 @@ struct Line {
     /// What was asked for last, until the job has ended: it must not get lost with a connection.
     cancel: Option<Cancel>,
     is_cancel_sent: bool,
+    /// The same for the size of the terminal, and for the wish to leave.
+    size: Option<TerminalSize>,
+    is_leaving: bool,
 }
 
 #[derive(Debug)]
@@ -280,7 +284,7 @@ impl Remote {
         let over = progress.wait_for(|progress| matches!(progress, Progress::Over(..))).await;
         match over.as_deref() {
             Ok(Progress::Over(started, Ok(End::Exit(exit)))) => {
-                self.complete(exit.clone(), started.is_some()).map(End::Exit)
+                self.complete(exit.clone(), started.as_ref()).map(End::Exit)
             }
             Ok(Progress::Over(_, Ok(End::Detached))) => Ok(End::Detached),
             Ok(Progress::Over(_, Err(error))) => Err(error.clone()),
@@ -316,19 +320,35 @@ impl Remote {
     }
 
     /// Sends a message about this job, on the connection of now; one that is lost with it is not
-    /// sent again, unless it is a cancel.
+    /// sent again, unless it is a cancel, a size or a goodbye.
     pub(crate) async fn send(&self, message: Message) {
         let place = {
             let mut line = lock(&self.line);
-            if let Message::Cancel(cancel) = message {
-                line.cancel = Some(cancel);
-                line.is_cancel_sent = line.greeted;
+            match message {
+                Message::Cancel(cancel) => {
+                    line.cancel = Some(cancel);
+                    line.is_cancel_sent = line.greeted;
+                }
+                Message::Resize(resize) => line.size = Some(resize.size),
+                Message::Detach(_) => line.is_leaving = true,
+                _ => {}
             }
             line.place.as_ref().map(|place| (place.stream, place.outbox.clone()))
         };
         if let Some((stream, outbox)) = place {
             // If the connection goes just now, the next one gets what matters.
             let _ = outbox.control(Frame::new(stream, message)).await;
+        }
+    }
+
+    /// Asks for another size of the terminal, if this client may.
+    pub(crate) async fn resize(&self, size: TerminalSize) {
+        let may = match &self.opening {
+            Opening::Exec(..) => true,
+            Opening::Attach(attach) => attach.control,
+        };
+        if may {
+            self.send(Resize { size }.into()).await;
         }
     }
 
@@ -372,6 +392,10 @@ impl Remote {
             let channels = [(Channel::Out, line.stopped[0]), (Channel::Err, line.stopped[1])];
             let stopped = channels.into_iter().filter(|(_, stopped)| *stopped);
             again.extend(stopped.map(|(channel, _)| Stop { channel }.into()));
+            again.extend(line.size.map(|size| Resize { size }.into()));
+            if line.is_leaving {
+                again.push(Detach {}.into());
+            }
         }
         if let Some(cancel) = line.cancel.filter(|_| !line.is_cancel_sent) {
             line.is_cancel_sent = true;
@@ -443,7 +467,8 @@ impl Remote {
     /// The bytes that are here must be the bytes that were sent: the same number, and the same
     /// digest, on both channels. Commands that never ran have none. Who came to a job later knows
     /// that it may have missed some, and is told.
-    fn complete(&self, exit: Exit, ran: bool) -> Result<Exit, Error> {
+    fn complete(&self, exit: Exit, started: Option<&Started>) -> Result<Exit, Error> {
+        let ran = started.is_some();
         let is_known_lost = matches!(exit.outcome, Outcome::Lost { .. });
         if self.is_attach() || is_known_lost {
             return Ok(exit);
@@ -454,6 +479,10 @@ impl Remote {
             let receiver = half.receiver();
             if ran && !holds("client.output_ended", receiver.ended()) {
                 return Err(Error::incomplete(format!("the end of std{channel} did not come")));
+            }
+            // What a terminal shows can be drawn again, and was.
+            if receiver.missing() > 0 && started.is_some_and(|started| started.terminal) {
+                continue;
             }
             let Some(Tally { size, hash }) = receiver.tally() else {
                 let (missing, outcome) = (receiver.missing(), &exit.outcome);

@@ -52,6 +52,12 @@ impl Session {
         Command::line(self.clone(), line.as_ref())
     }
 
+    /// The remote user's login shell, as login(1) starts it: with [`Command::terminal`] for a person,
+    /// without for one who writes commands to its stdin.
+    pub fn login(&self) -> Command {
+        Command::login(self.clone())
+    }
+
     /// A command that sends a program along and runs it: by its `#!` line, or by `/bin/sh`. Program
     /// and arguments together may be as long as one request, a little under 1 MiB.
     pub fn script(&self, text: impl Into<Vec<u8>>) -> Command {

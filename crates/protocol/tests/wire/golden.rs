@@ -69,6 +69,7 @@ fn the_bodies_of_exec_are_verified_specs() {
         ("exec", samples::full_spec()),
         ("exec-first-sent", samples::first_spec()),
         ("exec-terminal", samples::terminal()),
+        ("exec-login", samples::login()),
         ("exec-line", samples::line()),
         ("exec-script", samples::script()),
     ] {

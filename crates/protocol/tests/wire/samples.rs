@@ -23,6 +23,7 @@ pub(crate) fn golden() -> Vec<(&'static str, Frame)> {
         ("exec-line", exec(2, Exec::new(256 << 10, Algorithm::Sha256), &line())),
         ("exec-script", exec(3, Exec::new(256 << 10, Algorithm::Sha256), &script())),
         ("exec-terminal", exec(4, Exec::new(256 << 10, Algorithm::Sha256), &terminal())),
+        ("exec-login", exec(5, Exec::new(256 << 10, Algorithm::Sha256), &login())),
         ("attach", on(5, attach(From::Offsets(Offsets { out: 70_000, err: 3 })).into())),
         ("attach-start", on(5, attach(From::Start {}).into())),
         ("attach-live", on(5, attach(From::Live {}).into())),
@@ -115,6 +116,15 @@ pub(crate) fn terminal() -> ExecSpec {
         on_disconnect: Some(OnDisconnect::Keep {}),
         ..ExecSpec::new(Command::Argv(vec![ByteBuf::from("top")]))
     }
+}
+
+pub(crate) fn login() -> ExecSpec {
+    let pair = |name, value| (ByteBuf::from(name), ByteBuf::from(value));
+    let locale = vec![pair("LANG", "de_DE.UTF-8")];
+    let terminal = Terminal { term: ByteBuf::from("xterm"), size: size(), locale };
+    let on_full = OnFull::DiscardOldest;
+    let login = ExecSpec::new(Command::Login {});
+    ExecSpec { terminal: Some(terminal), stdin: true, on_full, ..login }
 }
 
 fn size() -> TerminalSize {
