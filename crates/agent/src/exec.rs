@@ -12,6 +12,7 @@ use crate::server::Agent;
 use crate::stdin;
 use crate::supervisor::Supervisor;
 use rexec_guard::holds;
+use rexec_net::Identity;
 use rexec_protocol::message::{ExecSpec, Exit};
 use rexec_protocol::outcome::shorten;
 use rexec_protocol::{JobId, NeverStarted, Outcome};
@@ -26,6 +27,8 @@ pub struct Request {
     pub job: Arc<Job>,
     /// What its supervisor will listen to.
     pub controls: Controls,
+    /// Who submitted it, by a certificate.
+    pub identity: Arc<Identity>,
     /// Where the client is.
     pub from: SocketAddr,
     /// What to run.
@@ -51,7 +54,7 @@ impl Request {
     /// Runs the command; returns once it has ended and its log is complete.
     pub async fn run(self, agent: &Agent) {
         let job = Arc::clone(&self.job);
-        let (id, user) = (&job.id, job.owner.name());
+        let (id, user) = (&job.id, &job.owner.name);
         tracing::info!(job = %id, user, command = self.spec.command.to_string(), "command requested");
         let outcome = match self.launch(agent).await {
             Ok(launched) => self.supervise(agent, launched).await,
@@ -73,7 +76,7 @@ impl Request {
             let message = format!("the agent cannot put the id on its disk: {error}");
             return Err(self.reject(agent, NeverStarted::Resource, message));
         }
-        let intent = Event::exec(&self.job.id, &self.job.owner, self.from, &permit);
+        let intent = Event::exec(&self.job.id, &self.identity, self.from, &permit);
         if let Err(unavailable) = agent.audit.commit(&intent).await
             && !holds("audit.on_record_first", false)
         {
@@ -89,7 +92,7 @@ impl Request {
         let timeout = permit.spec().timeout_ms.map(Duration::from_millis);
         let is_contained = permit.grant().limits.are_of_the_tree();
         let user = permit.account().name.clone();
-        match agent.zygote.launch(permit, &self.job.owner, &self.job.id).await {
+        match agent.zygote.launch(permit, &self.identity, &self.job.id).await {
             Ok(running) => Ok(Launched { running, user, timeout, is_contained, places }),
             Err(error) => Err(self.failed(agent, error)),
         }
@@ -105,14 +108,14 @@ impl Request {
         }
         // One version of the policy for all of this decision.
         let policy = agent.policy.current();
-        let permit = authorize(agent, &policy, &self.job.owner, self.from.ip(), &self.spec).await;
+        let permit = authorize(agent, &policy, &self.identity, self.from.ip(), &self.spec).await;
         permit.map_err(|refused| {
             let rule = match &refused {
                 Refused::Denied(denied) => denied.rule.as_deref(),
                 Refused::Account(_) => None,
             };
-            let caller = Caller::new(&self.job.owner, self.from);
-            if let Some(left_out) = agent.admission.may_record_denial(&self.job.owner) {
+            let caller = Caller::new(&self.identity, self.from);
+            if let Some(left_out) = agent.admission.may_record_denial(&self.identity) {
                 let words = with_left_out(refused.to_string(), left_out);
                 agent.audit.record(&Event::denied(&self.job.id, caller, &self.spec, rule, &words));
             }
@@ -122,17 +125,17 @@ impl Request {
 
     fn places(&self, agent: &Agent, permit: &Permit) -> Result<Places, Outcome> {
         let admission = &agent.admission;
-        let held = admission.command(&self.job.owner);
+        let held = admission.command(&self.identity);
         let places =
-            held.and_then(|held| Ok((held, admission.under_rule(&self.job.owner, permit)?)));
+            held.and_then(|held| Ok((held, admission.under_rule(&self.identity, permit)?)));
         places.map_err(|full| self.reject(agent, NeverStarted::Busy, full))
     }
 
     /// The outcome of a command that is not started for a reason that is not the policy's.
     fn reject(&self, agent: &Agent, reason: NeverStarted, message: impl ToString) -> Outcome {
         let message = message.to_string();
-        if let Some(left_out) = agent.admission.may_record_denial(&self.job.owner) {
-            let caller = Caller::new(&self.job.owner, self.from);
+        if let Some(left_out) = agent.admission.may_record_denial(&self.identity) {
+            let caller = Caller::new(&self.identity, self.from);
             let text = Text::of(with_left_out(message.clone(), left_out));
             agent.audit.record(&Event::Rejected { job: Some(&self.job.id), caller, reason: text });
         }
@@ -149,7 +152,7 @@ impl Request {
         };
         let job = &self.job;
         let exit = Exit::of_nothing(outcome, job.algorithm);
-        let ended = Event::ended(&job.id, job.owner.name(), None, &exit, job.algorithm);
+        let ended = Event::ended(&job.id, &job.owner.name, None, &exit, job.algorithm);
         agent.audit.record(&ended);
         exit.outcome
     }
@@ -168,7 +171,7 @@ impl Request {
         let watched = Arc::clone(&job);
         let supervisor = Supervisor::new(running, watched, controls, limits, timeout, is_contained);
         let exit = supervisor.run().await;
-        let ended = Event::ended(&job.id, job.owner.name(), Some(pid), &exit, job.algorithm);
+        let ended = Event::ended(&job.id, &job.owner.name, Some(pid), &exit, job.algorithm);
         agent.audit.record(&ended);
         // Nothing of it runs any more. That its output may still be on its way costs no process.
         drop(places);

@@ -1,9 +1,9 @@
 //! One job: a command that was submitted, from then until it is forgotten. Connections come and go.
 
+use super::meta::Owner;
 use crate::log::{self, Log};
 use crate::stdin::Feed;
 use crate::supervisor::Control;
-use rexec_net::Identity;
 use rexec_protocol::message::{ExecSpec, Exit, JobInfo, Offsets, OnDisconnect, Started};
 use rexec_protocol::outcome::printable;
 use rexec_protocol::{Algorithm, Digest, JobId, Outcome};
@@ -24,7 +24,7 @@ pub struct Job {
     /// The digest of the request: the same id with another one is another command.
     pub body: Digest,
     /// Who submitted it.
-    pub owner: Arc<Identity>,
+    pub owner: Owner,
     /// The digest function of its streams.
     pub algorithm: Algorithm,
     /// What it prints.
@@ -114,7 +114,7 @@ pub struct Submission {
     /// The digest of the request.
     pub body: Digest,
     /// Who submits it.
-    pub owner: Arc<Identity>,
+    pub owner: Owner,
     /// The digest function of its streams.
     pub algorithm: Algorithm,
     /// The id is the caller's own.
@@ -296,7 +296,7 @@ impl Job {
         let state = self.lock();
         JobInfo {
             job: self.id.clone(),
-            owner: self.owner.name().to_owned(),
+            owner: self.owner.name.clone(),
             user: state.user.clone(),
             command: printable(&self.command),
             outcome,

@@ -6,10 +6,10 @@
 //! old, whenever an agent starts.
 
 use super::Job;
+use super::meta::{Ending, hexadecimal};
 use crate::trusted;
-use rexec_protocol::message::{Exit, Usage};
+use rexec_protocol::message::Exit;
 use rexec_protocol::outcome::Outcome;
-use rexec_protocol::stream::Tally;
 use rexec_protocol::{Algorithm, Digest, JobId};
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
@@ -57,27 +57,20 @@ struct Tail {
 #[serde(rename_all = "snake_case")]
 enum Line {
     Begun {
-        job: String,
+        job: JobId,
         owner: String,
-        body: String,
+        #[serde(with = "hexadecimal")]
+        body: Digest,
         digest: Algorithm,
         time: u64,
     },
     Ended {
-        job: String,
-        outcome: Outcome,
-        stdout: Sum,
-        stderr: Sum,
-        stdin: Sum,
-        held: bool,
-        usage: Usage,
+        job: JobId,
+        #[serde(flatten)]
+        ending: Ending,
         time: u64,
     },
 }
-
-/// A tally, readable.
-#[derive(Debug, Serialize, Deserialize)]
-struct Sum(u64, String);
 
 impl Journal {
     /// Opens the journal in the folder `state`, and reads what is not older than `keep`.
@@ -98,9 +91,9 @@ impl Journal {
     /// Records that a job is about to be started; durable when this returns. Blocks.
     pub fn begun(&self, job: &Job) -> io::Result<()> {
         let line = Line::Begun {
-            job: job.id.to_string(),
-            owner: job.owner.name().to_owned(),
-            body: job.body.to_string(),
+            job: job.id.clone(),
+            owner: job.owner.name.clone(),
+            body: job.body,
             digest: job.algorithm,
             time: seconds(SystemTime::now()),
         };
@@ -128,17 +121,7 @@ impl Journal {
 }
 
 fn ended(id: &JobId, exit: &Exit, time: SystemTime) -> Line {
-    let sum = |tally: Tally| Sum(tally.size, tally.hash.to_string());
-    Line::Ended {
-        job: id.to_string(),
-        outcome: exit.outcome.clone(),
-        stdout: sum(exit.stdout),
-        stderr: sum(exit.stderr),
-        stdin: sum(exit.stdin),
-        held: exit.held,
-        usage: exit.usage,
-        time: seconds(time),
-    }
+    Line::Ended { job: id.clone(), ending: exit.into(), time: seconds(time) }
 }
 
 fn prepare(state: &Path) -> io::Result<()> {
@@ -192,14 +175,11 @@ fn take(line: Line, past: &mut HashMap<JobId, Past>) -> Option<()> {
         Line::Begun { job, owner, body, digest, time } => {
             let exit = Exit::of_nothing(Outcome::Lost { message: DIED.to_owned() }, digest);
             let ended = UNIX_EPOCH.checked_add(Duration::from_secs(time))?;
-            let body = digest_of(&body)?;
-            past.insert(JobId::new(&job)?, Past { body, algorithm: digest, owner, exit, ended });
+            past.insert(job, Past { body, algorithm: digest, owner, exit, ended });
         }
-        Line::Ended { job, outcome, stdout, stderr, stdin, held, usage, time } => {
-            let past = past.get_mut(&JobId::new(&job)?)?;
-            let tally = |Sum(size, hash): Sum| Some(Tally { size, hash: digest_of(&hash)? });
-            let (stdout, stderr, stdin) = (tally(stdout)?, tally(stderr)?, tally(stdin)?);
-            past.exit = Exit { outcome, stdout, stderr, stdin, held, usage };
+        Line::Ended { job, ending, time } => {
+            let past = past.get_mut(&job)?;
+            past.exit = ending.into();
             past.ended = UNIX_EPOCH.checked_add(Duration::from_secs(time))?;
         }
     }
@@ -214,9 +194,9 @@ fn rewrite(path: &Path, past: &HashMap<JobId, Past>) -> io::Result<File> {
     let mut text = Vec::new();
     for (id, past) in past {
         let begun = Line::Begun {
-            job: id.to_string(),
+            job: id.clone(),
             owner: past.owner.clone(),
-            body: past.body.to_string(),
+            body: past.body,
             digest: past.algorithm,
             time: seconds(past.ended),
         };
@@ -235,16 +215,4 @@ fn rewrite(path: &Path, past: &HashMap<JobId, Past>) -> io::Result<File> {
 
 fn seconds(time: SystemTime) -> u64 {
     time.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
-}
-
-fn digest_of(text: &str) -> Option<Digest> {
-    let mut bytes = [0; 32];
-    let pairs = text.as_bytes().as_chunks::<2>().0;
-    if text.len() != 64 {
-        return None;
-    }
-    for (byte, pair) in bytes.iter_mut().zip(pairs) {
-        *byte = u8::from_str_radix(str::from_utf8(pair).ok()?, 16).ok()?;
-    }
-    Some(bytes.into())
 }

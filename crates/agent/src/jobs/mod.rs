@@ -14,6 +14,7 @@
 
 pub mod job;
 pub mod journal;
+pub mod meta;
 pub mod settings;
 
 pub use job::{Attachment, Attendance, Controls, Job, Leases, Leave, Stage, Submission};
@@ -110,10 +111,10 @@ impl Jobs {
         let mut table = self.lock();
         table.forget(Instant::now());
         let (id, body) = (submission.id.clone(), submission.body);
-        let owner = submission.owner.name();
+        let owner = submission.owner.name.clone();
         if let Some(held) = table.jobs.get(&id) {
             let job = &held.job;
-            let is_same = job.body == body && job.owner.name() == owner;
+            let is_same = job.body == body && job.owner.name == owner;
             return if is_same { Submitted::Known(Arc::clone(job)) } else { Submitted::Conflict };
         }
         if let Some(past) = table.past.get(&id) {
@@ -247,7 +248,7 @@ impl Table {
         // Who still reads gets a gap; nobody new comes.
         job.log.clear();
         let ended = SystemTime::now();
-        let owner = job.owner.name().to_owned();
+        let owner = job.owner.name.clone();
         let past = Past { body: job.body, algorithm: job.algorithm, owner, exit, ended };
         self.past.insert(id.clone(), past);
         if !job.durable {

@@ -1,6 +1,7 @@
 //! What opens a stream: a submission, a client that comes to a job, questions about jobs.
 
 use super::*;
+use crate::jobs::meta::Owner;
 use crate::policy;
 use rexec_protocol::JobId;
 use rexec_protocol::message::{
@@ -37,7 +38,7 @@ impl Session {
             resumable: exec.job.is_some(),
             id: exec.job.unwrap_or_else(new_job_id),
             body,
-            owner: Arc::clone(&self.identity),
+            owner: Owner::from(&*self.identity),
             algorithm: exec.digest,
             durable: exec.durable,
             detach: exec.detach,
@@ -59,7 +60,8 @@ impl Session {
             Submitted::New(job, controls) => {
                 let attached = self.attached(&job, stream, exec.window, (hold, true), false);
                 let (agent, from) = (Arc::clone(&self.agent), self.from);
-                let request = Request { job, controls, from, spec };
+                let identity = Arc::clone(&self.identity);
+                let request = Request { job, controls, identity, from, spec };
                 self.agent.jobs.tasks.spawn(async move { request.run(&agent).await });
                 self.send(stream, attached, wish(false));
             }
@@ -178,7 +180,7 @@ impl Session {
     }
 
     fn may(&self, job: &Job, control: bool) -> Result<(), policy::Denied> {
-        let owner = (job.owner.name(), job.owner.groups());
+        let owner = (job.owner.name.as_str(), job.owner.groups.as_slice());
         let policy = self.agent.policy.current();
         policy::may_attach(&policy, &self.identity, self.from.ip(), owner, control)
     }
