@@ -47,6 +47,7 @@ pub mod policy;
 pub mod reload;
 pub mod server;
 pub mod session;
+pub mod spool;
 pub mod standing;
 pub mod stdin;
 pub mod supervisor;

@@ -65,6 +65,9 @@ pub struct Meta {
     /// It has a terminal.
     #[serde(default)]
     pub terminal: bool,
+    /// The boot id of the system that it was started in.
+    #[serde(default)]
+    pub boot: String,
 }
 
 /// How a job ended.
@@ -175,6 +178,7 @@ mod tests {
             on_full: OnFull::DiscardOldest,
             stdin: false,
             terminal: false,
+            boot: "0".to_owned(),
         };
         let text = serde_json::to_string(&meta).unwrap();
         assert!(text.contains(&meta.body.to_string()), "{text}");
