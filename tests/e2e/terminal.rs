@@ -135,7 +135,8 @@ async fn who_comes_to_a_terminal_with_control_gets_its_keys_and_its_size() {
     let line = format!("{SIZES} & trap '' WINCH; while read -r word; do echo got $word; done");
     let (mut child, mut screen) = on_terminal(&session, &line).await;
     screen.shows(&mut child, "30 90").await;
-    let job = child.detach().await.unwrap();
+    let job = child.job().clone();
+    child.detach().await.unwrap();
 
     let (mut second, mut screen) = (
         session.attach(job).from(Place::Live {}).control(true).join().await.unwrap(),

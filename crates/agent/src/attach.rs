@@ -6,7 +6,9 @@ use crate::log::{Item, Place};
 use rexec_net::Outbox;
 use rexec_net::credit::SendCredit;
 use rexec_net::outbox::Gone;
-use rexec_protocol::message::{Channel, Detach, Eof, Exit, Gap, Message, Offsets, Started, Window};
+use rexec_protocol::message::{
+    Channel, Detach, Eof, Exit, Gap, Message, Offsets, Started, Stop, Window,
+};
 use rexec_protocol::outcome::Outcome;
 use rexec_protocol::stream::Tally;
 use rexec_protocol::{Frame, JobId, StreamId};
@@ -44,6 +46,8 @@ pub struct Attached {
     pub attachment: Attachment,
     /// Whether it may feed, signal and end the job.
     pub control: bool,
+    /// It came to a job that was there, and does not know what that takes.
+    pub joined: bool,
     stream: StreamId,
     outbox: Outbox,
     credit: SendCredit,
@@ -78,6 +82,7 @@ impl Attached {
             job,
             attachment,
             control,
+            joined: joins,
             stream,
             outbox,
             credit: SendCredit::new(window),
@@ -126,6 +131,9 @@ impl Attached {
             Stage::Launching => return Ok(()),
         };
         self.send(self.job.answer(pid, wish.joins).into()).await?;
+        if self.joined && self.control && self.job.feed.is_none() {
+            self.send(Stop { channel: Channel::In }.into()).await?;
+        }
         if wish.detach {
             return self.send(Detach {}.into()).await;
         }

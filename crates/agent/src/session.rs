@@ -316,6 +316,8 @@ fn stdin_of<'a>(
     let wrong = |when| Err(ProtocolError::WrongState { verb, when });
     match (&attached.job.feed, channel) {
         (_, Channel::Out | Channel::Err) => wrong("for the other side's channel"),
+        // It hears of that after `started`; until then it cannot know.
+        (None, Channel::In) if attached.joined => Ok(None),
         (None, Channel::In) => wrong("for a command without stdin"),
         (Some(_), Channel::In) if !holds("session.control", attached.control) => {
             wrong("from one who only watches")

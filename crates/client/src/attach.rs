@@ -52,6 +52,12 @@ impl Attach {
         self
     }
 
+    /// Whether the agent is to say when it read each piece of output: see [`crate::Chunk::time`].
+    pub fn times(mut self, times: bool) -> Self {
+        self.attach.times = times;
+        self
+    }
+
     /// Whether to be able to signal and end the job. One who also follows its output gets its stdin,
     /// and whoever had that loses it; the command then waits for this client to read.
     pub fn control(mut self, control: bool) -> Self {

@@ -166,20 +166,19 @@ impl Child {
         self.waited = true;
         Ok(match end {
             End::Exit(exit) => {
-                let verified = self.remote.is_verified();
+                let verified = self.remote.is_verified(&exit);
                 JobEnd::Exited(ExitStatus { exit, algorithm: self.started.digest, verified })
             }
             End::Detached => JobEnd::Detached,
         })
     }
 
-    /// Leaves the job, which goes on without a client. Returns once the agent has said so; while
-    /// there is no connection, that may be later.
-    pub async fn detach(mut self) -> Result<JobId, Error> {
+    /// Leaves the job, which goes on without a client; unless it has just ended. Returns once the agent
+    /// has said so, and has done what it was asked for before; while there is no connection, that may be
+    /// later. [`Child::job`] is what to come back to.
+    pub async fn detach(mut self) -> Result<JobEnd, Error> {
         self.send(Detach {}.into()).await;
-        self.waited = true;
-        self.remote.wait_over().await?;
-        Ok(self.started.job.clone())
+        self.end().await
     }
 
     /// Whether the job was there before this client came to it.

@@ -7,7 +7,7 @@ use crate::session::Session;
 use rexec_protocol::message::{
     self, Exec, ExecSpec, OnDisconnect, OnFull, Started, Terminal, TerminalSize,
 };
-use rexec_protocol::{Algorithm, JobId};
+use rexec_protocol::{Algorithm, JobId, Outcome};
 use serde_bytes::ByteBuf;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -187,7 +187,7 @@ impl Command {
 
     /// The id that it will be submitted under: the caller's own, or one that is made now.
     pub fn job_id(&mut self) -> JobId {
-        self.job.get_or_insert_with(new_id).clone()
+        self.job.get_or_insert_with(new_job_id).clone()
     }
 
     /// What becomes of the command when this client is gone without having said what it wants. By
@@ -198,17 +198,25 @@ impl Command {
         self
     }
 
+    /// What happens when the output that the agent keeps of it reaches its limit: by default the
+    /// command waits until somebody reads.
+    pub fn on_full(mut self, then: OnFull) -> Self {
+        self.spec.on_full = then;
+        self
+    }
+
     /// Starts the command and leaves it to itself: it goes on without any client. Returns once it
-    /// runs. Its stdin is null.
+    /// runs, or has run if it was submitted before under the same id. Its stdin is null.
     pub async fn detach(mut self) -> Result<JobId, Error> {
         self.spec.stdin = false;
         let remote = self.submit(true).await?;
         let job = remote.wait_started().await?.job;
         match remote.wait_over().await? {
-            End::Detached => Ok(job),
-            End::Exit(exit) if exit.outcome.success() => Ok(job),
-            // Submitted before, and over.
-            End::Exit(exit) => Err(exit.outcome.into()),
+            // Submitted before, and of its end it is not known that it was one.
+            End::Exit(exit) if matches!(exit.outcome, Outcome::Lost { .. }) => {
+                Err(exit.outcome.into())
+            }
+            End::Detached | End::Exit(_) => Ok(job),
         }
     }
 
@@ -258,7 +266,8 @@ impl Command {
     }
 }
 
-fn new_id() -> JobId {
+/// An id that no other job has: a UUID of version 7, which begins with the time.
+pub fn new_job_id() -> JobId {
     let id = uuid::Uuid::now_v7().to_string();
     JobId::new(&id).unwrap_or_else(|| unreachable!("a UUID is a job id"))
 }

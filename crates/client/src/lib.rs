@@ -40,6 +40,8 @@ mod child;
 mod command;
 mod connector;
 mod error;
+mod half;
+mod in_order;
 mod input;
 mod link;
 mod remote;
@@ -48,14 +50,15 @@ mod streams;
 
 pub use attach::Attach;
 pub use child::{Child, ExitStatus, JobEnd, Output};
-pub use command::{Command, Stdio};
+pub use command::{Command, Stdio, new_job_id};
 pub use connector::{Connector, DEFAULT_PORT};
 pub use error::Error;
+pub use in_order::InOrder;
 pub use link::Link;
 pub use rexec_net::credentials::Files;
 pub use rexec_net::memory::keep_freed;
 pub use rexec_protocol::message::{
-    From as Place, JobInfo, Offsets, OnDisconnect, TerminalSize, Usage,
+    From as Place, JobInfo, Offsets, OnDisconnect, OnFull, TerminalSize, Usage,
 };
 pub use rexec_protocol::outcome::printable;
 pub use rexec_protocol::stream::Tally;

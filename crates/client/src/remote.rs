@@ -1,17 +1,18 @@
 //! One job, as its client sees it: what has come of it so far, on whichever connection.
 
 use crate::error::Error;
+use crate::half::Half;
 use crate::input::Input;
 use rexec_guard::holds;
 use rexec_net::Outbox;
 use rexec_net::credit::RecvCredit;
-use rexec_net::inbox::{End as InboxEnd, Inbox};
+use rexec_net::inbox::End as InboxEnd;
 use rexec_protocol::frame::MAX_DATA;
 use rexec_protocol::message::{
     Attach, Cancel, Channel, Detach, Exec, Exit, From, Message, Offsets, Refusal, Refused, Resize,
     Started, Stop, TerminalSize,
 };
-use rexec_protocol::stream::{Receiver, Tally};
+use rexec_protocol::stream::Tally;
 use rexec_protocol::{Algorithm, Frame, JobId, Outcome, ProtocolError, StreamId};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -33,6 +34,8 @@ pub(crate) struct Remote {
     line: Mutex<Line>,
     /// Output that came and was not consumed yet.
     unread: AtomicU64,
+    /// How many pieces of output came.
+    pieces: AtomicU64,
     pub(crate) input: Input,
     progress: watch::Sender<Progress>,
 }
@@ -74,14 +77,6 @@ struct Place {
     before: u64,
 }
 
-/// One output channel.
-#[derive(Debug)]
-struct Half {
-    receiver: Mutex<Receiver>,
-    inbox: Inbox,
-    missing: AtomicU64,
-}
-
 /// How far the job is.
 #[derive(Debug, Clone)]
 pub(crate) enum Progress {
@@ -102,11 +97,8 @@ pub(crate) enum End {
 
 impl Remote {
     pub(crate) fn new(opening: Opening, algorithm: Algorithm) -> Arc<Self> {
-        let half = || Half {
-            receiver: Mutex::new(Receiver::new(algorithm)),
-            inbox: Inbox::default(),
-            missing: AtomicU64::new(0),
-        };
+        let in_pieces = matches!(opening, Opening::Attach(_));
+        let half = || Half::new(algorithm, in_pieces);
         let remote = Self {
             algorithm,
             asked: Instant::now(),
@@ -114,6 +106,7 @@ impl Remote {
             err: half(),
             line: Mutex::default(),
             unread: AtomicU64::new(0),
+            pieces: AtomicU64::new(0),
             input: Input::new(algorithm),
             progress: watch::Sender::new(Progress::Requested),
             opening,
@@ -127,12 +120,8 @@ impl Remote {
         let Opening::Attach(Attach { from: From::Offsets(have), .. }) = self.opening else {
             return;
         };
-        for (half, at) in [(&self.out, have.out), (&self.err, have.err)] {
-            if at > 0 {
-                // A new receiver is at 0.
-                let _ = half.receiver().gap(at);
-            }
-        }
+        self.out.skip_to(have.out);
+        self.err.skip_to(have.err);
     }
 
     /// Takes `stream` of a connection as the one for this job, and gives the frame that opens it.
@@ -144,11 +133,11 @@ impl Remote {
         let is_first = line.place.is_none();
         line.place = Some(Place { stream, outbox: outbox.clone(), output, before });
         line.greeted = false;
-        line.ended_before = [self.out.receiver().ended(), self.err.receiver().ended()];
+        line.ended_before = [self.out.ended(), self.err.ended()];
         line.is_cancel_sent = false;
         drop(line);
         self.input.open(stream, outbox, is_first && !self.is_attach());
-        let have = Offsets { out: self.out.receiver().offset(), err: self.err.receiver().offset() };
+        let have = Offsets { out: self.out.offset(), err: self.err.offset() };
         match &self.opening {
             Opening::Exec(exec, body) => {
                 let age = u64::try_from(self.asked.elapsed().as_millis()).unwrap_or(u64::MAX);
@@ -186,6 +175,12 @@ impl Remote {
         matches!(self.opening, Opening::Attach(_))
     }
 
+    /// Whether this client did not ask for the first bytes, wherever the agent begins.
+    fn begins_late(&self) -> bool {
+        let Opening::Attach(attach) = &self.opening else { return false };
+        matches!(attach.from, From::Live {} | From::Time { .. })
+    }
+
     /// Takes a frame of this job's stream. True if it was the last one.
     pub(crate) fn receive(self: &Arc<Self>, frame: Frame) -> Result<bool, ProtocolError> {
         let received = self.take(frame);
@@ -210,24 +205,17 @@ impl Remote {
                     place.output.received(length)?;
                 }
                 self.unread.fetch_add(length, Ordering::AcqRel);
-                let received = half.receiver().data(data.offset, frame.body, frame.hash)?;
-                half.inbox.push(received.into_bytes());
+                half.data(data, frame, self.pieces.fetch_add(1, Ordering::AcqRel))?;
             }
             Message::Gap(gap) => {
                 let half = self.running("gap")?.half(gap.channel, "gap")?;
-                let mut receiver = half.receiver();
-                receiver.gap(gap.to)?;
-                half.missing.store(receiver.missing(), Ordering::Release);
+                half.gap(gap, self.begins_late())?;
             }
             Message::Eof(eof) => {
                 let half = self.running("eof")?.half(eof.channel, "eof")?;
-                let mut receiver = half.receiver();
                 let index = usize::from(eof.channel == Channel::Err);
                 let before = lock(&self.line).ended_before.get_mut(index).map(std::mem::take);
-                if before != Some(true) || receiver.offset() != eof.size {
-                    receiver.eof(eof.tally())?;
-                    half.inbox.finish(InboxEnd::Eof);
-                }
+                half.eof(eof, before == Some(true))?;
             }
             Message::Window(window) => self.input.raise(window),
             Message::Stop(stop) if stop.channel == Channel::In => self.input.stop(),
@@ -292,20 +280,14 @@ impl Remote {
         }
     }
 
-    /// The inbox of an output channel.
-    pub(crate) fn inbox(&self, channel: Channel) -> &Inbox {
-        if channel == Channel::Err { &self.err.inbox } else { &self.out.inbox }
+    /// An output channel.
+    pub(crate) fn output(&self, channel: Channel) -> &Half {
+        if channel == Channel::Err { &self.err } else { &self.out }
     }
 
-    /// How many bytes of an output channel will never come.
-    pub(crate) fn missing(&self, channel: Channel) -> u64 {
-        let half = if channel == Channel::Err { &self.err } else { &self.out };
-        half.missing.load(Ordering::Acquire)
-    }
-
-    /// Whether all output from the first byte on came, and its digests matched.
-    pub(crate) fn is_verified(&self) -> bool {
-        self.out.receiver().is_verified() && self.err.receiver().is_verified()
+    /// Whether all output from the first byte on came, and its digests are those of the job's end.
+    pub(crate) fn is_verified(&self, exit: &Exit) -> bool {
+        self.out.tally() == Some(exit.stdout) && self.err.tally() == Some(exit.stderr)
     }
 
     /// Output was consumed, or will never be.
@@ -359,7 +341,7 @@ impl Remote {
             *stopped = true;
         }
         self.send(Stop { channel }.into()).await;
-        while let Ok(bytes) = self.inbox(channel).next().await {
+        while let Ok(bytes) = self.output(channel).inbox.next().await {
             self.consumed(bytes.len());
         }
     }
@@ -382,9 +364,8 @@ impl Remote {
         }
         // Only now is it known how the job's streams are digested.
         if self.is_attach() && started.digest != self.algorithm && is_new {
-            for half in [&self.out, &self.err] {
-                *half.receiver() = Receiver::new(started.digest);
-            }
+            self.out.restart(started.digest);
+            self.err.restart(started.digest);
             self.skip_to_place();
         }
         let mut again: Vec<Message> = Vec::new();
@@ -465,27 +446,30 @@ impl Remote {
     }
 
     /// The bytes that are here must be the bytes that were sent: the same number, and the same
-    /// digest, on both channels. Commands that never ran have none. Who came to a job later knows
-    /// that it may have missed some, and is told.
+    /// digest, on both channels. Commands that never ran have none. Who came to a job later may have
+    /// missed some, and is told; but what came from the first byte on must be right there, too.
     fn complete(&self, exit: Exit, started: Option<&Started>) -> Result<Exit, Error> {
         let ran = started.is_some();
         let is_known_lost = matches!(exit.outcome, Outcome::Lost { .. });
-        if self.is_attach() || is_known_lost {
+        let is_blind = matches!(&self.opening, Opening::Attach(attach) if !attach.output);
+        if is_blind || is_known_lost {
             return Ok(exit);
         }
         for (channel, half, sent) in
             [(Channel::Out, &self.out, exit.stdout), (Channel::Err, &self.err, exit.stderr)]
         {
-            let receiver = half.receiver();
-            if ran && !holds("client.output_ended", receiver.ended()) {
+            if self.is_attach() && half.tally().is_none() {
+                continue;
+            }
+            if ran && !holds("client.output_ended", half.ended()) {
                 return Err(Error::incomplete(format!("the end of std{channel} did not come")));
             }
             // What a terminal shows can be drawn again, and was.
-            if receiver.missing() > 0 && started.is_some_and(|started| started.terminal) {
+            if half.missing() > 0 && started.is_some_and(|started| started.terminal) {
                 continue;
             }
-            let Some(Tally { size, hash }) = receiver.tally() else {
-                let (missing, outcome) = (receiver.missing(), &exit.outcome);
+            let Some(Tally { size, hash }) = half.tally() else {
+                let (missing, outcome) = (half.missing(), &exit.outcome);
                 return Err(Error::incomplete(format!(
                     "{missing} bytes of std{channel} are gone; the command itself {outcome}"
                 )));
@@ -518,12 +502,6 @@ impl Remote {
         // No effect on a channel that has ended.
         self.out.inbox.finish(InboxEnd::Cut);
         self.err.inbox.finish(InboxEnd::Cut);
-    }
-}
-
-impl Half {
-    fn receiver(&self) -> MutexGuard<'_, Receiver> {
-        lock(&self.receiver)
     }
 }
 

@@ -1,5 +1,6 @@
 //! The three byte streams of a running command.
 
+use crate::half::Arrival;
 use crate::remote::Remote;
 use bytes::{Buf, Bytes};
 use rexec_net::inbox::End;
@@ -11,6 +12,7 @@ use std::ops::Deref;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::SystemTime;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// The stdout of a running command. Dropping it closes it, and the command gets SIGPIPE.
@@ -18,7 +20,10 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 pub struct ChildStdout {
     remote: Arc<Remote>,
     channel: Channel,
+    /// What is left of a piece that was read in part.
     current: Chunk,
+    /// What came after it, in pieces.
+    rest: Chunk,
     ended: bool,
 }
 
@@ -32,11 +37,19 @@ pub struct Chunk {
     bytes: Bytes,
     remote: Option<Arc<Remote>>,
     charged: usize,
+    channel: Channel,
+    arrival: Option<Arrival>,
 }
 
 impl ChildStdout {
     pub(crate) fn new(remote: Arc<Remote>, channel: Channel) -> Self {
-        Self { remote, channel, current: Chunk::none(), ended: false }
+        Self {
+            remote,
+            channel,
+            current: Chunk::none(channel),
+            rest: Chunk::none(channel),
+            ended: false,
+        }
     }
 
     /// The next bytes as they came, without a copy; `None` at the end. Safe to cancel.
@@ -49,7 +62,7 @@ impl ChildStdout {
 
     /// How many bytes of it will never come, as far as is known: see [`crate::Attach`].
     pub fn missing(&self) -> u64 {
-        self.remote.missing(self.channel)
+        self.remote.output(self.channel).missing()
     }
 
     /// Reads to the end and drops what it reads.
@@ -58,15 +71,21 @@ impl ChildStdout {
         while let Ok(Some(_)) = self.chunk().await {}
     }
 
-    fn poll_chunk(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Option<Chunk>>> {
+    pub(crate) fn poll_chunk(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Option<Chunk>>> {
         if !self.current.is_empty() {
-            let rest = std::mem::replace(&mut self.current, Chunk::none());
+            let rest = std::mem::replace(&mut self.current, Chunk::none(self.channel));
             return Poll::Ready(Ok(Some(rest)));
         }
-        match ready!(self.remote.inbox(self.channel).poll_next(cx)) {
+        if !self.rest.is_empty() {
+            let rest = std::mem::replace(&mut self.rest, Chunk::none(self.channel));
+            return Poll::Ready(Ok(Some(self.first_piece(rest))));
+        }
+        match ready!(self.remote.output(self.channel).inbox.poll_next(cx)) {
             Ok(bytes) => {
                 let (charged, remote) = (bytes.len(), Some(Arc::clone(&self.remote)));
-                Poll::Ready(Ok(Some(Chunk { bytes, remote, charged })))
+                let channel = self.channel;
+                let chunk = Chunk { bytes, remote, charged, channel, arrival: None };
+                Poll::Ready(Ok(Some(self.first_piece(chunk))))
             }
             Err(End::Eof) => {
                 self.ended = true;
@@ -77,6 +96,24 @@ impl ChildStdout {
                 Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()))
             }
         }
+    }
+}
+
+impl ChildStdout {
+    /// The part of `chunk` that came in one piece, if that is known; the rest waits.
+    fn first_piece(&mut self, mut chunk: Chunk) -> Chunk {
+        let arrived = self.remote.output(self.channel).arrived(chunk.len());
+        let Some((arrival, length)) = arrived else { return chunk };
+        let piece = Chunk {
+            bytes: chunk.bytes.split_to(length),
+            remote: Some(Arc::clone(&self.remote)),
+            charged: length,
+            channel: self.channel,
+            arrival: Some(arrival),
+        };
+        chunk.charged -= length;
+        self.rest = chunk;
+        piece
     }
 }
 
@@ -113,8 +150,29 @@ fn stop(remote: &Arc<Remote>, channel: Channel) {
 }
 
 impl Chunk {
-    fn none() -> Self {
-        Self { bytes: Bytes::new(), remote: None, charged: 0 }
+    /// Whether these are bytes of stderr.
+    pub fn is_stderr(&self) -> bool {
+        self.channel == Channel::Err
+    }
+
+    /// When the agent read them, by its clock; `None` unless that was asked for with
+    /// [`crate::Attach::times`].
+    pub fn time(&self) -> Option<SystemTime> {
+        self.arrival.and_then(|arrival| arrival.time)
+    }
+
+    /// How many bytes that should be right before these will never come: see [`crate::Attach`].
+    pub fn missing_before(&self) -> u64 {
+        self.arrival.map_or(0, |arrival| arrival.gap)
+    }
+
+    /// Its place among the pieces of both outputs.
+    pub(crate) fn number(&self) -> u64 {
+        self.arrival.map_or(0, |arrival| arrival.number)
+    }
+
+    fn none(channel: Channel) -> Self {
+        Self { bytes: Bytes::new(), remote: None, charged: 0, channel, arrival: None }
     }
 }
 
