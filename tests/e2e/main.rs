@@ -26,6 +26,7 @@ mod exit_status;
 mod forgotten;
 mod hostile;
 mod identity;
+mod job_commands;
 mod kill_tree;
 mod lifecycle;
 mod policy;

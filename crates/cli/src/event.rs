@@ -2,7 +2,7 @@
 //! [`crate::render::Sink`]s, because one stream may have to wait while the other goes on.
 
 use crate::stdio::Output;
-use rexec_client::{ExitStatus, JobId, Outcome};
+use rexec_client::{ExitStatus, JobId, Outcome, Signal};
 use std::time::SystemTime;
 
 /// A command runs.
@@ -16,6 +16,15 @@ pub struct Started {
     pub pid: u32,
     /// When it was heard of.
     pub time: SystemTime,
+}
+
+/// How a client's place at a job came to an end.
+#[derive(Debug, Clone)]
+pub enum End {
+    /// The job is over, or it is not known what becomes of it.
+    Over(Box<Ended>),
+    /// The client has left, and the job goes on.
+    Left(Left),
 }
 
 /// A command is over, or never was.
@@ -33,12 +42,37 @@ pub struct Ended {
     pub closed: Vec<Output>,
     /// The user does not wait: nothing after this may take time.
     pub left: bool,
+    /// What to type to come back to it, where that may be of use.
+    pub again: Option<String>,
+}
+
+/// A client has left a job on purpose.
+#[derive(Debug, Clone)]
+pub struct Left {
+    /// The host as dialled.
+    pub host: String,
+    /// The job.
+    pub job: JobId,
+    /// What made it leave, if it was not to stay from the start.
+    pub signal: Option<Signal>,
 }
 
 impl Ended {
     /// The end of something that did not reach a host.
     pub fn local(host: Option<String>, message: impl Into<String>) -> Self {
-        let outcome = Outcome::Local { message: message.into() };
-        Self { host, job: None, outcome, status: None, closed: Vec::new(), left: false }
+        Self::of(host, Outcome::Local { message: message.into() })
+    }
+
+    /// An end of which no more than this is known.
+    pub fn of(host: Option<String>, outcome: Outcome) -> Self {
+        Self {
+            host,
+            job: None,
+            outcome,
+            status: None,
+            closed: Vec::new(),
+            left: false,
+            again: None,
+        }
     }
 }

@@ -1,7 +1,7 @@
 //! The end of a run in words, for stderr. Every message says where, what happened, whether the
 //! command may have run, and what to do.
 
-use crate::event::Ended;
+use crate::event::{Ended, Left};
 use crate::stdio::Output;
 use crate::values::LogLevel;
 use rexec_client::{ExitStatus, Outcome, Signal, printable};
@@ -25,6 +25,11 @@ impl Notes {
     /// How much to say.
     pub fn new(level: LogLevel) -> Self {
         Self { level }
+    }
+
+    /// How much is said.
+    pub fn level(self) -> LogLevel {
+        self.level
     }
 
     /// A step on the way, for those who ask.
@@ -81,9 +86,18 @@ pub fn code(outcome: &Outcome) -> ExitCode {
     ExitCode::from(outcome.exit_code())
 }
 
+/// The code of a client that has left: as if the signal that made it leave had ended it.
+pub fn code_of_left(left: &Left) -> ExitCode {
+    left.signal.map_or(ExitCode::SUCCESS, |signal| {
+        code(&Outcome::Signaled { signal, out_of_memory: false })
+    })
+}
+
 fn sentence(ended: &Ended) -> Option<(Weight, String)> {
     let outcome = &ended.outcome;
     let job = ended.job.as_ref().map(|job| format!(" (job {job})")).unwrap_or_default();
+    let again = ended.again.as_ref().map(|again| format!("; to come back to it: {again}"));
+    let again = again.unwrap_or_default();
     let held = ended.status.as_ref().is_some_and(|status| status.held());
     let (weight, text) = match outcome {
         Outcome::Exited { .. } if held => (
@@ -113,14 +127,14 @@ fn sentence(ended: &Ended) -> Option<(Weight, String)> {
             Weight::Error,
             format!(
                 "left without waiting; the command{job} may run on until the agent notices that \
-                     the connection is gone"
+                     the connection is gone{again}"
             ),
         ),
         Outcome::Lost { .. } => (
             Weight::Error,
             format!(
                 "lost: {outcome}; the command{job} may have run, and how it ended is not \
-                     known"
+                     known{again}"
             ),
         ),
         Outcome::Incomplete { .. } => (
@@ -167,14 +181,7 @@ mod tests {
     use rexec_client::{JobId, NeverStarted};
 
     fn ended(outcome: Outcome) -> Ended {
-        Ended {
-            host: Some("web1".to_owned()),
-            job: JobId::new("j1"),
-            outcome,
-            status: None,
-            closed: Vec::new(),
-            left: false,
-        }
+        Ended { job: JobId::new("j1"), ..Ended::of(Some("web1".to_owned()), outcome) }
     }
 
     #[test]
@@ -205,6 +212,9 @@ mod tests {
             assert!(!text.chars().any(char::is_control), "{text:?}");
         }
         assert_eq!(sentence(&ended(Outcome::Exited { code: 1 })), None);
+        let lost = ended(Outcome::Lost { message: message() });
+        let lost = Ended { again: Some("rexec attach web1 j1".to_owned()), ..lost };
+        assert!(sentence(&lost).unwrap().1.ends_with("to come back to it: rexec attach web1 j1"));
         let early = Ended { job: None, ..ended(Outcome::Cancelled) };
         assert!(sentence(&early).unwrap().1.contains("nothing was started"));
     }

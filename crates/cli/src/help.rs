@@ -66,6 +66,25 @@ Environment:
   REXEC_CONNECT_TIMEOUT, REXEC_RECONNECT_FOR, REXEC_HASH and REXEC_CONFIG. Options go before the
   environment, that before the user's file, and that before the system's.";
 
+pub(crate) const LOGS: &str = "\
+Examples:
+  rexec logs web1 5c1a9e0f2b7d              all that is kept, stdout and stderr in their order
+  rexec logs -f --since 10m web1 build-7    the last ten minutes, and what comes
+  rexec logs --stdout --since 4096 web1 build-7 >>rest
+  rexec logs --verify web1 build-7 >/dev/null && echo 'every byte is there'
+  rexec logs --asciicast web1 build-7 | asciinema play -
+
+Exit status:
+  0        what there is was printed, however the job ended
+  125      no such job, refused, usage
+  254      altered; with --verify also if a byte is gone
+  255      no connection";
+
+pub(crate) const ATTACH: &str = "\
+Exit status:
+  As if the command were run now: its own, with all output from the start or with what is still kept.
+  If some is gone, that is said. With --read-only, 130 after Ctrl-C.";
+
 pub(crate) const COMPLETIONS: &str = "\
 Examples:
   bash: rexec completions bash > ~/.local/share/bash-completion/completions/rexec

@@ -3,11 +3,14 @@
 //! One command goes through it top to bottom: [`args`] takes what was typed, [`plan`] makes that,
 //! the configuration ([`config`]) and the files it names into one value, [`run`] carries it out with
 //! the client library, [`render`] shows what happens, [`status`] and [`exit`] tell how it ended.
-//! [`stdio`] and [`stdin`] are the threads that read and write for it, [`interrupt`] is Ctrl-C.
+//! [`attend`] is what a run has in common with coming to a job that is there ([`jobs`]): it carries the
+//! streams ([`pump`]), listens to the user ([`interrupt`] is Ctrl-C) and tells of a connection that is
+//! lost ([`link`]). [`stdio`] and [`stdin`] are the threads that read and write for it.
 //!
 //! Only this crate prints, and only `main` ends the process.
 
 pub mod args;
+pub mod attend;
 pub mod ca;
 pub mod config;
 pub mod doctor;
@@ -15,9 +18,12 @@ pub mod event;
 pub mod exit;
 mod help;
 pub mod interrupt;
+pub mod jobs;
+pub mod link;
 pub mod manual;
 pub mod ping;
 pub mod plan;
+pub mod pump;
 pub mod render;
 pub mod run;
 pub mod status;
@@ -27,12 +33,12 @@ pub mod target;
 pub mod values;
 
 use args::{Named, Request, Run, Usage};
-use event::Ended;
+use event::{End, Ended};
 use exit::Notes;
 use plan::Plan;
 use render::Renderer;
 use rexec_client::Outcome;
-use status::{Record, StatusFd};
+use status::{LeftRecord, Record, StatusFd, json_line};
 use std::ffi::OsString;
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -51,7 +57,7 @@ const LEAVING: Duration = Duration::from_millis(200);
 pub fn main(args: Vec<OsString>) -> ExitCode {
     match args::parse(&args) {
         Ok(Request::Run(run)) => run_command(*run),
-        Ok(Request::Named(named)) => run_named(named),
+        Ok(Request::Named(named)) => run_named(*named),
         Ok(Request::Print(text)) => print(&text),
         Err(usage) => refuse(&args, &usage),
     }
@@ -61,7 +67,7 @@ fn run_command(run: Run) -> ExitCode {
     // First of all, so that the number can only mean a descriptor that was passed in.
     let json = run.options.output.json;
     let host = Target::parse(&run.target).ok().map(|target| target.host);
-    let mut status = match run.options.output.status_fd.map(StatusFd::open).transpose() {
+    let status = match run.options.output.status_fd.map(StatusFd::open).transpose() {
         Ok(status) => status,
         Err(why) => return fail(Ended::local(host, why), json, None),
     };
@@ -75,36 +81,73 @@ fn run_command(run: Run) -> ExitCode {
         Err(why) => return fail(Ended::local(host, why), json, status),
     };
     let (notes, digest, stdin) = (Notes::new(plan.level), plan.digest, plan.stdin);
-    let mut ended = runtime.block_on(async {
-        let mut renderer = Renderer::new(json);
-        let ended = run::run(plan, &mut renderer, notes).await;
-        close(ended, &mut renderer).await
+    let end = runtime.block_on(async {
+        let mut renderer = Renderer::new(json, notes);
+        let end = run::run(plan, &mut renderer, notes).await;
+        close(end, &mut renderer).await
     });
     // A name that is still being resolved, or a thread that is still reading, is not waited for.
     runtime.shutdown_background();
-    if digest {
-        notes.digests(&ended, stdin);
+    match &end {
+        End::Over(ended) if digest => notes.digests(ended, stdin),
+        // What the command prints goes elsewhere, so this is all that is on stdout.
+        End::Left(left) if !json => {
+            if let Err(error) = io::stdout().write_all(format!("{}\n", left.job).as_bytes()) {
+                let host = Some(left.host.clone());
+                let why = format!("job {} runs, but its id cannot be written: {error}", left.job);
+                return fail(Ended::local(host, why), false, status);
+            }
+        }
+        _ => {}
     }
-    notes.end(&ended);
-    if let Err(error) = report(status.as_mut(), &ended) {
-        ended = Ended::local(ended.host, format!("cannot write to --status-fd: {error}"));
-        notes.end(&ended);
-    }
-    exit::code(&ended.outcome)
+    conclude(end, notes, status)
 }
 
 /// Has the renderer show the end. If that cannot be written, the end is another one.
-async fn close(mut ended: Ended, renderer: &mut Renderer) -> Ended {
-    let record = Record::new(&ended);
-    let shown = if ended.left {
-        timeout(LEAVING, renderer.ended(&record)).await.unwrap_or(Ok(()))
+async fn close(mut end: End, renderer: &mut Renderer) -> End {
+    let line = line(&end);
+    let waits = matches!(&end, End::Over(ended) if !ended.left);
+    let shown = if waits {
+        renderer.ended(line).await
     } else {
-        renderer.ended(&record).await
+        timeout(LEAVING, renderer.ended(line)).await.unwrap_or(Ok(()))
     };
-    if let Err(Halt::Failed(why)) = shown {
+    if let (Err(Halt::Failed(why)), End::Over(ended)) = (shown, &mut end) {
         ended.outcome = Outcome::Local { message: format!("cannot write stdout: {why}") };
     }
-    ended
+    end
+}
+
+/// Says how it ended, reports it, and gives what to end with.
+fn conclude(end: End, notes: Notes, mut status: Option<StatusFd>) -> ExitCode {
+    if let End::Over(ended) = &end {
+        notes.end(ended);
+    }
+    if let Err(error) = report(status.as_mut(), &end) {
+        let ended = unreported(end, &error);
+        notes.end(&ended);
+        return exit::code(&ended.outcome);
+    }
+    match &end {
+        End::Over(ended) => exit::code(&ended.outcome),
+        End::Left(left) => exit::code_of_left(left),
+    }
+}
+
+/// The end where the record of it could not be written.
+fn unreported(end: End, error: &io::Error) -> Ended {
+    let host = match end {
+        End::Over(ended) => ended.host,
+        End::Left(left) => Some(left.host),
+    };
+    Ended::local(host, format!("cannot write to --status-fd: {error}"))
+}
+
+fn line(end: &End) -> Vec<u8> {
+    match end {
+        End::Over(ended) => json_line(&Record::new(ended)),
+        End::Left(left) => json_line(&LeftRecord::new(left)),
+    }
 }
 
 fn run_named(named: Named) -> ExitCode {
@@ -117,6 +160,12 @@ fn run_named(named: Named) -> ExitCode {
             start_logging(plan::log_level(&doctor.connect));
             doctor::run(doctor)
         }
+        Named::Jobs(jobs) => jobs::list(jobs),
+        Named::Logs(logs) => jobs::logs(&logs),
+        Named::Attach(attach) => jobs::attach(*attach),
+        Named::Wait(wait) => jobs::wait(*wait),
+        Named::Kill(kill) => jobs::kill(kill),
+        Named::Rm(rm) => jobs::remove(rm),
         Named::Ca(args) => match ca::run(args, &mut io::stdout().lock()) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => fail(Ended::local(None, error.to_string()), false, None),
@@ -144,16 +193,17 @@ fn fail(ended: Ended, json: bool, status: Option<StatusFd>) -> ExitCode {
 }
 
 fn publish(ended: &Ended, json: bool, mut status: Option<StatusFd>) -> ExitCode {
+    let end = End::Over(Box::new(ended.clone()));
     if json {
         // The exit code tells as well.
-        let _ = io::stdout().write_all(&Record::new(ended).line());
+        let _ = io::stdout().write_all(&line(&end));
     }
-    let _ = report(status.as_mut(), ended);
+    let _ = report(status.as_mut(), &end);
     exit::code(&ended.outcome)
 }
 
-fn report(status: Option<&mut StatusFd>, ended: &Ended) -> io::Result<()> {
-    match status.map(|status| status.write(&Record::new(ended))) {
+fn report(status: Option<&mut StatusFd>, end: &End) -> io::Result<()> {
+    match status.map(|status| status.write(&line(end))) {
         // Whoever asked for it wants it no more.
         Some(Err(error)) if error.kind() != io::ErrorKind::BrokenPipe => Err(error),
         _ => Ok(()),

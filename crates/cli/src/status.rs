@@ -1,6 +1,6 @@
 //! The exit record: the same object as the last line of `--json` and on `--status-fd`.
 
-use crate::event::Ended;
+use crate::event::{Ended, Left};
 use crate::stdio::Output;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use rexec_client::{Algorithm, NeverStarted, Outcome, Tally};
@@ -35,12 +35,34 @@ pub struct Record<'a> {
     stdin: Option<StreamRecord>,
     stdout: Option<StreamRecord>,
     stderr: Option<StreamRecord>,
+    /// Whether all output from the first byte on is here, and is what was sent.
+    verified: Option<bool>,
     /// Something the command left behind still holds its output open.
     held: bool,
     elapsed_ms: Option<u64>,
     user_ms: Option<u64>,
     system_ms: Option<u64>,
     max_rss_kib: Option<u64>,
+    /// What to type to come back to the job, if it may still run.
+    attach: Option<&'a str>,
+}
+
+/// What is known of a job that this client has left.
+#[derive(Debug, Serialize)]
+pub struct LeftRecord<'a> {
+    v: u8,
+    r#type: &'static str,
+    host: &'a str,
+    id: &'a str,
+    time: String,
+}
+
+impl<'a> LeftRecord<'a> {
+    /// The record of `left`, made now.
+    pub fn new(left: &'a Left) -> Self {
+        let (host, id) = (left.host.as_str(), left.job.as_str());
+        Self { v: VERSION, r#type: "detached", host, id, time: time(SystemTime::now()) }
+    }
 }
 
 /// One stream: `bytes`, the digest under the name of its function, and `closed` if this side closed
@@ -99,17 +121,14 @@ impl<'a> Record<'a> {
             stdin: stream(status.map(|status| status.stdin()), None),
             stdout: stream(status.map(|status| status.stdout()), Some(Output::Stdout)),
             stderr: stream(status.map(|status| status.stderr()), Some(Output::Stderr)),
+            verified: status.map(|status| status.is_verified()),
             held: status.is_some_and(|status| status.held()),
             elapsed_ms: usage.map(|usage| usage.wall_ms),
             user_ms: usage.map(|usage| usage.user_ms),
             system_ms: usage.map(|usage| usage.system_ms),
             max_rss_kib: usage.map(|usage| usage.max_rss_kib),
+            attach: ended.again.as_deref(),
         }
-    }
-
-    /// One line, with its end.
-    pub fn line(&self) -> Vec<u8> {
-        json_line(self)
     }
 }
 
@@ -157,9 +176,9 @@ impl StatusFd {
         }
     }
 
-    /// Writes the record.
-    pub fn write(&mut self, record: &Record<'_>) -> io::Result<()> {
-        self.0.write_all(&record.line())
+    /// Writes the line of a record.
+    pub fn write(&mut self, line: &[u8]) -> io::Result<()> {
+        self.0.write_all(line)
     }
 }
 
@@ -181,18 +200,11 @@ mod tests {
     use std::os::fd::AsRawFd;
 
     fn ended(outcome: Outcome) -> Ended {
-        Ended {
-            host: Some("web1".to_owned()),
-            job: None,
-            outcome,
-            status: None,
-            closed: Vec::new(),
-            left: false,
-        }
+        Ended::of(Some("web1".to_owned()), outcome)
     }
 
     fn parsed(ended: &Ended) -> serde_json::Value {
-        let line = Record::new(ended).line();
+        let line = json_line(&Record::new(ended));
         assert_eq!(line.iter().filter(|byte| **byte == b'\n').count(), 1);
         serde_json::from_slice(&line).unwrap()
     }
@@ -238,7 +250,7 @@ mod tests {
         let (mut reader, writer) = io::pipe().unwrap();
         StatusFd::open(writer.as_raw_fd())
             .unwrap()
-            .write(&Record::new(&ended(Outcome::TimedOut)))
+            .write(&json_line(&Record::new(&ended(Outcome::TimedOut))))
             .unwrap();
         drop(writer);
         let mut text = String::new();

@@ -1,12 +1,13 @@
 //! Values of options that several places take: durations, variables, ssh's `-o`.
 
+use rexec_client::{JobId, OnDisconnect, OnFull, Signal};
 use serde::Deserialize;
 use serde::de::{Deserializer, Error as _};
 use std::env;
 use std::ffi::OsString;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 const FORM: &str = "a duration is a number with a unit, ms, s, m, h or d, as in 90s or 1h30m; a \
                     plain number means seconds";
@@ -61,6 +62,80 @@ fn written<'de, D: Deserializer<'de>>(d: D) -> Result<String, D::Error> {
         Written::Seconds(seconds) => seconds.to_string(),
         Written::Text(text) => text,
     })
+}
+
+/// From where on output is wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Since {
+    /// From this byte on.
+    Offset(u64),
+    /// What came at this time or later.
+    Time(SystemTime),
+    /// What came in the last so long.
+    Ago(Duration),
+}
+
+/// A number of bytes, a time in RFC 3339, or a duration with its unit.
+pub fn since(text: &str) -> Result<Since, String> {
+    let text = text.trim();
+    if let Ok(offset) = text.parse() {
+        return Ok(Since::Offset(offset));
+    }
+    if let Ok(time) = humantime::parse_rfc3339_weak(text) {
+        return Ok(Since::Time(time));
+    }
+    humantime::parse_duration(text).map(Since::Ago).map_err(|_| {
+        "it is a number of bytes, a time in UTC such as 2026-11-22T20:30:00Z, or a duration with its unit, as in 10m"
+            .to_owned()
+    })
+}
+
+/// A job id of the user's own.
+pub fn job_id(text: &str) -> Result<JobId, String> {
+    JobId::new(text).ok_or_else(|| {
+        format!(
+            "a job id is 1 to {} letters, digits, dots, dashes and underscores, and begins with a letter or a digit",
+            JobId::MAX
+        )
+    })
+}
+
+/// What becomes of a command whose client is gone.
+pub fn on_disconnect(text: &str) -> Result<OnDisconnect, String> {
+    match text.split_once('=') {
+        None if text == "kill" => Ok(OnDisconnect::Kill {}),
+        None if text == "keep" => Ok(OnDisconnect::Keep {}),
+        Some(("lease", time)) => {
+            let ms = duration(time)?.as_millis();
+            Ok(OnDisconnect::Lease { ms: u64::try_from(ms).map_err(|_| TOO_LONG.to_owned())? })
+        }
+        _ => Err("known are kill, keep and lease=DURATION, as in lease=5m".to_owned()),
+    }
+}
+
+/// What happens when no more output can be kept.
+pub fn on_full(text: &str) -> Result<OnFull, String> {
+    match text {
+        "block" => Ok(OnFull::Block),
+        "discard-oldest" => Ok(OnFull::DiscardOldest),
+        _ => Err("known are block and discard-oldest".to_owned()),
+    }
+}
+
+/// A signal by name or number, in any case.
+pub fn signal(text: &str) -> Result<Signal, String> {
+    text.to_ascii_uppercase()
+        .parse()
+        .map_err(|()| "no such signal; they are written TERM, SIGTERM or 15".to_owned())
+}
+
+/// A word as it has to be typed for a shell.
+pub fn quoted(word: &str) -> String {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "@%+=:,./-_[]".contains(c);
+    if !word.is_empty() && word.chars().all(is_plain) {
+        return word.to_owned();
+    }
+    format!("'{}'", word.replace('\'', "'\\''"))
 }
 
 /// A variable for the command; `None` for its value means that of this process.
@@ -226,6 +301,50 @@ mod tests {
         assert_eq!(duration_or_zero("10"), Ok(Duration::from_secs(10)));
         for bad in ["", "-1", "0 parsec 1", "soon", "s"] {
             assert!(duration_or_zero(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn what_becomes_of_a_job() {
+        assert_eq!(on_disconnect("kill"), Ok(OnDisconnect::Kill {}));
+        assert_eq!(on_disconnect("keep"), Ok(OnDisconnect::Keep {}));
+        assert_eq!(on_disconnect("lease=5m"), Ok(OnDisconnect::Lease { ms: 300_000 }));
+        for bad in ["", "Kill", "lease", "lease=", "lease=0", "keep=1m", "lease=soon"] {
+            assert!(on_disconnect(bad).is_err(), "{bad}");
+        }
+        assert_eq!(on_full("discard-oldest"), Ok(OnFull::DiscardOldest));
+        assert!(on_full("discard").unwrap_err().contains("block"));
+        assert_eq!(signal("term"), Ok(Signal::TERM));
+        assert_eq!(signal("SigKill"), Ok(Signal::KILL));
+        assert!(signal("MAYBE").unwrap_err().contains("SIGTERM"));
+        assert!(job_id("deploy-2026-11-22-web1").is_ok());
+        assert!(job_id("a b").unwrap_err().contains("128"));
+    }
+
+    #[test]
+    fn places_in_the_output() {
+        assert_eq!(since("0"), Ok(Since::Offset(0)));
+        assert_eq!(since("4096"), Ok(Since::Offset(4096)));
+        assert_eq!(since("10m"), Ok(Since::Ago(Duration::from_secs(600))));
+        let time = SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000);
+        for text in ["2023-11-14T22:13:20Z", "2023-11-14 22:13:20"] {
+            assert_eq!(since(text), Ok(Since::Time(time)), "{text}");
+        }
+        for bad in ["", "-1", "1.5", "yesterday", "10 parsecs"] {
+            assert!(since(bad).unwrap_err().contains("UTC"), "{bad}");
+        }
+    }
+
+    #[test]
+    fn words_are_quoted_for_a_shell() {
+        for (word, shown) in [
+            ("web1:99", "web1:99"),
+            ("a b", "'a b'"),
+            ("it's", "'it'\\''s'"),
+            ("", "''"),
+            ("$x", "'$x'"),
+        ] {
+            assert_eq!(quoted(word), shown);
         }
     }
 

@@ -3,12 +3,14 @@
 //! [`Cli`] is the whole of the command line; help texts, man pages and completions come from it, and
 //! it parses the named subcommands. A run of a command has a parser of its own, in `parse`.
 
+mod jobs;
 mod options;
 mod parse;
 #[cfg(test)]
 mod tests;
 
-pub use options::{CommandOptions, ConnectOptions, OutputOptions, RunOptions};
+pub use jobs::{Attach, JobName, Jobs, Kill, Logs, Report, Rm, Wait};
+pub use options::{CommandOptions, ConnectOptions, JobOptions, OutputOptions, RunOptions};
 pub use parse::{parse, reporting};
 
 use crate::ca::CaArgs;
@@ -24,7 +26,7 @@ pub enum Request {
     /// Run a command.
     Run(Box<Run>),
     /// Anything with a name of its own.
-    Named(Named),
+    Named(Box<Named>),
     /// Print this text.
     Print(String),
 }
@@ -118,6 +120,20 @@ pub enum Named {
     Ping(Ping),
     /// Check this machine's files, and the way to an agent, and say what to mend
     Doctor(Doctor),
+    /// List the jobs on an agent that you may know of
+    Jobs(Jobs),
+    /// Print a job's output
+    #[command(after_long_help = help::LOGS)]
+    Logs(Box<Logs>),
+    /// Come to a job: its output from the start, its stdin, and Ctrl-C ends it
+    #[command(after_long_help = help::ATTACH)]
+    Attach(Box<Attach>),
+    /// Wait for a job, and end as it does
+    Wait(Box<Wait>),
+    /// End a job with everything that it started, or send it a signal
+    Kill(Kill),
+    /// Have an agent forget jobs that have ended, with their output
+    Rm(Rm),
     /// Make and inspect the certificates of agents and users
     Ca(CaArgs),
     /// Print completions for a shell

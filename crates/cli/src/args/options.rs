@@ -4,12 +4,12 @@ use crate::config;
 use crate::values::{self, SshOption, Variable};
 use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{Args, ValueHint};
-use rexec_client::Algorithm;
+use rexec_client::{Algorithm, JobId, OnDisconnect, OnFull};
 use std::path::PathBuf;
 use std::time::Duration;
 
 /// How to reach an agent, and who to be.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Connection")]
 pub struct ConnectOptions {
     /// Port of the agent [default: 8512]
@@ -39,7 +39,7 @@ pub struct ConnectOptions {
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub config: Option<PathBuf>,
     /// An option as ssh takes it: User, Port, ConnectTimeout, IdentityFile, SetEnv or LogLevel;
-    /// ping has no use for User and SetEnv
+    /// subcommands that run nothing have no use for User and SetEnv
     #[arg(short = 'o', long = "option", value_name = "KEY=VALUE", value_parser = SshOption::parse)]
     pub ssh: Vec<SshOption>,
     /// Say nothing but errors
@@ -48,6 +48,32 @@ pub struct ConnectOptions {
     /// Say on stderr what happens when; more with -vv and -vvv
     #[arg(short, long, action = clap::ArgAction::Count)]
     pub verbose: u8,
+}
+
+impl ConnectOptions {
+    /// What has to be typed again to reach the same agent as the same person.
+    pub fn retyped(&self) -> Vec<String> {
+        let files = [
+            ("-i", &self.identity),
+            ("--key", &self.key),
+            ("--authority", &self.authority),
+            ("--crl", &self.crl),
+            ("--config", &self.config),
+        ];
+        let port = self.port.map(|port| ["-p".to_owned(), port.to_string()]);
+        let files = files.into_iter().filter_map(|(option, file)| {
+            Some([option.to_owned(), values::quoted(&file.as_ref()?.display().to_string())])
+        });
+        let typed = self.ssh.iter().filter_map(|option| {
+            let value = match option {
+                SshOption::Port(port) => format!("Port={port}"),
+                SshOption::IdentityFile(file) => format!("IdentityFile={}", file.display()),
+                _ => return None,
+            };
+            Some(["-o".to_owned(), values::quoted(&value)])
+        });
+        port.into_iter().chain(files).chain(typed).flatten().collect()
+    }
 }
 
 /// All options of a run.
@@ -59,6 +85,9 @@ pub struct RunOptions {
     /// What to run, and where in the remote system.
     #[command(flatten)]
     pub command: CommandOptions,
+    /// What becomes of it without this client.
+    #[command(flatten)]
+    pub job: JobOptions,
     /// What to say about it.
     #[command(flatten)]
     pub output: OutputOptions,
@@ -101,6 +130,29 @@ pub struct CommandOptions {
     /// Take even a single word as a program's name
     #[arg(long)]
     pub argv: bool,
+}
+
+/// What becomes of the command when this client is not there.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Job")]
+pub struct JobOptions {
+    /// Print the id of the job, and leave as soon as it runs; it goes on without a client
+    #[arg(short, long)]
+    pub detach: bool,
+    /// Name the job; the same command under the same id runs once, however often it is sent
+    #[arg(long, value_name = "ID", value_parser = values::job_id)]
+    pub id: Option<JobId>,
+    /// When this client is gone: kill, lease=DURATION or keep [default: a lease of 1m, or of 10s if
+    /// its system closed the connection]
+    #[arg(long, value_name = "WHAT", value_parser = values::on_disconnect)]
+    pub on_disconnect: Option<OnDisconnect>,
+    /// When the agent can keep no more of the output: block or discard-oldest [default: block]
+    #[arg(long, value_name = "WHAT", value_parser = values::on_full)]
+    pub on_full: Option<OnFull>,
+    /// Try up to N times more if the agent cannot be reached or the connection is lost; the command
+    /// runs at most once
+    #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
+    pub retry: u32,
 }
 
 /// What rexec says beside the command's own output.

@@ -4,7 +4,7 @@
 //! looked at. So it has a parser of its own, `Line`, for which the host is an external subcommand:
 //! clap hands over everything from there on as it is.
 
-use super::{Cli, Documented, Named, Ping, Request, Run, RunOptions, Usage};
+use super::{Cli, Documented, Named, Request, Run, RunOptions, Usage};
 use crate::help;
 use crate::values::SshOption;
 use clap::error::ErrorKind;
@@ -40,7 +40,22 @@ pub fn parse(args: &[OsString]) -> Result<Request, Usage> {
 
 /// Whether the first word of a command line names a subcommand, not a host.
 fn is_subcommand(word: &str) -> bool {
-    matches!(word, "run" | "ping" | "doctor" | "ca" | "completions" | "man" | "help")
+    matches!(
+        word,
+        "run"
+            | "ping"
+            | "jobs"
+            | "logs"
+            | "attach"
+            | "wait"
+            | "kill"
+            | "rm"
+            | "doctor"
+            | "ca"
+            | "completions"
+            | "man"
+            | "help"
+    )
 }
 
 fn line(args: &[OsString], skip: usize) -> Result<Request, clap::Error> {
@@ -89,21 +104,33 @@ fn command_words(mut words: Vec<OsString>) -> Result<Vec<OsString>, clap::Error>
 
 fn named(args: &[OsString]) -> Result<Request, clap::Error> {
     match Cli::try_parse_from(args)?.named {
-        Some(Documented::Named(Named::Ping(ping))) => pinging(ping),
-        Some(Documented::Named(named)) => Ok(Request::Named(named)),
+        Some(Documented::Named(named)) => check(&named).map(|()| Request::Named(Box::new(named))),
         _ => Err(long_help()),
     }
 }
 
-fn pinging(ping: Ping) -> Result<Request, clap::Error> {
-    let useless = ping.connect.ssh.iter().find_map(|option| match option {
+/// Options that mean something only where a command is run.
+fn check(named: &Named) -> Result<(), clap::Error> {
+    let (name, connect) = match named {
+        Named::Ping(ping) => ("ping", &ping.connect),
+        Named::Jobs(jobs) => ("jobs", &jobs.connect),
+        Named::Logs(logs) => ("logs", &logs.connect),
+        Named::Attach(attach) => ("attach", &attach.connect),
+        Named::Wait(wait) => ("wait", &wait.connect),
+        Named::Kill(kill) => ("kill", &kill.connect),
+        Named::Rm(rm) => ("rm", &rm.connect),
+        _ => return Ok(()),
+    };
+    let useless = connect.ssh.iter().find_map(|option| match option {
         SshOption::User(_) => Some("User"),
         SshOption::SetEnv(_) => Some("SetEnv"),
         _ => None,
     });
     match useless {
-        Some(key) => Err(usage(&format!("-o {key} means nothing to ping, which runs no command"))),
-        None => Ok(Request::Named(Named::Ping(ping))),
+        Some(key) => {
+            Err(usage(&format!("-o {key} means nothing to {name}, which runs no command")))
+        }
+        None => Ok(()),
     }
 }
 

@@ -10,9 +10,9 @@ pub use endpoint::{Endpoint, endpoint_of};
 use crate::args::{CommandOptions, ConnectOptions, Run, RunOptions};
 use crate::config::Env;
 use crate::target::Target;
-use crate::values::{LogLevel, SshOption, Variable};
+use crate::values::{self, LogLevel, SshOption, Variable};
 use nix::sys::stat::{SFlag, fstat, major, minor};
-use rexec_client::Algorithm;
+use rexec_client::{Algorithm, JobId, OnDisconnect, OnFull};
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{self, Read};
@@ -47,6 +47,18 @@ pub struct Plan {
     pub digest: bool,
     /// How much to say beside the command's own output.
     pub level: LogLevel,
+    /// Leave as soon as it runs.
+    pub detach: bool,
+    /// The caller's own id for it.
+    pub id: Option<JobId>,
+    /// What becomes of it when this client is gone; `None` leaves it to the agent.
+    pub on_disconnect: Option<OnDisconnect>,
+    /// What happens when no more of its output can be kept.
+    pub on_full: OnFull,
+    /// How often to try again.
+    pub retries: u32,
+    /// What to type to come back to it, but for its id.
+    pub again: String,
 }
 
 /// The forms of a command.
@@ -69,8 +81,9 @@ impl Plan {
     /// Makes a plan of what was typed. The errors are for the person who typed it.
     pub fn new(run: Run, env: Env<'_>) -> Result<Self, String> {
         let Run { options, target, words } = run;
-        let RunOptions { connect, command, output } = options;
+        let RunOptions { connect, command, job, output } = options;
         let typed = target.display().to_string();
+        let again = again(&connect, &typed);
         let target = Target::parse(&target)?;
         // What was typed comes before what is on this machine: no file is looked for in vain.
         if words.is_empty() && command.script.is_none() {
@@ -92,10 +105,15 @@ impl Plan {
             return Err(format!("--cwd {}: it must be an absolute path", dir.display()));
         }
         let settings = endpoint::settings(connect, command.user.clone(), &target, env)?;
-        let stdin = !command.no_stdin && !is_stdin(command.script.as_deref()) && !stdin_is_null();
+        let stdin = !job.detach
+            && !command.no_stdin
+            && !is_stdin(command.script.as_deref())
+            && !stdin_is_null();
         let (timeout, hash) = (command.timeout, output.hash.or(settings.hash).unwrap_or_default());
         let user = settings.user.clone();
-        let endpoint = endpoint::endpoint(target, settings, env)?;
+        let mut endpoint = endpoint::endpoint(target, settings, env)?;
+        // While it runs, a further attempt is one to make the connection again.
+        endpoint.reconnect_for = endpoint.reconnect_for.saturating_mul(job.retry.saturating_add(1));
         Ok(Self {
             work: work(command, words)?,
             endpoint,
@@ -108,6 +126,12 @@ impl Plan {
             json: output.json,
             digest: output.digest,
             level,
+            detach: job.detach,
+            id: job.id,
+            on_disconnect: job.on_disconnect,
+            on_full: job.on_full.unwrap_or_default(),
+            retries: job.retry,
+            again,
         })
     }
 }
@@ -125,6 +149,14 @@ pub fn log_level(connect: &ConnectOptions) -> LogLevel {
         _ => None,
     });
     chosen.unwrap_or(LogLevel::Normal)
+}
+
+/// What to type to come to a job on the same agent, but for its id.
+pub(crate) fn again(connect: &ConnectOptions, target: &str) -> String {
+    let mut words = vec!["rexec".to_owned(), "attach".to_owned()];
+    words.extend(connect.retyped());
+    words.push(values::quoted(target));
+    words.join(" ")
 }
 
 fn work(options: CommandOptions, words: Vec<OsString>) -> Result<Work, String> {
@@ -162,7 +194,7 @@ fn is_stdin(script: Option<&Path>) -> bool {
 }
 
 /// An empty stdin need not be forwarded: the command gets its own `/dev/null`.
-fn stdin_is_null() -> bool {
+pub(crate) fn stdin_is_null() -> bool {
     const NULL: (u64, u64) = (1, 3); // devices.txt of the kernel
     fstat(io::stdin()).is_ok_and(|file| {
         let kind = SFlag::from_bits_truncate(file.st_mode & SFlag::S_IFMT.bits());

@@ -68,6 +68,24 @@ fn variables_come_from_both_kinds_of_option() {
 }
 
 #[test]
+fn the_way_back_has_what_was_typed() {
+    let home = home();
+    let identity = home.path().join("my id.pem");
+    std::fs::write(&identity, "").unwrap();
+    let identity = identity.to_str().unwrap();
+    let made = plan_in(home.path(), &["-p", "99", "-i", identity, "-q", "-l", "bob", "al@w", "x"])
+        .unwrap();
+    assert_eq!(made.again, format!("rexec attach -p 99 -i '{identity}' al@w"));
+    assert_eq!(plan(&["-o", "Port=9", "w:9", "x"]).unwrap().again, "rexec attach -o Port=9 w:9");
+}
+
+#[test]
+fn attempts_add_up() {
+    let made = plan(&["--retry", "2", "--reconnect-for", "10s", "w", "x"]).unwrap();
+    assert_eq!((made.retries, made.endpoint.reconnect_for.as_secs()), (2, 30));
+}
+
+#[test]
 fn a_script_is_read_here() {
     let home = home();
     let file = home.path().join("s.sh");

@@ -1,10 +1,13 @@
 //! How a run is shown. A renderer consumes events and knows nothing of connections.
 
+pub mod cast;
 mod json;
 mod raw;
+mod stamp;
+mod text;
 
 use crate::event::Started;
-use crate::status::Record;
+use crate::exit::Notes;
 use crate::stdio::{Halt, Output};
 use rexec_client::Chunk;
 
@@ -12,9 +15,16 @@ use rexec_client::Chunk;
 #[derive(Debug)]
 pub enum Renderer {
     /// The command's output as it is.
-    Raw,
+    Raw {
+        /// Where to say what is not output.
+        notes: Notes,
+        /// The time goes before each line.
+        times: bool,
+    },
     /// JSON Lines.
     Json(json::Json),
+    /// A recording.
+    Cast(cast::Cast),
 }
 
 /// Where one stream of output goes.
@@ -24,33 +34,51 @@ pub enum Sink {
     Raw(raw::Raw),
     /// As events.
     Json(json::Lines),
+    /// Into a recording.
+    Cast(cast::Track),
+    /// It is read, counted and dropped.
+    Nowhere,
 }
 
 impl Renderer {
     /// The plain output, or JSON Lines.
-    pub fn new(json: bool) -> Self {
-        if json { Self::Json(json::Json::default()) } else { Self::Raw }
+    pub fn new(json: bool, notes: Notes) -> Self {
+        if json { Self::Json(json::Json::default()) } else { Self::Raw { notes, times: false } }
+    }
+
+    /// The output with the time before each line.
+    pub fn with_times(notes: Notes) -> Self {
+        Self::Raw { notes, times: true }
+    }
+
+    /// A recording for terminal players.
+    pub fn recording(header: cast::Header) -> Self {
+        Self::Cast(cast::Cast::new(header))
     }
 
     /// A command runs: returns where its stdout and its stderr go.
     pub async fn started(&mut self, started: &Started) -> Result<(Sink, Sink), Halt> {
         match self {
-            Self::Raw => Ok((
-                Sink::Raw(raw::Raw::new(Output::Stdout)),
-                Sink::Raw(raw::Raw::new(Output::Stderr)),
-            )),
+            Self::Raw { notes, times } => {
+                let raw = |output| Sink::Raw(raw::Raw::new(output, *notes, *times));
+                Ok((raw(Output::Stdout), raw(Output::Stderr)))
+            }
             Self::Json(json) => {
                 let lines = json.started(started).await?;
                 Ok((Sink::Json(lines.of(Output::Stdout)), Sink::Json(lines.of(Output::Stderr))))
             }
+            Self::Cast(cast) => {
+                let (stdout, stderr) = cast.started().await?;
+                Ok((Sink::Cast(stdout), Sink::Cast(stderr)))
+            }
         }
     }
 
-    /// The last event. Returns once it is written.
-    pub async fn ended(&mut self, record: &Record<'_>) -> Result<(), Halt> {
+    /// The last event, as a line of JSON. Returns once it is written.
+    pub async fn ended(&mut self, line: Vec<u8>) -> Result<(), Halt> {
         match self {
-            Self::Raw => Ok(()),
-            Self::Json(json) => json.ended(record).await,
+            Self::Raw { .. } | Self::Cast(_) => Ok(()),
+            Self::Json(json) => json.ended(line).await,
         }
     }
 }
@@ -61,6 +89,18 @@ impl Sink {
         match self {
             Self::Raw(raw) => raw.take(chunk).await,
             Self::Json(lines) => lines.take(chunk).await,
+            Self::Cast(track) => track.take(chunk).await,
+            Self::Nowhere => Ok(()),
+        }
+    }
+
+    /// So many bytes that should be here will never come.
+    pub async fn gap(&self, bytes: u64) -> Result<(), Halt> {
+        match self {
+            Self::Raw(raw) => raw.gap(bytes).await,
+            Self::Json(lines) => lines.gap(bytes).await,
+            Self::Cast(track) => track.gap(bytes).await,
+            Self::Nowhere => Ok(()),
         }
     }
 
@@ -69,6 +109,8 @@ impl Sink {
         match self {
             Self::Raw(raw) => raw.halted().await,
             Self::Json(lines) => lines.halted().await,
+            Self::Cast(track) => track.halted().await,
+            Self::Nowhere => std::future::pending().await,
         }
     }
 
@@ -77,6 +119,8 @@ impl Sink {
         match self {
             Self::Raw(raw) => raw.end().await,
             Self::Json(lines) => lines.end().await,
+            Self::Cast(track) => track.end().await,
+            Self::Nowhere => Ok(()),
         }
     }
 }

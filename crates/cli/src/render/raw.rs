@@ -1,27 +1,49 @@
-//! The command's output as it is, to the descriptor of the same name.
+//! The command's output as it is, to the descriptor of the same name; if asked for, with the time before
+//! each line.
 
+use crate::exit::Notes;
+use crate::render::stamp::Stamp;
 use crate::stdio::{Halt, Output, Piece, Writer};
 use rexec_client::Chunk;
 use std::future;
+use std::time::SystemTime;
 
 /// One stream of output. Its thread is started with the first byte.
 #[derive(Debug)]
 pub struct Raw {
     output: Output,
     writer: Option<Writer>,
+    notes: Notes,
+    stamp: Option<Stamp>,
 }
 
 impl Raw {
-    pub(super) fn new(output: Output) -> Self {
-        Self { output, writer: None }
+    pub(super) fn new(output: Output, notes: Notes, with_times: bool) -> Self {
+        Self { output, writer: None, notes, stamp: with_times.then(Stamp::default) }
     }
 
     pub(super) async fn take(&mut self, chunk: Chunk) -> Result<(), Halt> {
+        let piece = match &mut self.stamp {
+            None => Piece::Raw(chunk),
+            Some(stamp) => {
+                let time = chunk.time().unwrap_or_else(SystemTime::now);
+                Piece::Line(stamp.push(&chunk, time), Some(chunk))
+            }
+        };
         let writer = match &self.writer {
             Some(writer) => writer,
             None => self.writer.insert(Writer::start(self.output)?),
         };
-        writer.write(Piece::Raw(chunk)).await
+        writer.write(piece).await
+    }
+
+    /// Said beside the output, which must stay what it is.
+    pub(super) async fn gap(&self, bytes: u64) -> Result<(), Halt> {
+        if let Some(writer) = &self.writer {
+            writer.flush().await?;
+        }
+        self.notes.inform(&format!("{bytes} bytes of {} are gone here", self.output.name()));
+        Ok(())
     }
 
     pub(super) async fn halted(&self) -> Halt {

@@ -1,0 +1,298 @@
+//! A client at a job: connects, joins it, carries its streams, and stays until the end.
+//!
+//! Whatever brings a user to a job, a command to run or one that runs already, goes through here.
+
+use crate::exit::Notes;
+use crate::interrupt::Interrupts;
+use crate::link::{self, LinkLine};
+use crate::plan::Endpoint;
+use crate::pump::{self, cannot_write};
+use crate::render::Sink;
+use crate::stdin;
+use crate::stdio::{Halt, Output};
+use rexec_client::{
+    Child, ChildStdin, Error, ExitStatus, InOrder, JobEnd, Outcome, Session, Signal, printable,
+};
+use std::pin::pin;
+use std::time::{Duration, Instant};
+use tokio::time::{sleep, timeout};
+
+/// How long a command has to end after Ctrl-C, before it is killed.
+pub const GRACE: Duration = Duration::from_secs(5);
+/// How long the end of a command is waited for that is cancelled because this side failed: its
+/// grace, the agent's time to drain its pipes, and some more.
+const GIVE_UP: Duration = Duration::from_secs(15);
+
+/// What a signal to this process means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnSignal {
+    /// End the command; a second one leaves at once.
+    Cancel,
+    /// Leave; the job goes on.
+    Leave,
+}
+
+/// Why there is no exit status.
+#[derive(Debug, Clone)]
+pub enum Stop {
+    /// What is known instead.
+    Outcome(Outcome),
+    /// This client leaves; with a signal, because of that.
+    Left(Option<Signal>),
+}
+
+/// What there is of a job on this side.
+#[derive(Debug)]
+pub struct Streams {
+    /// Where its stdout goes; `None` if nobody wants it.
+    pub stdout: Option<Sink>,
+    /// The same for its stderr.
+    pub stderr: Option<Sink>,
+    /// This process's stdin goes to the command.
+    pub stdin: bool,
+}
+
+impl Streams {
+    /// Nothing.
+    pub fn none() -> Self {
+        Self { stdout: None, stderr: None, stdin: false }
+    }
+}
+
+/// A client's visit to an agent.
+#[derive(Debug)]
+pub struct Visit {
+    /// The host, safe to show.
+    shown: String,
+    notes: Notes,
+    on_signal: OnSignal,
+    interrupts: Interrupts,
+    link: Option<LinkLine>,
+    /// Outputs that were closed on this side.
+    pub closed: Vec<Output>,
+    /// The first signal that asked for the end.
+    pub asked: Option<Signal>,
+    /// There was a second one.
+    pub left: bool,
+}
+
+impl From<Error> for Stop {
+    fn from(error: Error) -> Self {
+        Self::Outcome(error.outcome().clone())
+    }
+}
+
+impl From<Outcome> for Stop {
+    fn from(outcome: Outcome) -> Self {
+        Self::Outcome(outcome)
+    }
+}
+
+impl Visit {
+    /// Takes the signals over.
+    pub fn new(host: &str, notes: Notes, on_signal: OnSignal) -> Result<Self, Outcome> {
+        let interrupts =
+            Interrupts::take_over().map_err(|error| local(format!("signals: {error}")))?;
+        Ok(Self {
+            shown: printable(host),
+            notes,
+            on_signal,
+            interrupts,
+            link: None,
+            closed: Vec::new(),
+            asked: None,
+            left: false,
+        })
+    }
+
+    /// Connects, and from then on tells of the connection.
+    pub async fn connect(&mut self, endpoint: &Endpoint) -> Result<Session, Stop> {
+        let begin = Instant::now();
+        let connector = endpoint.connector()?;
+        let session = tokio::select! {
+            session = connector.connect(&endpoint.host, endpoint.port) => session?,
+            // Nothing was asked for yet.
+            signal = self.interrupts.next() => return Err(match self.on_signal {
+                OnSignal::Cancel => Outcome::Cancelled.into(),
+                OnSignal::Leave => Stop::Left(Some(signal)),
+            }),
+        };
+        self.notes.detail(|| {
+            let (port, time) = (endpoint.port, begin.elapsed().as_millis());
+            format!("{}: connected to port {port} in {time} ms", self.shown)
+        });
+        self.link = (!endpoint.reconnect_for.is_zero())
+            .then(|| LinkLine::new(&session, &endpoint.host, endpoint.reconnect_for, self.notes));
+        Ok(session)
+    }
+
+    /// Waits for an answer.
+    pub async fn ask<T>(
+        &mut self,
+        asking: impl Future<Output = Result<T, Error>>,
+    ) -> Result<T, Stop> {
+        let mut asking = pin!(asking);
+        tokio::select! {
+            answer = &mut asking => Ok(answer?),
+            never = link::tell(&mut self.link) => match never {},
+            signal = self.interrupts.next() => Err(match self.on_signal {
+                OnSignal::Leave => Stop::Left(Some(signal)),
+                OnSignal::Cancel => {
+                    let message = "interrupted before the agent has answered".to_owned();
+                    Outcome::Lost { message }.into()
+                }
+            }),
+        }
+    }
+
+    /// Waits before another attempt.
+    pub async fn pause(&mut self, time: Duration) -> Result<(), Stop> {
+        tokio::select! {
+            () = sleep(time) => Ok(()),
+            _ = self.interrupts.next() => Err(Outcome::Cancelled.into()),
+        }
+    }
+
+    /// Waits until the command runs. It may do so already while this waits, so the first signal is
+    /// kept for it.
+    pub async fn start(
+        &mut self,
+        starting: impl Future<Output = Result<Child, Error>>,
+    ) -> Result<Child, Stop> {
+        let mut starting = pin!(starting);
+        let child = loop {
+            tokio::select! {
+                child = &mut starting => break child?,
+                signal = self.interrupts.next() => self.first_or_leave(signal)?,
+                never = link::tell(&mut self.link) => match never {},
+            }
+        };
+        if let Some(signal) = self.asked {
+            child.cancel_with(signal, GRACE).await;
+        }
+        Ok(child)
+    }
+
+    /// Carries the streams until the job has ended and all its output is written.
+    pub async fn attend(
+        &mut self,
+        mut child: Child,
+        streams: Result<Streams, Halt>,
+    ) -> Result<ExitStatus, Stop> {
+        let end = match streams {
+            Ok(streams) => self.carry(&mut child, streams).await,
+            Err(halt) => Err(cannot_write(Output::Stdout, &halt)),
+        };
+        // Whatever comes now is told in words of its own.
+        self.link = None;
+        match end {
+            Ok(end) => end,
+            Err(fault) => Err(self.give_up(child, fault).await.into()),
+        }
+    }
+
+    /// The outer error is a failure on this side.
+    async fn carry(
+        &mut self,
+        child: &mut Child,
+        streams: Streams,
+    ) -> Result<Result<ExitStatus, Stop>, String> {
+        let Streams { stdout, stderr, stdin } = streams;
+        let leaves = self.on_signal == OnSignal::Leave;
+        // One that is not forwarded is held to the end, because dropping it would end it.
+        let mut held = child.stdin.take();
+        let mut input = pin!(forward(if stdin { held.take() } else { None }));
+        let (stdout, stderr) = (child.stdout.take().zip(stdout), child.stderr.take().zip(stderr));
+        let mut outputs = pin!(async {
+            match (stdout, stderr) {
+                // Who looks on need not see one output while the other is stuck, but see them in order.
+                (Some((stdout, to_stdout)), Some((stderr, to_stderr))) if leaves => {
+                    pump::in_order(InOrder::new(stdout, stderr), to_stdout, to_stderr).await
+                }
+                (stdout, stderr) => pump::apart(stdout, stderr).await,
+            }
+        });
+        let (mut sent, mut written) = (false, false);
+        loop {
+            tokio::select! {
+                biased;
+                signal = self.interrupts.next() => {
+                    if let Err(stop) = self.first_or_leave(signal) {
+                        return Ok(Err(stop));
+                    }
+                    child.cancel_with(signal, GRACE).await;
+                }
+                closed = &mut outputs, if !written => {
+                    self.closed.extend(closed?);
+                    written = true;
+                    if leaves && !self.closed.is_empty() {
+                        // The reader has left, and so does this client: the job does not hear of it.
+                        return Ok(Err(Stop::Left(Signal::from_number(nix::libc::SIGPIPE))));
+                    }
+                }
+                end = child.end(), if written => {
+                    return Ok(match end {
+                        Ok(JobEnd::Exited(status)) => Ok(status),
+                        Ok(JobEnd::Detached) => Err(Stop::Left(None)),
+                        Err(error) => Err(error.into()),
+                    });
+                }
+                end = &mut input, if !sent => {
+                    end?;
+                    sent = true;
+                }
+                never = link::tell(&mut self.link) => match never {},
+            }
+        }
+    }
+
+    /// This side failed: ends the command, unless this client only looks on, and waits for that as long
+    /// as makes sense.
+    async fn give_up(&mut self, mut child: Child, fault: String) -> Outcome {
+        if self.on_signal == OnSignal::Leave {
+            return local(fault);
+        }
+        child.cancel_with(Signal::TERM, GRACE).await;
+        let ended = tokio::select! {
+            end = timeout(GIVE_UP, child.wait()) => matches!(end, Ok(Ok(_))),
+            _ = self.interrupts.next() => false,
+        };
+        let rest = if ended { "the command was ended" } else { "the command may still be running" };
+        local(format!("{fault}; {rest}"))
+    }
+
+    /// The first signal asks for the end of the command; whoever sends a second one is not to be kept
+    /// waiting.
+    fn first_or_leave(&mut self, signal: Signal) -> Result<(), Stop> {
+        if self.on_signal == OnSignal::Leave {
+            return Err(Stop::Left(Some(signal)));
+        }
+        if self.asked.is_some() {
+            self.left = true;
+            let message = "interrupted twice, so the end of the command was not waited for";
+            return Err(Outcome::Lost { message: message.to_owned() }.into());
+        }
+        self.asked = Some(signal);
+        let shown = &self.shown;
+        self.notes.inform(&match signal {
+            Signal::INT => format!("cancelling on {shown}; press Ctrl-C again to leave at once"),
+            other => format!(
+                "cancelling on {shown} because of SIG{other}; a second signal leaves at once"
+            ),
+        });
+        Ok(())
+    }
+}
+
+async fn forward(stdin: Option<ChildStdin>) -> Result<(), String> {
+    match stdin {
+        Some(stdin) => {
+            stdin::forward(stdin).await.map_err(|error| format!("cannot read stdin: {error}"))
+        }
+        None => Ok(()),
+    }
+}
+
+fn local(message: String) -> Outcome {
+    Outcome::Local { message }
+}

@@ -1,0 +1,118 @@
+//! `rexec logs`: what a job has printed.
+
+use super::find::Found;
+use super::list::moment;
+use super::{Call, Place, local};
+use crate::args::Logs;
+use crate::attend::{OnSignal, Stop, Streams};
+use crate::render::cast::Header;
+use crate::render::{Renderer, Sink};
+use crate::values::Since;
+use rexec_client::{ExitStatus, JobInfo, Offsets, Outcome, Place as Begin, printable};
+use std::process::ExitCode;
+use std::time::SystemTime;
+
+/// What a terminal is taken for whose size is not known.
+const COLUMNS: u16 = 80;
+const ROWS: u16 = 24;
+
+/// Prints what there is, and with `-f` what comes; succeeds if that could be done, however the job ended.
+pub fn run(logs: &Logs) -> ExitCode {
+    let call = match Call::new(&logs.name.target, logs.connect.clone(), &logs.report) {
+        Ok(call) => call,
+        Err(code) => return code,
+    };
+    let mut renderer = if logs.timestamps {
+        Renderer::with_times(call.notes)
+    } else {
+        Renderer::new(call.json, call.notes)
+    };
+    let (end, trace) = call.visit(OnSignal::Leave, async |place| {
+        let found = place.find_with_info(&logs.name.job).await?;
+        if logs.asciicast {
+            renderer = Renderer::recording(header(&found));
+        }
+        show(&call, place, &mut renderer, logs, found).await
+    });
+    let end = if logs.verify { end.and_then(verified) } else { end };
+    let has_shown = end.is_ok();
+    let end = call.end(end, trace);
+    if !has_shown {
+        return call.conclude(end, &mut renderer);
+    }
+    // Only programs are told how the job ended: whoever reads output did not ask.
+    call.record(&end, &mut renderer)
+}
+
+async fn show(
+    call: &Call,
+    place: &mut Place,
+    renderer: &mut Renderer,
+    logs: &Logs,
+    found: Found,
+) -> Result<ExitStatus, Stop> {
+    let is_running = found.info.as_ref().is_some_and(|info| info.outcome.is_none());
+    if logs.verify && is_running && !logs.follow {
+        return Err(local(format!(
+            "job {} still runs, so there is no end to check its output against; -f waits for it",
+            found.id
+        )));
+    }
+    let begin = begin(place, logs).await?;
+    // An offset is one of one stream.
+    let is_offset = matches!(logs.since, Some(Since::Offset(_)));
+    let only_stdout = logs.stdout || (is_offset && !logs.stderr);
+    let attach = place.session.attach(found.id).from(begin).times(true);
+    let joining = attach.follow(logs.follow || logs.verify).join();
+    let child = place.visit.start(joining).await?;
+    let sinks = renderer.started(&call.started(&child)).await;
+    // What is to be verified must be read, whoever sees it.
+    let unseen = || logs.verify.then_some(Sink::Nowhere);
+    let streams = sinks.map(|(stdout, stderr)| Streams {
+        stdout: if logs.stderr { unseen() } else { Some(stdout) },
+        stderr: if only_stdout { unseen() } else { Some(stderr) },
+        stdin: false,
+    });
+    place.visit.attend(child, streams).await
+}
+
+async fn begin(place: &mut Place, logs: &Logs) -> Result<Begin, Stop> {
+    let at = |time: SystemTime| {
+        let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        Begin::Time { ms: u64::try_from(since.as_millis()).unwrap_or(u64::MAX) }
+    };
+    Ok(match logs.since {
+        None => Begin::Start {},
+        Some(Since::Offset(at)) if logs.stderr => Begin::Offsets(Offsets { out: 0, err: at }),
+        Some(Since::Offset(at)) => Begin::Offsets(Offsets { out: at, err: 0 }),
+        Some(Since::Time(time)) => at(time),
+        Some(Since::Ago(time)) => {
+            // The times of the output are the agent's.
+            let session = place.session.clone();
+            let now = place.visit.ask(session.agent_time()).await?;
+            let now = now.unwrap_or_else(SystemTime::now);
+            at(now.checked_sub(time).unwrap_or(SystemTime::UNIX_EPOCH))
+        }
+    })
+}
+
+/// The outcome of output that is not all there is instead of its status.
+fn verified(status: ExitStatus) -> Result<ExitStatus, Stop> {
+    if status.is_verified() {
+        return Ok(status);
+    }
+    let (out, err, outcome) = (status.stdout().size, status.stderr().size, status.outcome());
+    let message = format!(
+        "some of the output is gone, so it cannot be verified: there were {out} bytes of stdout and {err} of stderr; the command itself {outcome}"
+    );
+    Err(Outcome::Incomplete { message }.into())
+}
+
+fn header(found: &Found) -> Header {
+    let info = found.info.as_ref();
+    let begin = info.map_or_else(SystemTime::now, |info| moment(info.started_ms));
+    let title =
+        info.map_or_else(|| found.id.to_string(), |info: &JobInfo| printable(&info.command));
+    let terminal = info.is_some_and(|info| info.terminal);
+    Header { columns: COLUMNS, rows: ROWS, begin, title, terminal }
+}

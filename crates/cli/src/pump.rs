@@ -1,0 +1,125 @@
+//! A job's output on its way to the sinks, and what is missing of it.
+
+use crate::render::Sink;
+use crate::stdio::{Halt, Output};
+use rexec_client::{ChildStderr, ChildStdout, Chunk, InOrder};
+
+/// One output, and where it goes.
+struct Lane {
+    sink: Sink,
+    output: Output,
+    /// How many missing bytes were told of.
+    told: u64,
+}
+
+/// Carries each output to its end, however slow the other is. Tells which were closed on this side
+/// before that; then the command gets SIGPIPE with its next write, as with a local pipe.
+pub async fn apart(
+    stdout: Option<(ChildStdout, Sink)>,
+    stderr: Option<(ChildStderr, Sink)>,
+) -> Result<Vec<Output>, String> {
+    let (stdout, stderr) =
+        tokio::try_join!(one(stdout, Output::Stdout), one(stderr, Output::Stderr))?;
+    Ok([stdout, stderr].into_iter().flatten().collect())
+}
+
+/// Carries both in the order in which the agent read them, until either is closed on this side.
+pub async fn in_order(
+    mut source: InOrder,
+    stdout: Sink,
+    stderr: Sink,
+) -> Result<Vec<Output>, String> {
+    let (mut out, mut err) = (Lane::new(stdout, Output::Stdout), Lane::new(stderr, Output::Stderr));
+    let carried = loop {
+        tokio::select! {
+            biased;
+            chunk = source.chunk() => match chunk {
+                Ok(Some(chunk)) => {
+                    let lane = if chunk.is_stderr() { &mut err } else { &mut out };
+                    if let Err(halt) = lane.take(chunk).await {
+                        break Err((lane.output, halt));
+                    }
+                }
+                // Whether this is the end, and all of it, is known once the job is over.
+                Ok(None) | Err(_) => break Ok(()),
+            },
+            halt = out.sink.halted() => break Err((Output::Stdout, halt)),
+            halt = err.sink.halted() => break Err((Output::Stderr, halt)),
+        }
+    };
+    match carried {
+        Ok(()) => {
+            let (missing_out, missing_err) = source.missing();
+            let closed = [out.end(missing_out).await?, err.end(missing_err).await?];
+            Ok(closed.into_iter().flatten().collect())
+        }
+        Err((output, Halt::Closed)) => Ok(vec![output]),
+        Err((output, halt)) => Err(cannot_write(output, &halt)),
+    }
+}
+
+async fn one(
+    stream: Option<(ChildStdout, Sink)>,
+    output: Output,
+) -> Result<Option<Output>, String> {
+    let Some((source, sink)) = stream else { return Ok(None) };
+    let mut lane = Lane::new(sink, output);
+    match carry(source, &mut lane).await {
+        Ok(missing) => lane.end(missing).await,
+        Err(halt) => lane.closed(halt),
+    }
+}
+
+/// Says at the end how many bytes never came.
+async fn carry(mut source: ChildStdout, lane: &mut Lane) -> Result<u64, Halt> {
+    loop {
+        tokio::select! {
+            biased;
+            chunk = source.chunk() => match chunk {
+                Ok(Some(chunk)) => lane.take(chunk).await?,
+                // As above.
+                Ok(None) | Err(_) => return Ok(source.missing()),
+            },
+            halt = lane.sink.halted() => return Err(halt),
+        }
+    }
+}
+
+impl Lane {
+    fn new(sink: Sink, output: Output) -> Self {
+        Self { sink, output, told: 0 }
+    }
+
+    async fn take(&mut self, chunk: Chunk) -> Result<(), Halt> {
+        let gap = chunk.missing_before();
+        if gap > 0 {
+            self.told += gap;
+            self.sink.gap(gap).await?;
+        }
+        self.sink.take(chunk).await
+    }
+
+    async fn end(self, missing: u64) -> Result<Option<Output>, String> {
+        let untold = missing.saturating_sub(self.told);
+        let told = if untold > 0 { self.sink.gap(untold).await } else { Ok(()) };
+        let output = self.output;
+        let end = match told {
+            Ok(()) => self.sink.end().await,
+            Err(halt) => Err(halt),
+        };
+        end.map_or_else(|halt| closed(output, halt), |()| Ok(None))
+    }
+
+    fn closed(self, halt: Halt) -> Result<Option<Output>, String> {
+        closed(self.output, halt)
+    }
+}
+
+fn closed(output: Output, halt: Halt) -> Result<Option<Output>, String> {
+    if halt == Halt::Closed { Ok(Some(output)) } else { Err(cannot_write(output, &halt)) }
+}
+
+/// The fault of an output that could not be written.
+pub fn cannot_write(output: Output, halt: &Halt) -> String {
+    format!("cannot write {}: {halt}", output.name())
+}

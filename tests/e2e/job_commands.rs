@@ -1,0 +1,630 @@
+//! The subcommands for jobs, against a real agent: what they print, and what they end with.
+
+use crate::support::TestAgent;
+use crate::support::certs::write_private;
+use crate::support::cli::code;
+use crate::support::proc::{eventually, running_with};
+use rexec_client::JobId;
+use serde_json::Value;
+use std::fs;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpListener;
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+impl TestAgent {
+    /// `rexec SUBCOMMAND TARGET WORDS…`, with options before the target.
+    fn job_command(&self, words: &[&str]) -> Command {
+        let mut command = self.rexec();
+        let words = words.iter().map(|word| word.replace("HOST", &self.target()));
+        command.args(words);
+        command
+    }
+
+    fn jobs(&self, words: &[&str]) -> Output {
+        self.job_command(words).output().unwrap()
+    }
+
+    /// Runs `line` detached and gives its id.
+    fn detached(&self, line: &str) -> String {
+        let output = self.jobs(&["-d", "HOST", line]);
+        assert_eq!(code(&output), 0, "{output:?}");
+        let id = text(&output.stdout).trim_end().to_owned();
+        assert!(JobId::new(&id).is_some(), "{id:?}");
+        id
+    }
+}
+
+fn text(bytes: &[u8]) -> &str {
+    str::from_utf8(bytes).unwrap()
+}
+
+fn lines(output: &Output) -> Vec<Value> {
+    text(&output.stdout).lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+#[test]
+fn a_detached_job_is_listed_waited_for_and_removed() {
+    let agent = TestAgent::start();
+    let gate = agent.path("gate");
+    let id = agent.detached(&format!(
+        "echo out; echo err >&2; until test -e {0}; do sleep 0.02; done; exit 7",
+        gate.display()
+    ));
+    // A table for people …
+    eventually("its output is there", || {
+        let listed = agent.jobs(&["jobs", "--json", "HOST"]);
+        lines(&listed).iter().any(|job| job["stdout"]["bytes"] == 4 && job["stderr"]["bytes"] == 4)
+    });
+    let table = agent.jobs(&["jobs", "HOST"]);
+    let table = text(&table.stdout);
+    let (titles, row) = table.split_once('\n').unwrap();
+    assert!(titles.starts_with("ID") && titles.ends_with("COMMAND"), "{table}");
+    for part in [&id, "alice", "running", " 8 ", "echo out; echo err"] {
+        assert!(row.contains(part), "{part} is not in {table}");
+    }
+    // … and lines for programs.
+    let listed = lines(&agent.jobs(&["jobs", "--json", "HOST"]));
+    let [job] = &listed[..] else { panic!("{listed:?}") };
+    assert_eq!((job["type"].as_str(), job["id"].as_str()), (Some("job"), Some(id.as_str())));
+    assert_eq!((job["owner"].as_str(), job["state"].as_str()), (Some("alice"), Some("running")));
+    assert_eq!((job["detached"].as_bool(), job["attached"].as_u64()), (Some(true), Some(0)));
+    assert!(job["code"].is_null() && job["ended"].is_null() && job["started"].is_string());
+    // It still runs.
+    let refused = agent.jobs(&["rm", "HOST", &id]);
+    assert_eq!(code(&refused), 125);
+    assert!(text(&refused.stderr).contains("still runs"), "{refused:?}");
+    fs::write(&gate, "").unwrap();
+    // The tail of an id is enough.
+    let waited = agent.jobs(&["wait", "HOST", &id[24..]]);
+    assert_eq!((code(&waited), waited.stdout.len()), (7, 0), "{waited:?}");
+    let waited = lines(&agent.jobs(&["wait", "--json", "HOST", &id]));
+    assert_eq!(waited[0]["outcome"], "exited");
+    assert_eq!(
+        (waited[0]["id"].as_str(), waited[0]["stdout"]["bytes"].as_u64()),
+        (Some(id.as_str()), Some(4))
+    );
+    let listed = lines(&agent.jobs(&["jobs", "--json", "HOST"]));
+    assert_eq!(
+        (listed[0]["state"].as_str(), listed[0]["code"].as_u64()),
+        (Some("exited"), Some(7))
+    );
+    assert_eq!(code(&agent.jobs(&["rm", "HOST", &id])), 0);
+    assert!(lines(&agent.jobs(&["jobs", "--json", "HOST"])).is_empty());
+    let gone = agent.jobs(&["rm", "HOST", &id]);
+    assert_eq!(code(&gone), 125);
+    assert!(text(&gone.stderr).contains("no job"), "{gone:?}");
+}
+
+#[test]
+fn a_detached_submission_says_what_it_did_to_programs() {
+    let agent = TestAgent::start();
+    let output = agent.jobs(&["-d", "--json", "--id", "deploy-1", "HOST", "exit 3"]);
+    let said = lines(&output);
+    assert_eq!(
+        (said[0]["type"].as_str(), said[0]["id"].as_str()),
+        (Some("detached"), Some("deploy-1"))
+    );
+    assert_eq!(code(&agent.jobs(&["wait", "HOST", "deploy-1"])), 3);
+    // Submitted again it is the same job; another command under its id is refused.
+    let again = agent.jobs(&["-d", "--id", "deploy-1", "HOST", "exit 3"]);
+    assert_eq!((code(&again), text(&again.stdout)), (0, "deploy-1\n"));
+    let other = agent.jobs(&["-d", "--id", "deploy-1", "HOST", "exit 4"]);
+    assert_eq!(code(&other), 126);
+    assert!(text(&other.stderr).contains("that of another command"), "{other:?}");
+    let bad = agent.jobs(&["--id", "a b", "HOST", "true"]);
+    assert_eq!(code(&bad), 125);
+    assert!(text(&bad.stderr).contains("begins with a letter"), "{bad:?}");
+    let missing = agent.jobs(&["-d", "--argv", "HOST", "/no/such/program"]);
+    assert_eq!((code(&missing), missing.stdout.len()), (127, 0), "{missing:?}");
+}
+
+#[test]
+fn the_same_id_runs_once_and_gives_the_same_end() {
+    let agent = TestAgent::start();
+    let marks = agent.path("marks");
+    let line = format!("echo ran >>{}; echo out; exit 5", marks.display());
+    for _ in 0..3 {
+        let output = agent.jobs(&["--id", "once", "HOST", &line]);
+        assert_eq!((code(&output), text(&output.stdout)), (5, "out\n"), "{output:?}");
+    }
+    assert_eq!(fs::read_to_string(&marks).unwrap(), "ran\n");
+}
+
+#[test]
+fn logs_are_whole_ordered_and_can_be_verified() {
+    let agent = TestAgent::start();
+    let id = agent
+        .detached("for n in 1 2 3; do echo out $n; echo err $n >&2; sleep 0.02; done; printf end");
+    agent.jobs(&["wait", "HOST", &id]);
+    let logs = agent.jobs(&["logs", "--verify", "HOST", &id]);
+    assert_eq!(code(&logs), 0, "{logs:?}");
+    assert_eq!(text(&logs.stdout), "out 1\nout 2\nout 3\nend");
+    assert_eq!(text(&logs.stderr), "err 1\nerr 2\nerr 3\n");
+    let both = agent.jobs(&["logs", "--json", "HOST", &id]);
+    let types: Vec<_> =
+        lines(&both).iter().map(|line| line["type"].as_str().unwrap().to_owned()).collect();
+    assert_eq!(types.join(" "), "start stdout stderr stdout stderr stdout stderr stdout detached");
+    // One of them, or a part.
+    let of = |words: &[&str]| {
+        let words: Vec<&str> =
+            ["logs"].iter().chain(words).chain(&["HOST", id.as_str()]).copied().collect();
+        let output = agent.jobs(&words);
+        assert_eq!(code(&output), 0, "{output:?}");
+        (text(&output.stdout).to_owned(), text(&output.stderr).to_owned())
+    };
+    let pair = |out: &str, err: &str| (out.to_owned(), err.to_owned());
+    assert_eq!(of(&["--stdout"]), pair("out 1\nout 2\nout 3\nend", ""));
+    assert_eq!(of(&["--stderr"]), pair("", "err 1\nerr 2\nerr 3\n"));
+    assert_eq!(of(&["--since", "12"]), pair("out 3\nend", ""));
+    assert_eq!(of(&["--since", "6", "--stderr"]), pair("", "err 2\nerr 3\n"));
+    assert_eq!(of(&["--since", "1h", "--stdout"]).0, "out 1\nout 2\nout 3\nend");
+    assert_eq!(of(&["--since", "2100-01-01T00:00:00Z"]), pair("", ""));
+    assert_eq!(of(&["--verify", "--stdout"]), pair("out 1\nout 2\nout 3\nend", ""));
+}
+
+#[test]
+fn what_is_forgotten_is_said_and_not_verified() {
+    let agent = TestAgent::start();
+    // Its client has all of it, so the agent keeps none of it; the id is kept.
+    assert_eq!(code(&agent.jobs(&["--id", "forgotten", "HOST", "echo out; exit 4"])), 4);
+    agent.jobs(&["rm", "HOST", "forgotten"]);
+    let logs = agent.jobs(&["logs", "--verify", "HOST", "forgotten"]);
+    assert_eq!(code(&logs), 254, "{logs:?}");
+    assert!(text(&logs.stderr).contains("4 bytes of stdout are gone here"), "{logs:?}");
+    assert!(text(&logs.stderr).contains("exited with status 4"), "{logs:?}");
+    assert_eq!(code(&agent.jobs(&["wait", "HOST", "forgotten"])), 4);
+    let unknown = agent.jobs(&["logs", "HOST", "never-was"]);
+    assert_eq!(code(&unknown), 125);
+    assert!(text(&unknown.stderr).contains("no job never-was"), "{unknown:?}");
+    let running = agent.detached("sleep 60");
+    let early = agent.jobs(&["logs", "--verify", "HOST", &running]);
+    assert_eq!(code(&early), 125);
+    assert!(text(&early.stderr).contains("-f waits"), "{early:?}");
+    assert_eq!(code(&agent.jobs(&["kill", "HOST", &running])), 0);
+}
+
+#[test]
+fn logs_follow_a_job_to_its_end() {
+    let agent = TestAgent::start();
+    let gate = agent.path("gate");
+    let id = agent.detached(&format!(
+        "echo first; until test -e {}; do sleep 0.02; done; echo last",
+        gate.display()
+    ));
+    let mut follow = agent
+        .job_command(&["logs", "-f", "--verify", "--timestamps", "HOST", &id])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut reader = BufReader::new(follow.stdout.take().unwrap());
+    let mut first = String::new();
+    reader.read_line(&mut first).unwrap();
+    let (time, rest) = first.split_once(' ').unwrap();
+    assert_eq!(rest, "first\n");
+    assert!(time.len() == 24 && time.ends_with('Z'), "{time}");
+    fs::write(&gate, "").unwrap();
+    let mut rest = String::new();
+    reader.read_to_string(&mut rest).unwrap();
+    assert!(rest.ends_with(" last\n"), "{rest}");
+    assert!(follow.wait().unwrap().success());
+}
+
+/// A recording is a header and events of the format, its times never run back, its characters are whole.
+#[test]
+fn a_recording_can_be_played() {
+    let agent = TestAgent::start();
+    let id = agent.detached(
+        r"printf 'a\303'; sleep 0.05; printf '\251b\n'; echo err >&2; sleep 0.05; printf '\377'",
+    );
+    agent.jobs(&["wait", "HOST", &id]);
+    let cast = agent.jobs(&["logs", "--asciicast", "HOST", &id]);
+    assert_eq!(code(&cast), 0, "{cast:?}");
+    let cast = lines(&cast);
+    let (header, events) = cast.split_first().unwrap();
+    assert_eq!((header["version"].as_u64(), header["width"].as_u64()), (Some(2), Some(80)));
+    assert!(header["timestamp"].as_u64().unwrap() > 1_700_000_000 && header["height"] == 24);
+    let mut last = 0.0;
+    let mut shown = String::new();
+    for event in events {
+        let (time, kind, data) =
+            (event[0].as_f64().unwrap(), &event[1], event[2].as_str().unwrap());
+        assert!(time >= last && kind == "o", "{event}");
+        last = time;
+        shown.push_str(data);
+    }
+    assert_eq!(shown, "aéb\r\nerr\r\n\u{fffd}");
+}
+
+#[test]
+fn attach_shows_it_all_and_ends_as_the_job_does() {
+    let agent = TestAgent::start();
+    // One that has ended.
+    let id = agent.detached("echo out; echo err >&2; exit 9");
+    agent.jobs(&["wait", "HOST", &id]);
+    let output = agent.jobs(&["attach", "HOST", &id]);
+    assert_eq!((code(&output), text(&output.stdout), text(&output.stderr)), (9, "out\n", "err\n"));
+    let output = agent.jobs(&["attach", "--json", "--read-only", "HOST", &id]);
+    let last = lines(&output).pop().unwrap();
+    assert_eq!((last["code"].as_u64(), last["verified"].as_bool()), (Some(9), Some(true)));
+    // One that runs, from its start; Ctrl-C ends it as it ends a run.
+    let mark = format!("2401.{}", agent.pid());
+    let id = agent.detached(&format!("echo out; exec sleep {mark}"));
+    let mut attached = agent
+        .job_command(&["attach", "HOST", &id])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    BufReader::new(attached.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    assert_eq!(line, "out\n");
+    interrupt(attached.id());
+    assert_eq!(attached.wait().unwrap().code(), Some(130));
+    eventually("it is gone", || running_with(&mark).is_empty());
+}
+
+#[test]
+fn who_looks_on_leaves_and_ends_nothing() {
+    let agent = TestAgent::start();
+    let mark = format!("2402.{}", agent.pid());
+    let id = agent.detached(&format!("echo out; exec sleep {mark}"));
+    for words in [["attach", "--read-only", "HOST", &id], ["logs", "-f", "HOST", &id]] {
+        let mut watching = agent.job_command(&words).stdout(Stdio::piped()).spawn().unwrap();
+        let mut line = String::new();
+        BufReader::new(watching.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
+        assert_eq!(line, "out\n");
+        interrupt(watching.id());
+        assert_eq!(watching.wait().unwrap().code(), Some(130), "{words:?}");
+    }
+    assert!(!running_with(&mark).is_empty());
+    // A signal is only a signal …
+    let stopped = agent.jobs(&["kill", "-s", "CONT", "HOST", &id]);
+    assert_eq!(code(&stopped), 0, "{stopped:?}");
+    assert!(!running_with(&mark).is_empty());
+    // … and without one it is ended, and that is waited for.
+    assert_eq!(code(&agent.jobs(&["kill", "HOST", &id])), 0);
+    assert!(running_with(&mark).is_empty());
+    assert_eq!(code(&agent.jobs(&["wait", "HOST", &id])), 130);
+    let late = agent.jobs(&["kill", "-s", "TERM", "HOST", &id]);
+    assert_eq!(code(&late), 125);
+    assert!(text(&late.stderr).contains("has ended already"), "{late:?}");
+}
+
+/// Who comes with control gets stdin, and who had it keeps looking on.
+#[test]
+fn stdin_is_handed_over() {
+    let agent = TestAgent::start();
+    let mut first = agent
+        .job_command(&[
+            "--id",
+            "talk",
+            "HOST",
+            "while read line; do echo \"got $line\"; done; exit 6",
+        ])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut feed = first.stdin.take().unwrap();
+    let mut out = BufReader::new(first.stdout.take().unwrap());
+    let mut line = String::new();
+    feed.write_all(b"one\n").unwrap();
+    out.read_line(&mut line).unwrap();
+    assert_eq!(line, "got one\n");
+    let mut second = agent
+        .job_command(&["attach", "HOST", "talk"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut its_feed = second.stdin.take().unwrap();
+    its_feed.write_all(b"two\n").unwrap();
+    line.clear();
+    out.read_line(&mut line).unwrap();
+    assert_eq!(line, "got two\n", "the first one looks on");
+    // What the first one sends now goes nowhere; its end is not the command's.
+    drop(feed);
+    its_feed.write_all(b"three\n").unwrap();
+    line.clear();
+    out.read_line(&mut line).unwrap();
+    assert_eq!(line, "got three\n");
+    drop(its_feed);
+    assert_eq!(second.wait().unwrap().code(), Some(6));
+    assert_eq!(first.wait().unwrap().code(), Some(6));
+}
+
+/// A job without stdin is attached to all the same, whatever this side's stdin does.
+#[test]
+fn a_job_without_stdin_takes_none_and_lives_on() {
+    let agent = TestAgent::start();
+    let gate = agent.path("gate");
+    let id = agent
+        .detached(&format!("until test -e {}; do sleep 0.02; done; echo alive", gate.display()));
+    let mut attached = agent
+        .job_command(&["attach", "HOST", &id])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut feed = attached.stdin.take().unwrap();
+    feed.write_all(b"nobody reads this\n").unwrap();
+    drop(feed);
+    eventually("it is attached", || {
+        lines(&agent.jobs(&["jobs", "--json", "HOST"])).iter().any(|job| job["attached"] == 1)
+    });
+    fs::write(&gate, "").unwrap();
+    let output = attached.wait_with_output().unwrap();
+    assert_eq!((code(&output), text(&output.stdout)), (0, "alive\n"));
+}
+
+/// F33: one who looks on and does not read holds up neither the job nor others.
+#[test]
+fn a_slow_watcher_slows_nobody() {
+    let agent = TestAgent::start();
+    let gate = agent.path("gate");
+    let bytes = 20_000_000;
+    let line =
+        format!("until test -e {}; do sleep 0.02; done; head -c {bytes} /dev/zero", gate.display());
+    let mut run =
+        agent.job_command(&["--id", "much", "HOST", &line]).stdout(Stdio::piped()).spawn().unwrap();
+    eventually("it runs", || {
+        lines(&agent.jobs(&["jobs", "--json", "HOST"])).iter().any(|job| job["state"] == "running")
+    });
+    let mut slow = agent
+        .job_command(&["attach", "--read-only", "HOST", "much"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    eventually("it is watched", || {
+        lines(&agent.jobs(&["jobs", "--json", "HOST"])).iter().any(|job| job["attached"] == 2)
+    });
+    fs::write(&gate, "").unwrap();
+    let mut count = 0;
+    let mut out = run.stdout.take().unwrap();
+    let mut buffer = vec![0; 1 << 16];
+    loop {
+        match out.read(&mut buffer).unwrap() {
+            0 => break,
+            n => count += n,
+        }
+    }
+    assert_eq!((count, run.wait().unwrap().code()), (bytes, Some(0)));
+    // What it missed it is told of.
+    let seen = {
+        let mut seen = Vec::new();
+        slow.stdout.take().unwrap().read_to_end(&mut seen).unwrap();
+        seen.len()
+    };
+    let output = slow.wait_with_output().unwrap();
+    assert_eq!(code(&output), 0, "{output:?}");
+    assert!(seen < bytes, "it was kept for it");
+    let said = text(&output.stderr);
+    let missed: usize =
+        said.lines().filter_map(|line| line.split(' ').nth(1)?.parse::<usize>().ok()).sum();
+    assert_eq!(seen + missed, bytes, "{said}");
+}
+
+/// A retry meets the agent that was not there at first; the command runs once.
+#[test]
+fn retry_waits_for_an_agent_that_is_down() {
+    let agent = TestAgent::start();
+    let marks = agent.path("marks");
+    // Refuses connections until it is a way to the agent.
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let line = format!("echo ran >>{}; exit 5", marks.display());
+    let target = format!("127.0.0.1:{port}");
+    let mut rexec = agent.rexec();
+    rexec
+        .args(["--retry", "20", "--json", &target, &line])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    let mut running = rexec.spawn().unwrap();
+    let mut said = BufReader::new(running.stderr.take().unwrap());
+    let mut first = String::new();
+    said.read_line(&mut first).unwrap();
+    assert!(first.contains("trying again in 500ms (1 of 20)"), "{first}");
+    let listener = TcpListener::bind(("127.0.0.1", port)).unwrap();
+    let to = agent.port;
+    std::thread::spawn(move || {
+        for near in listener.incoming().flatten() {
+            let far = std::net::TcpStream::connect(("127.0.0.1", to)).unwrap();
+            let (mut a, mut b) = (near.try_clone().unwrap(), far.try_clone().unwrap());
+            std::thread::spawn(move || std::io::copy(&mut a, &mut b));
+            let (mut a, mut b) = (far, near);
+            std::thread::spawn(move || std::io::copy(&mut a, &mut b));
+        }
+    });
+    let output = running.wait_with_output().unwrap();
+    assert_eq!(code(&output), 5, "{output:?}");
+    assert_eq!(fs::read_to_string(&marks).unwrap(), "ran\n");
+    // Without it the first failure is the last.
+    let refused = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let output = agent.rexec().args([&refused.to_string(), "true"]).output().unwrap();
+    assert_eq!(code(&output), 255);
+}
+
+/// Who gives up says how to come back, in words and to programs; and that is a way back.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lost_job_can_be_come_back_to() {
+    use crate::support::chaos::{Chaos, Plan};
+    let agent = TestAgent::start();
+    let gate = agent.path("gate");
+    let chaos = Chaos::start(agent.port, |_| Plan::default()).await;
+    let target = format!("127.0.0.1:{}", chaos.port);
+    let line = format!(
+        "echo first; until test -e {}; do sleep 0.02; done; echo second; exit 8",
+        gate.display()
+    );
+    let mut rexec = agent.rexec();
+    rexec
+        .args([
+            "-v",
+            "--json",
+            "--reconnect-for",
+            "300ms",
+            "--on-disconnect",
+            "keep",
+            &target,
+            &line,
+        ])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    let mut running = rexec.spawn().unwrap();
+    let mut out = BufReader::new(running.stdout.take().unwrap());
+    let mut seen = String::new();
+    while !seen.contains("first") {
+        assert!(out.read_line(&mut seen).unwrap() > 0, "{seen}");
+    }
+    chaos.refuse(true);
+    chaos.cut();
+    let (output, rest) = tokio::task::spawn_blocking(move || {
+        let mut rest = String::new();
+        out.read_to_string(&mut rest).unwrap();
+        (running.wait_with_output().unwrap(), rest)
+    })
+    .await
+    .unwrap();
+    assert_eq!(code(&output), 255, "{output:?}");
+    let record: Value = serde_json::from_str(rest.lines().last().unwrap()).unwrap();
+    let (id, attach) = (record["id"].as_str().unwrap(), record["attach"].as_str().unwrap());
+    assert_eq!(record["outcome"], "lost");
+    assert_eq!(attach, format!("rexec attach {target} {id}"));
+    let said = text(&output.stderr);
+    assert!(
+        said.contains("connection lost (")
+            && said.contains(&format!("to come back to it: {attach}")),
+        "{said}"
+    );
+    chaos.refuse(false);
+    fs::write(&gate, "").unwrap();
+    let mut back = agent.rexec();
+    back.args(attach.split(' ').skip(1));
+    let output = tokio::task::spawn_blocking(move || back.output().unwrap()).await.unwrap();
+    assert_eq!(code(&output), 8, "{output:?}");
+    assert!(text(&output.stdout).ends_with("second\n"), "{output:?}");
+}
+
+/// In a pipe a connection that comes back is not worth a word.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_that_comes_back_is_not_mentioned_in_a_pipe() {
+    use crate::support::chaos::{Chaos, Plan};
+    let agent = TestAgent::start();
+    let gate = agent.path("gate");
+    let chaos = Chaos::start(agent.port, |_| Plan::default()).await;
+    let line =
+        format!("echo first; until test -e {}; do sleep 0.02; done; echo second", gate.display());
+    let mut rexec = agent.rexec();
+    rexec
+        .args([&format!("127.0.0.1:{}", chaos.port), &line])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    let mut running = rexec.spawn().unwrap();
+    let mut out = BufReader::new(running.stdout.take().unwrap());
+    let mut first = String::new();
+    out.read_line(&mut first).unwrap();
+    chaos.cut();
+    fs::write(&gate, "").unwrap();
+    let (output, rest) = tokio::task::spawn_blocking(move || {
+        let mut rest = String::new();
+        out.read_to_string(&mut rest).unwrap();
+        (running.wait_with_output().unwrap(), rest)
+    })
+    .await
+    .unwrap();
+    assert_eq!((code(&output), rest.as_str(), text(&output.stderr)), (0, "second\n", ""));
+}
+
+#[test]
+fn what_makes_no_sense_is_said_before_anything_is_done() {
+    let agent = TestAgent::start();
+    for (words, part) in [
+        (&["logs", "HOST"][..], "<JOB>"),
+        (&["logs", "--since", "yesterday", "HOST", "j"], "RFC"),
+        (&["kill", "-s", "MAYBE", "HOST", "j"], "SIGTERM"),
+        (&["rm", "HOST"], "<JOB>"),
+        (&["attach", "-o", "User=bob", "HOST", "j"], "means nothing to attach"),
+        (&["--on-disconnect", "stay", "HOST", "true"], "lease=DURATION"),
+        (&["--on-full", "cry", "HOST", "true"], "discard-oldest"),
+        (&["-q", "jobs", "HOST"], "go after it"),
+    ] {
+        let output = agent.jobs(words);
+        assert_eq!(code(&output), 125, "{words:?}: {output:?}");
+        let part = if part == "RFC" { "2026-11-22T20:30:00Z" } else { part };
+        assert!(text(&output.stderr).contains(part), "{words:?}: {output:?}");
+    }
+    let output = agent.jobs(&["wait", "HOST", "no/job"]);
+    assert_eq!(code(&output), 125);
+    assert!(text(&output.stderr).contains("is no job id"), "{output:?}");
+}
+
+/// Another's jobs are not there for one whom the policy does not let see them.
+#[test]
+fn the_jobs_of_others_are_unknown() {
+    let agent = TestAgent::start();
+    let id = agent.detached("sleep 60");
+    write_private(agent.dir.path(), "bob.pem", &agent.authority.issue_user("bob"));
+    let bob = |words: &[&str]| {
+        agent.job_command(words).env("REXEC_IDENTITY", agent.path("bob.pem")).output().unwrap()
+    };
+    assert!(lines(&bob(&["jobs", "--json", "HOST"])).is_empty());
+    for words in
+        [["kill", "HOST", &id], ["attach", "HOST", &id], ["rm", "HOST", &id], ["logs", "HOST", &id]]
+    {
+        let output = bob(&words);
+        assert_eq!(code(&output), 125, "{words:?}");
+        assert!(text(&output.stderr).contains("no job"), "{output:?}");
+    }
+    assert_eq!(code(&agent.jobs(&["kill", "HOST", &id])), 0);
+}
+
+/// What only a terminal gets: one line, which is gone again at the end.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_status_line_is_written_and_erased() {
+    use crate::support::chaos::{Chaos, Plan};
+    let agent = TestAgent::start();
+    let gate = agent.path("gate");
+    let chaos = Chaos::start(agent.port, |_| Plan::default()).await;
+    let pty = nix::pty::openpty(None, None).unwrap();
+    let line = format!("echo first; until test -e {}; do sleep 0.02; done", gate.display());
+    let mut rexec = agent.rexec();
+    rexec.args([&format!("127.0.0.1:{}", chaos.port), &line]).stdout(Stdio::piped());
+    rexec.stderr(Stdio::from(pty.slave.try_clone().unwrap()));
+    let mut running = rexec.spawn().unwrap();
+    drop((rexec, pty.slave));
+    let mut first = String::new();
+    BufReader::new(running.stdout.as_mut().unwrap()).read_line(&mut first).unwrap();
+    chaos.refuse(true);
+    chaos.cut();
+    let mut terminal = fs::File::from(pty.master);
+    let reading = tokio::task::spawn_blocking(move || {
+        let mut shown = String::new();
+        let mut buffer = [0; 4096];
+        let begin = Instant::now();
+        // EIO: the other end is closed.
+        while let Ok(n) = terminal.read(&mut buffer) {
+            if n == 0 || begin.elapsed() > Duration::from_secs(20) {
+                break;
+            }
+            shown.push_str(str::from_utf8(&buffer[..n]).unwrap());
+            if shown.contains("trying again, ") && !gate.exists() {
+                fs::write(&gate, "").unwrap();
+                chaos.refuse(false);
+            }
+        }
+        shown
+    });
+    let status = tokio::task::spawn_blocking(move || running.wait().unwrap()).await.unwrap();
+    let shown = reading.await.unwrap();
+    assert!(status.success(), "{status:?}: {shown:?}");
+    assert!(shown.contains("rexec: 127.0.0.1: connection lost ("), "{shown:?}");
+    assert!(shown.contains("of 5m"), "{shown:?}");
+    assert!(shown.ends_with("\x1b[B\r\x1b[K\x1b8"), "{shown:?}");
+}
+
+fn interrupt(pid: u32) {
+    let pid = nix::unistd::Pid::from_raw(pid.try_into().unwrap());
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGINT).unwrap();
+}
