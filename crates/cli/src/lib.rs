@@ -81,6 +81,7 @@ fn run_command(run: Run) -> ExitCode {
         Err(why) => return fail(Ended::local(host, why), json, status),
     };
     let (notes, digest, stdin) = (Notes::new(plan.level), plan.digest, plan.stdin);
+    let prints_id = plan.detach && !json;
     let end = runtime.block_on(async {
         let mut renderer = Renderer::new(json, notes);
         let end = run::run(plan, &mut renderer, notes).await;
@@ -91,7 +92,7 @@ fn run_command(run: Run) -> ExitCode {
     match &end {
         End::Over(ended) if digest => notes.digests(ended, stdin),
         // What the command prints goes elsewhere, so this is all that is on stdout.
-        End::Left(left) if !json => {
+        End::Left(left) if prints_id => {
             if let Err(error) = io::stdout().write_all(format!("{}\n", left.job).as_bytes()) {
                 let host = Some(left.host.clone());
                 let why = format!("job {} runs, but its id cannot be written: {error}", left.job);

@@ -1,5 +1,7 @@
 //! One job, as its client sees it: what has come of it so far, on whichever connection.
 
+mod check;
+
 use crate::error::Error;
 use crate::half::Half;
 use crate::input::Input;
@@ -12,7 +14,6 @@ use rexec_protocol::message::{
     Attach, Cancel, Channel, Detach, Exec, Exit, From, Message, Offsets, Refusal, Refused, Resize,
     Started, Stop, TerminalSize,
 };
-use rexec_protocol::stream::Tally;
 use rexec_protocol::{Algorithm, Frame, JobId, Outcome, ProtocolError, StreamId};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -228,7 +229,11 @@ impl Remote {
                 return Ok(true);
             }
             Message::Detach(_) => {
-                self.over(Ok(End::Detached));
+                self.over(if holds("client.detach", self.may_detach()) {
+                    Ok(End::Detached)
+                } else {
+                    Err(Error::lost("the agent has ended the stream of a job that goes on"))
+                });
                 return Ok(true);
             }
             Message::Refused(refused) => {
@@ -283,11 +288,6 @@ impl Remote {
     /// An output channel.
     pub(crate) fn output(&self, channel: Channel) -> &Half {
         if channel == Channel::Err { &self.err } else { &self.out }
-    }
-
-    /// Whether all output from the first byte on came, and its digests are those of the job's end.
-    pub(crate) fn is_verified(&self, exit: &Exit) -> bool {
-        self.out.tally() == Some(exit.stdout) && self.err.tally() == Some(exit.stderr)
     }
 
     /// Output was consumed, or will never be.
@@ -420,73 +420,12 @@ impl Remote {
         }
     }
 
-    fn check_exit(&self, outcome: &Outcome) -> Result<(), ProtocolError> {
-        let started = lock(&self.line).greeted;
-        let did_not_start =
-            matches!(outcome, Outcome::NeverStarted { .. } | Outcome::Denied { .. });
-        let is_unknown = matches!(outcome, Outcome::Lost { .. });
-        if !holds("client.outcome", outcome.is_from_agent()) {
-            return Err(wrong("exit", "with an outcome that only a client can know"));
-        }
-        match (started, did_not_start) {
-            (false, false) if !is_unknown => {
-                Err(wrong("exit", "before started, but for a command that never ran"))
-            }
-            (true, true) => Err(wrong("exit", "after started with an outcome that denies it")),
-            _ => Ok(()),
-        }
-    }
-
     fn half(&self, channel: Channel, verb: &'static str) -> Result<&Half, ProtocolError> {
         match channel {
             Channel::Out => Ok(&self.out),
             Channel::Err => Ok(&self.err),
             Channel::In => Err(wrong(verb, "for the other side's channel")),
         }
-    }
-
-    /// The bytes that are here must be the bytes that were sent: the same number, and the same
-    /// digest, on both channels. Commands that never ran have none. Who came to a job later may have
-    /// missed some, and is told; but what came from the first byte on must be right there, too.
-    fn complete(&self, exit: Exit, started: Option<&Started>) -> Result<Exit, Error> {
-        let ran = started.is_some();
-        let is_known_lost = matches!(exit.outcome, Outcome::Lost { .. });
-        let is_blind = matches!(&self.opening, Opening::Attach(attach) if !attach.output);
-        if is_blind || is_known_lost {
-            return Ok(exit);
-        }
-        for (channel, half, sent) in
-            [(Channel::Out, &self.out, exit.stdout), (Channel::Err, &self.err, exit.stderr)]
-        {
-            if self.is_attach() && half.tally().is_none() {
-                continue;
-            }
-            if ran && !holds("client.output_ended", half.ended()) {
-                return Err(Error::incomplete(format!("the end of std{channel} did not come")));
-            }
-            // What a terminal shows can be drawn again, and was.
-            if half.missing() > 0 && started.is_some_and(|started| started.terminal) {
-                continue;
-            }
-            let Some(Tally { size, hash }) = half.tally() else {
-                let (missing, outcome) = (half.missing(), &exit.outcome);
-                return Err(Error::incomplete(format!(
-                    "{missing} bytes of std{channel} are gone; the command itself {outcome}"
-                )));
-            };
-            if size != sent.size {
-                let message =
-                    format!("std{channel} is incomplete: {size} of {} bytes came", sent.size);
-                return Err(Error::incomplete(message));
-            }
-            if !holds("client.output_digest", hash == sent.hash) {
-                return Err(Error::incomplete(format!(
-                    "std{channel} is not what was sent: {hash}, not {}",
-                    sent.hash
-                )));
-            }
-        }
-        Ok(exit)
     }
 
     fn over(&self, end: Result<End, Error>) {
