@@ -54,6 +54,34 @@ fn the_trial_of_certificates_works() {
     assert!(!said.contains("WRONG"), "{said}");
 }
 
+/// Submitted twice, run once; and looked on at.
+#[test]
+fn the_examples_of_jobs_work() {
+    let agent = TestAgent::start();
+    let example = |name: &str, words: &[&str]| {
+        let output = Command::new(program(&format!("examples/{name}")))
+            .arg(agent.target())
+            .args(words)
+            .env("REXEC_IDENTITY", agent.path("alice.pem"))
+            .env("REXEC_AUTHORITY", agent.path("authority.crt"))
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let marks = agent.path("marks");
+    let line = format!("echo ran >>{}; echo out; echo err >&2; exit 3", marks.display());
+    for _ in 0..2 {
+        assert_eq!(example("once", &["deploy-1", &line]), "status: Some(3)\nstdout: out\n");
+    }
+    assert_eq!(std::fs::read_to_string(&marks).unwrap(), "ran\n");
+    assert!(example("watch", &[]).starts_with("deploy-1 alice echo ran"));
+    let watched = example("watch", &["deploy-1"]);
+    for part in [" stdout out\n", " stderr err\n", "all of it: exited with status 3\n"] {
+        assert!(watched.contains(part), "{watched}");
+    }
+}
+
 #[test]
 fn the_tour_of_the_library_works() {
     let agent = TestAgent::start();

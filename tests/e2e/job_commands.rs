@@ -628,3 +628,31 @@ fn interrupt(pid: u32) {
     let pid = nix::unistd::Pid::from_raw(pid.try_into().unwrap());
     nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGINT).unwrap();
 }
+
+/// What the option says holds when the client dies; and `-d` outlives a client that says goodbye.
+#[test]
+fn what_becomes_of_a_job_without_its_client() {
+    let agent = TestAgent::with("[limits]\nkill_grace = '200ms'");
+    let mark = |what: &str| format!("25{what}.{}", agent.pid());
+    for (what, then) in [("01", "kill"), ("02", "lease=200ms"), ("03", "lease=10m"), ("04", "keep")]
+    {
+        let line = format!("echo up; exec sleep {}", mark(what));
+        let mut running = agent
+            .job_command(&["--id", &format!("job-{what}"), "--on-disconnect", then, "HOST", &line])
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut up = String::new();
+        BufReader::new(running.stdout.take().unwrap()).read_line(&mut up).unwrap();
+        running.kill().unwrap();
+        running.wait().unwrap();
+    }
+    for ended in ["01", "02"] {
+        eventually("its tree is gone", || running_with(&mark(ended)).is_empty());
+    }
+    for running in ["03", "04"] {
+        assert!(!running_with(&mark(running)).is_empty(), "{running}");
+        assert_eq!(code(&agent.jobs(&["kill", "HOST", &format!("job-{running}")])), 0);
+        assert!(running_with(&mark(running)).is_empty(), "{running}");
+    }
+}

@@ -95,7 +95,10 @@ pub fn code_of_left(left: &Left) -> ExitCode {
 
 fn sentence(ended: &Ended) -> Option<(Weight, String)> {
     let outcome = &ended.outcome;
-    let job = ended.job.as_ref().map(|job| format!(" (job {job})")).unwrap_or_default();
+    let named = outcome.to_string();
+    // Once is enough.
+    let job = ended.job.as_ref().filter(|job| !named.contains(job.as_str()));
+    let job = job.map(|job| format!(" (job {job})")).unwrap_or_default();
     let again = ended.again.as_ref().map(|again| format!("; to come back to it: {again}"));
     let again = again.unwrap_or_default();
     let held = ended.status.as_ref().is_some_and(|status| status.held());

@@ -23,6 +23,8 @@ Examples:
       Streams are binary-clean, as long as they like, and checked to the last byte.
   rexec --script setup.sh web1 --fast
       Runs a local script there, with an argument.
+  rexec -d --id build-42 web1 make
+      Starts it, unless it was started before under this id, and leaves; rexec wait web1 build-42.
   rexec --json --timeout 5m web1 make | jq
       Everything that happens, as JSON Lines.
 
@@ -47,6 +49,12 @@ JSON:
   --json prints one object a line: \"type\" is start, stdout, stderr or exit. The command's stdout and
   stderr are then found only there, as \"text\" where they are UTF-8 and as \"data_b64\" where not.
   --status-fd N writes the exit object alone to descriptor N, whatever happens.
+
+Jobs:
+  A command is a job that does not need its connection. -d starts it and leaves; rexec jobs, logs, attach,
+  wait, kill and rm are for jobs that are there. A connection that is lost is made again (--reconnect-for),
+  and the command goes on at the exact byte; --on-disconnect says what the agent does meanwhile. The same
+  command under the same --id runs once, so --retry is safe.
 
 Ctrl-C:
   The first one ends the command and everything it started, and waits until that is done. The second
