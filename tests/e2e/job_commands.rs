@@ -33,6 +33,28 @@ impl TestAgent {
         assert!(JobId::new(&id).is_some(), "{id:?}");
         id
     }
+
+    /// Runs `steps` to their end, each once the agent has read the bytes that the one before printed.
+    fn in_steps(&self, steps: &[(&str, u64)]) -> String {
+        let gate = |n: usize| self.path(&format!("gate{n}"));
+        let wait = |n| format!("until test -e {}; do sleep 0.01; done", gate(n).display());
+        let steps_and_gates =
+            steps.iter().enumerate().map(|(n, (step, _))| format!("{step}; {}\n", wait(n)));
+        let id = self.detached(&steps_and_gates.collect::<String>());
+        let mut expected = 0;
+        for (n, (_, bytes)) in steps.iter().enumerate() {
+            expected += bytes;
+            eventually("it was read", || {
+                let listed = lines(&self.jobs(&["jobs", "--json", "HOST"]));
+                let job = listed.iter().find(|job| job["id"] == id.as_str()).unwrap();
+                let read = |stream: &str| job[stream]["bytes"].as_u64().unwrap();
+                read("stdout") + read("stderr") == expected
+            });
+            fs::write(gate(n), "").unwrap();
+        }
+        self.jobs(&["wait", "HOST", &id]);
+        id
+    }
 }
 
 fn text(bytes: &[u8]) -> &str {
@@ -134,9 +156,14 @@ fn the_same_id_runs_once_and_gives_the_same_end() {
 #[test]
 fn logs_are_whole_ordered_and_can_be_verified() {
     let agent = TestAgent::start();
-    let id = agent
-        .detached("for n in 1 2 3; do echo out $n; echo err $n >&2; sleep 0.02; done; printf end");
-    agent.jobs(&["wait", "HOST", &id]);
+    let id = agent.in_steps(&[
+        ("echo out 1", 6),
+        ("echo err 1 >&2", 6),
+        ("echo out 2", 6),
+        ("echo err 2 >&2", 6),
+        ("echo err 3 >&2", 6),
+        (r"printf 'out 3\nend'", 9),
+    ]);
     let logs = agent.jobs(&["logs", "--verify", "HOST", &id]);
     assert_eq!(code(&logs), 0, "{logs:?}");
     assert_eq!(text(&logs.stdout), "out 1\nout 2\nout 3\nend");
@@ -144,7 +171,7 @@ fn logs_are_whole_ordered_and_can_be_verified() {
     let both = agent.jobs(&["logs", "--json", "HOST", &id]);
     let types: Vec<_> =
         lines(&both).iter().map(|line| line["type"].as_str().unwrap().to_owned()).collect();
-    assert_eq!(types.join(" "), "start stdout stderr stdout stderr stdout stderr stdout detached");
+    assert_eq!(types.join(" "), "start stdout stderr stdout stderr stderr stdout detached");
     // One of them, or a part.
     let of = |words: &[&str]| {
         let words: Vec<&str> =
@@ -177,7 +204,21 @@ fn what_is_forgotten_is_said_and_not_verified() {
     let unknown = agent.jobs(&["logs", "HOST", "never-was"]);
     assert_eq!(code(&unknown), 125);
     assert!(text(&unknown.stderr).contains("no job never-was"), "{unknown:?}");
-    let running = agent.detached("sleep 60");
+    // Of one that runs, all that there is so far, of both.
+    let running =
+        agent.detached("echo out; for n in 1 2 3 4 5; do echo err >&2; sleep 0.01; done; sleep 60");
+    eventually("its output is there", || {
+        let listed = agent.jobs(&["jobs", "--json", "HOST"]);
+        lines(&listed).iter().any(|job| job["stderr"]["bytes"] == 20)
+    });
+    for _ in 0..20 {
+        let logs = agent.jobs(&["logs", "HOST", &running]);
+        assert_eq!((code(&logs), text(&logs.stdout)), (0, "out\n"));
+        assert_eq!(text(&logs.stderr), "err\n".repeat(5));
+    }
+    let beyond = agent.jobs(&["logs", "--since", "5", "HOST", &running]);
+    assert_eq!(code(&beyond), 125);
+    assert!(text(&beyond.stderr).contains("only 4 bytes of stdout"), "{beyond:?}");
     let early = agent.jobs(&["logs", "--verify", "HOST", &running]);
     assert_eq!(code(&early), 125);
     assert!(text(&early.stderr).contains("-f waits"), "{early:?}");
@@ -214,10 +255,12 @@ fn logs_follow_a_job_to_its_end() {
 #[test]
 fn a_recording_can_be_played() {
     let agent = TestAgent::start();
-    let id = agent.detached(
-        r"printf 'a\303'; sleep 0.05; printf '\251b\n'; echo err >&2; sleep 0.05; printf '\377'",
-    );
-    agent.jobs(&["wait", "HOST", &id]);
+    let id = agent.in_steps(&[
+        (r"printf 'a\303'", 2),
+        (r"printf '\251b\n'", 3),
+        ("echo err >&2", 4),
+        (r"printf '\377'", 1),
+    ]);
     let cast = agent.jobs(&["logs", "--asciicast", "HOST", &id]);
     assert_eq!(code(&cast), 0, "{cast:?}");
     let cast = lines(&cast);

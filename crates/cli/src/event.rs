@@ -44,6 +44,8 @@ pub struct Ended {
     pub left: bool,
     /// What to type to come back to it, where that may be of use.
     pub again: Option<String>,
+    /// It was about a job that was there already, so there was nothing to start.
+    pub is_visit: bool,
 }
 
 /// A client has left a job on purpose.
@@ -73,6 +75,7 @@ impl Ended {
             closed: Vec::new(),
             left: false,
             again: None,
+            is_visit: false,
         }
     }
 }

@@ -4,7 +4,7 @@
 use crate::event::{Ended, Left};
 use crate::stdio::Output;
 use crate::values::LogLevel;
-use rexec_client::{ExitStatus, Outcome, Signal, printable};
+use rexec_client::{ExitStatus, NeverStarted, Outcome, Signal, printable};
 use std::io::{self, Write};
 use std::process::ExitCode;
 
@@ -123,9 +123,16 @@ fn sentence(ended: &Ended) -> Option<(Weight, String)> {
             (Weight::Information, format!("the command was {outcome}"))
         }
         Outcome::TimedOut => (Weight::Error, format!("the command {outcome}")),
-        Outcome::Denied { .. } | Outcome::Unreachable { .. } => {
+        Outcome::Denied { .. } | Outcome::Unreachable { .. } if !ended.is_visit => {
             (Weight::Error, format!("{outcome}; nothing was started"))
         }
+        Outcome::NeverStarted { reason: NeverStarted::Conflict, .. } => (
+            Weight::Error,
+            format!(
+                "{outcome}; under one id all must be the same: the words, the options, and whether \
+                     there is a stdin (-n: none)"
+            ),
+        ),
         Outcome::Lost { .. } if ended.left => (
             Weight::Error,
             format!(
@@ -147,9 +154,10 @@ fn sentence(ended: &Ended) -> Option<(Weight, String)> {
                      trusted"
             ),
         ),
-        Outcome::NeverStarted { .. } | Outcome::Local { .. } => {
-            (Weight::Error, outcome.to_string())
-        }
+        Outcome::NeverStarted { .. }
+        | Outcome::Local { .. }
+        | Outcome::Denied { .. }
+        | Outcome::Unreachable { .. } => (Weight::Error, outcome.to_string()),
     };
     Some((weight, host(ended) + &text))
 }
@@ -181,7 +189,7 @@ fn is_pipe(signal: Signal) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use rexec_client::{JobId, NeverStarted};
+    use rexec_client::JobId;
 
     fn ended(outcome: Outcome) -> Ended {
         Ended { job: JobId::new("j1"), ..Ended::of(Some("web1".to_owned()), outcome) }
@@ -218,6 +226,12 @@ mod tests {
         let lost = ended(Outcome::Lost { message: message() });
         let lost = Ended { again: Some("rexec attach web1 j1".to_owned()), ..lost };
         assert!(sentence(&lost).unwrap().1.ends_with("to come back to it: rexec attach web1 j1"));
+        let unreachable = ended(Outcome::Unreachable { message: message() });
+        let visit = Ended { is_visit: true, ..unreachable };
+        assert!(!sentence(&visit).unwrap().1.contains("started"), "it may run for all we know");
+        let reason = NeverStarted::Conflict;
+        let conflict = ended(Outcome::NeverStarted { reason, message: message() });
+        assert!(sentence(&conflict).unwrap().1.contains("-n"));
         let early = Ended { job: None, ..ended(Outcome::Cancelled) };
         assert!(sentence(&early).unwrap().1.contains("nothing was started"));
     }

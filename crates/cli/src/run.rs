@@ -45,7 +45,8 @@ pub async fn run(mut plan: Plan, renderer: &mut Renderer, notes: Notes) -> End {
     let job = job.or(asked_for.filter(|_| is_lost));
     let again = job.as_ref().filter(|_| is_lost).map(|job| format!("{again} {job}"));
     let Visit { closed, left, .. } = visit;
-    End::Over(Box::new(Ended { host: Some(host), job, outcome, status, closed, left, again }))
+    let known = Ended::of(Some(host), outcome);
+    End::Over(Box::new(Ended { job, status, closed, left, again, ..known }))
 }
 
 struct Run {

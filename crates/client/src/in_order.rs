@@ -11,6 +11,8 @@ use std::task::{Context, Poll};
 #[derive(Debug)]
 pub struct InOrder {
     lanes: [Lane; 2],
+    /// Why one of them ended too early; what the other has is still to be read.
+    cut: Option<io::Error>,
     /// The number of the piece that comes next.
     next: u64,
 }
@@ -27,7 +29,7 @@ impl InOrder {
     /// Takes both outputs of one [`crate::Child`].
     pub fn new(stdout: ChildStdout, stderr: ChildStderr) -> Self {
         let lane = |output| Lane { output, head: None, ended: false };
-        Self { lanes: [lane(stdout), lane(stderr)], next: 0 }
+        Self { lanes: [lane(stdout), lane(stderr)], cut: None, next: 0 }
     }
 
     /// The next bytes; `None` at the end of both. Safe to cancel.
@@ -47,7 +49,11 @@ impl InOrder {
     fn poll_chunk(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Option<Chunk>>> {
         let mut is_complete = true;
         for lane in &mut self.lanes {
-            is_complete &= lane.fill(cx)?.is_ready();
+            match lane.fill(cx) {
+                Poll::Ready(Ok(())) => {}
+                Poll::Ready(Err(error)) => self.cut = Some(error),
+                Poll::Pending => is_complete = false,
+            }
         }
         let next = self.next;
         // The lower number of the two is the next one, and so is the one that is due.
@@ -61,7 +67,7 @@ impl InOrder {
                 self.next = lane.number() + 1;
                 Poll::Ready(Ok(lane.head.take()))
             }
-            None if is_complete => Poll::Ready(Ok(None)),
+            None if is_complete => Poll::Ready(self.cut.take().map_or(Ok(None), Err)),
             _ => Poll::Pending,
         }
     }

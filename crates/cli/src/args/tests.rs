@@ -2,7 +2,9 @@
 
 use super::parse::Line;
 use super::*;
+use crate::values::Since;
 use clap::CommandFactory;
+use rexec_client::{OnDisconnect, OnFull, Signal};
 use std::os::unix::ffi::OsStringExt;
 
 fn words(line: &[&str]) -> Vec<OsString> {
@@ -68,6 +70,60 @@ fn subcommands_and_hosts_of_their_names() {
 }
 
 #[test]
+fn options_of_a_job_go_before_the_host() {
+    let typed = run(&[
+        "-d",
+        "--id",
+        "deploy-1",
+        "--on-disconnect",
+        "lease=5m",
+        "--on-full=discard-oldest",
+        "--retry",
+        "3",
+        "web1",
+        "x",
+        "-d",
+    ]);
+    let job = &typed.options.job;
+    assert!(job.detach && job.retry == 3);
+    assert_eq!(job.id.as_ref().map(|id| id.as_str()), Some("deploy-1"));
+    assert_eq!(job.on_disconnect, Some(OnDisconnect::Lease { ms: 300_000 }));
+    assert_eq!(job.on_full, Some(OnFull::DiscardOldest));
+    assert_eq!(typed.words, ["x", "-d"]);
+    assert!(usage(&["--id", "../x", "web1", "x"]).contains("begins with a letter"));
+    assert!(usage(&["--retry", "-1", "web1", "x"]).contains("-1"));
+}
+
+#[test]
+fn subcommands_of_jobs_take_a_host_and_a_job() {
+    let named = |line: &[&str]| match parse(&words(line)) {
+        Ok(Request::Named(named)) => *named,
+        other => panic!("{line:?}: {other:?}"),
+    };
+    let Named::Logs(logs) =
+        named(&["logs", "web1", "j", "-f", "--since", "10m", "--stderr", "-p9"])
+    else {
+        panic!()
+    };
+    assert!(logs.follow && logs.stderr && !logs.stdout && logs.connect.port == Some(9));
+    assert_eq!(logs.since, Some(Since::Ago(std::time::Duration::from_secs(600))));
+    let Named::Kill(kill) = named(&["kill", "-s", "hup", "web1", "j"]) else { panic!() };
+    assert_eq!((kill.signal, kill.name.job.as_str()), (Some(Signal::HUP), "j"));
+    let Named::Rm(rm) = named(&["rm", "web1", "a", "b"]) else { panic!() };
+    assert_eq!(rm.jobs, ["a", "b"]);
+    for (line, part) in [
+        (&["logs", "--verify", "--since", "1", "w", "j"][..], "--since"),
+        (&["logs", "--stdout", "--stderr", "w", "j"], "--stderr"),
+        (&["logs", "--asciicast", "--json", "w", "j"], "--json"),
+        (&["wait", "-o", "SetEnv=A=1", "w", "j"], "means nothing to wait"),
+        (&["rm", "w"], "<JOB>"),
+    ] {
+        let text = usage(line);
+        assert!(text.contains(part), "{line:?}: {text}");
+    }
+}
+
+#[test]
 fn help_and_version_are_no_errors() {
     for (line, part) in [
         (&["--help"][..], "Exit status"),
@@ -75,6 +131,8 @@ fn help_and_version_are_no_errors() {
         (&["-h"], "--status-fd"),
         (&["run", "--help"], "Exit status"),
         (&["ping", "--help"], "round trips"),
+        (&["logs", "--help"], "asciinema"),
+        (&["attach", "--help"], "--read-only"),
         (&["-q", "--version"], env!("CARGO_PKG_VERSION")),
     ] {
         match parse(&words(line)) {

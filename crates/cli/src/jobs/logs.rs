@@ -58,7 +58,7 @@ async fn show(
             found.id
         )));
     }
-    let begin = begin(place, logs).await?;
+    let begin = begin(place, logs, found.info.as_ref()).await?;
     // An offset is one of one stream.
     let is_offset = matches!(logs.since, Some(Since::Offset(_)));
     let only_stdout = logs.stdout || (is_offset && !logs.stderr);
@@ -76,15 +76,24 @@ async fn show(
     place.visit.attend(child, streams).await
 }
 
-async fn begin(place: &mut Place, logs: &Logs) -> Result<Begin, Stop> {
+async fn begin(place: &mut Place, logs: &Logs, info: Option<&JobInfo>) -> Result<Begin, Stop> {
     let at = |time: SystemTime| {
         let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         Begin::Time { ms: u64::try_from(since.as_millis()).unwrap_or(u64::MAX) }
     };
     Ok(match logs.since {
         None => Begin::Start {},
-        Some(Since::Offset(at)) if logs.stderr => Begin::Offsets(Offsets { out: 0, err: at }),
-        Some(Since::Offset(at)) => Begin::Offsets(Offsets { out: at, err: 0 }),
+        Some(Since::Offset(at)) => {
+            // Of a job that is only remembered all is gone, wherever it began.
+            let Some(size) = info.map(|info| info.size) else { return Ok(Begin::Start {}) };
+            let (name, size) =
+                if logs.stderr { ("stderr", size.err) } else { ("stdout", size.out) };
+            if at > size {
+                return Err(local(format!("--since {at}: there are only {size} bytes of {name}")));
+            }
+            let (out, err) = if logs.stderr { (0, at) } else { (at, 0) };
+            Begin::Offsets(Offsets { out, err })
+        }
         Some(Since::Time(time)) => at(time),
         Some(Since::Ago(time)) => {
             // The times of the output are the agent's.

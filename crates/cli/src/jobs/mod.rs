@@ -59,6 +59,8 @@ struct Trace {
     job: Option<JobId>,
     closed: Vec<Output>,
     left: bool,
+    /// The client was there to end the job, not only to look on.
+    controls: bool,
 }
 
 impl Call {
@@ -106,13 +108,13 @@ impl Call {
             drop(session);
             // The connection was just dropped, and its writer has a goodbye to say.
             tokio::task::yield_now().await;
-            (end, Trace { job, closed, left })
+            (end, Trace { job, closed, left, controls: on_signal == OnSignal::Cancel })
         })
     }
 
     /// The end of a visit in the terms of a run.
     fn end(&self, end: Result<ExitStatus, Stop>, trace: Trace) -> End {
-        let Trace { job, closed, left } = trace;
+        let Trace { job, closed, left, controls } = trace;
         let host = self.endpoint.host.clone();
         let (outcome, status) = match end {
             Ok(status) => (status.outcome().clone(), Some(status)),
@@ -122,9 +124,10 @@ impl Call {
                 None => (Outcome::Cancelled, None),
             },
         };
-        let is_lost = status.is_none() && matches!(outcome, Outcome::Lost { .. });
+        let is_lost = controls && status.is_none() && matches!(outcome, Outcome::Lost { .. });
         let again = job.as_ref().filter(|_| is_lost).map(|job| format!("{} {job}", self.again));
-        End::Over(Box::new(Ended { host: Some(host), job, outcome, status, closed, left, again }))
+        let known = Ended::of(Some(host), outcome);
+        End::Over(Box::new(Ended { job, status, closed, left, again, is_visit: true, ..known }))
     }
 
     /// Tells of the end wherever that is wanted.
