@@ -9,7 +9,7 @@ use std::fs;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 async fn through(agent: &TestAgent, chaos: &Chaos) -> Session {
     let connector = Connector::new(&agent.files()).unwrap().keepalive(Duration::from_millis(200));
@@ -333,4 +333,46 @@ async fn an_id_outlives_an_agent_that_is_killed() {
         agent.start_again();
     }
     assert_eq!(fs::read_to_string(&marks).unwrap(), "ran\n");
+}
+
+/// Who types the same again gives the same stdin again, from its start: what the command has had is
+/// not sent twice, and another stdin is not passed off as the same.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_same_command_typed_again_goes_on_with_its_stdin() {
+    let agent = TestAgent::start();
+    let text: Vec<u8> = (0..400_000).flat_map(|n| format!("{n:06}\n").into_bytes()).collect();
+    let sum: String = Sha256::digest(&text).iter().map(|byte| format!("{byte:02x}")).collect();
+    for (number, held_back) in [0, 3_000, 1_000_000, 2_400_000].into_iter().enumerate() {
+        let line = "sha256sum; sleep 1";
+        let id = JobId::new(&format!("again-{number}")).unwrap();
+        let chaos = Chaos::start(agent.port, |_| Plan::default()).await;
+        let connector = Connector::new(&agent.files()).unwrap().reconnect_for(Duration::ZERO);
+        let session = connector.connect("127.0.0.1", chaos.port).await.unwrap();
+        let mut child = session.shell(line).id(id.clone()).spawn().await.unwrap();
+        let mut stdin = child.stdin.take().unwrap();
+        stdin.write_all(&text[..text.len() - held_back]).await.unwrap();
+        if held_back == 0 {
+            stdin.shutdown().await.unwrap();
+        }
+        session.ping().await.unwrap();
+        chaos.cut();
+        child.wait().await.unwrap_err();
+        // By another process, whose words are the same and whose stdin is not.
+        let again = agent.session().await.shell(line).id(id.clone());
+        let mut other = again.clone().spawn().await.unwrap();
+        let mut stdin = other.stdin.take().unwrap();
+        stdin.write_all(&text[..100]).await.unwrap();
+        stdin.shutdown().await.unwrap();
+        let error = other.wait().await.unwrap_err();
+        assert!(matches!(error.outcome(), Outcome::Lost { .. }), "{error:?}");
+        drop((stdin, other));
+        let mut child = again.spawn().await.unwrap();
+        let mut stdin = child.stdin.take().unwrap();
+        stdin.write_all(&text).await.unwrap();
+        stdin.shutdown().await.unwrap();
+        let output = child.wait_with_output().await.unwrap();
+        assert_eq!(String::from_utf8(output.stdout).unwrap(), format!("{sum}  -\n"));
+        assert!(output.status.success() && output.status.is_verified());
+        assert_eq!(output.status.stdin().hash.to_string(), sum);
+    }
 }

@@ -3,6 +3,7 @@
 use crate::jobs::journal::Past;
 use crate::jobs::{Attachment, Job, Stage};
 use crate::log::{Item, Place};
+use crate::stdin::{self, From};
 use rexec_net::Outbox;
 use rexec_net::credit::SendCredit;
 use rexec_net::outbox::Gone;
@@ -72,17 +73,20 @@ impl Attached {
         outbox: Outbox,
         window: u64,
         (hold, control): (bool, bool),
-        joins: bool,
+        from: From,
     ) -> Arc<Self> {
         let (attachment, _) = job.attach(hold);
-        if hold && let Some(feed) = &job.feed {
-            feed.connect(stream, outbox.clone(), joins);
+        match &job.feed {
+            Some(feed) if hold => feed.connect(stream, outbox.clone(), from),
+            // It sends already, and another one's stdin is what the command gets.
+            Some(_) if from == From::Start => stdin::stop(stream, &outbox),
+            _ => {}
         }
         Arc::new(Self {
             job,
             attachment,
             control,
-            joined: joins,
+            joined: from == From::WhereItIs,
             stream,
             outbox,
             credit: SendCredit::new(window),

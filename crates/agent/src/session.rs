@@ -261,6 +261,7 @@ impl Session {
             Message::Detach(_) => {
                 if attached.job.is_held_by(attached.attachment) {
                     attached.job.keep();
+                    attached.job.let_go(attached.attachment);
                 }
                 attached.leave();
                 Ok(())

@@ -2,6 +2,7 @@
 
 use crate::keeper::Writer;
 use crate::pipe_size::PipeSize;
+use bytes::Buf;
 use rexec_net::Outbox;
 use rexec_net::credit::RecvCredit;
 use rexec_net::inbox::{End, Inbox};
@@ -40,8 +41,20 @@ struct Credit {
     before: u64,
     /// The end came from a client before it, and may come from it too.
     may_repeat_end: bool,
+    from: From,
     stream: StreamId,
     outbox: Outbox,
+}
+
+/// Where a client begins that comes to send.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum From {
+    /// With the first byte, and without being asked: another process of the same client may have
+    /// sent much of it before. What is here already is dropped; that it was the same is proven by the
+    /// digests of what follows.
+    Start,
+    /// Where `started` says.
+    WhereItIs,
 }
 
 impl Feed {
@@ -58,10 +71,13 @@ impl Feed {
         }
     }
 
-    /// From now on `stream` sends. The first client may send [`flow::INITIAL_WINDOW`] bytes without
-    /// being asked, one that joins nothing. Tells the one that sent before.
-    pub fn connect(&self, stream: StreamId, outbox: Outbox, joins: bool) {
-        let granted = if joins { 0 } else { flow::INITIAL_WINDOW };
+    /// From now on `stream` sends. One that begins at the start may send [`flow::INITIAL_WINDOW`]
+    /// bytes without being asked, any other nothing. Tells the one that sent before.
+    pub fn connect(&self, stream: StreamId, outbox: Outbox, from: From) {
+        let granted = if from == From::Start { flow::INITIAL_WINDOW } else { 0 };
+        if from == From::Start {
+            self.count_from_start();
+        }
         let before = self.backlog.load(Ordering::Acquire);
         // What waits already counts against the window of who comes.
         let size = WINDOW.saturating_sub(before).max(MAX_DATA as u64);
@@ -69,11 +85,11 @@ impl Feed {
         let is_closed = self.closed.load(Ordering::Acquire);
         if is_closed {
             stop(stream, &outbox);
-        } else if joins {
+        } else if from == From::WhereItIs {
             window.consumed(0);
         }
         let may_repeat_end = lock(&self.receiver).ended();
-        let credit = Credit { window, before, may_repeat_end, stream, outbox };
+        let credit = Credit { window, before, may_repeat_end, from, stream, outbox };
         let former = lock(&self.credit).replace(credit);
         if let Some(former) = former {
             stop(former.stream, &former.outbox);
@@ -93,6 +109,14 @@ impl Feed {
         *receiver = Receiver::after(receiver.offset(), Hasher::new(self.algorithm));
     }
 
+    /// Takes back [`Feed::begin_anew`]: the digests of the next client are those of everything.
+    fn count_from_start(&self) {
+        let mut receiver = lock(&self.receiver);
+        if let Some(whole) = lock(&self.whole).take_if(|_| !receiver.ended()) {
+            *receiver = Receiver::after(receiver.offset(), whole);
+        }
+    }
+
     /// Nobody sends.
     pub fn disconnect(&self) {
         *lock(&self.credit) = None;
@@ -100,11 +124,23 @@ impl Feed {
 
     /// Takes a `data` frame.
     pub fn data(&self, data: Data, frame: Frame) -> Result<(), ProtocolError> {
-        let length = frame.body.len() as u64;
+        let Frame { mut body, hash, .. } = frame;
+        let mut receiver = lock(&self.receiver);
+        let mut known = 0;
         if let Some(credit) = &*lock(&self.credit) {
-            credit.window.received(length)?;
+            credit.window.received(body.len() as u64)?;
+            if credit.from == From::Start {
+                known = receiver.offset().saturating_sub(data.offset).min(body.len() as u64);
+                credit.window.consumed(known);
+            }
         }
-        let received = lock(&self.receiver).data(data.offset, frame.body, frame.hash)?;
+        body.advance(usize::try_from(known).unwrap_or(usize::MAX));
+        if known > 0 && body.is_empty() {
+            return Ok(());
+        }
+        let length = body.len() as u64;
+        let received = receiver.data(data.offset + known, body, hash)?;
+        drop(receiver);
         let bytes = received.into_bytes();
         if let Some(whole) = &mut *lock(&self.whole) {
             whole.update(&bytes);
@@ -122,6 +158,12 @@ impl Feed {
             .as_mut()
             .is_some_and(|credit| std::mem::take(&mut credit.may_repeat_end));
         if may_repeat && receiver.tally() == Some(eof.tally()) {
+            return Ok(());
+        }
+        let is_from_start =
+            lock(&self.credit).as_ref().is_some_and(|credit| credit.from == From::Start);
+        if is_from_start && eof.size < receiver.offset() {
+            // It hears from `started` that another has sent more, and leaves.
             return Ok(());
         }
         receiver.eof(eof.tally())?;
@@ -164,7 +206,7 @@ impl Feed {
 }
 
 /// Tells a client to send no more.
-fn stop(stream: StreamId, outbox: &Outbox) {
+pub fn stop(stream: StreamId, outbox: &Outbox) {
     let frame = Frame::new(stream, Stop { channel: Channel::In }.into());
     // A client that reads nothing is told by the end of the command instead.
     let _ = outbox.try_control(frame);

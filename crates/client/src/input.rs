@@ -32,6 +32,8 @@ struct State {
     line: Option<Line>,
     /// Everything that was sent before is on the line of now, so that new bytes may follow.
     ready: bool,
+    /// The agent has this much, from another process: it is digested here, and not sent.
+    skip_to: u64,
     writer: Option<Waker>,
 }
 
@@ -54,6 +56,7 @@ impl Input {
             stopped: false,
             line: None,
             ready: false,
+            skip_to: 0,
             writer: None,
         }))
     }
@@ -134,6 +137,29 @@ impl Input {
         Ok(())
     }
 
+    /// The agent has everything up to `at`, although this process has just begun: another one has
+    /// sent it, under the same id. What was sent on this line meanwhile is dropped there.
+    ///
+    /// # Errors
+    /// If this process has sent the end already: then its stdin is another.
+    pub(crate) fn join(&self, at: u64) -> Result<(), Error> {
+        let mut state = self.lock();
+        let sent = state.sender.offset();
+        if at <= sent {
+            return Ok(());
+        }
+        if state.ended {
+            return Err(another_stdin(sent, at));
+        }
+        state.skip_to = at;
+        state.kept.clear();
+        if let Some(line) = &mut state.line {
+            line.from = at - sent;
+        }
+        state.wake();
+        Ok(())
+    }
+
     /// [`Input::rewind`] for a stream on which the digests of stdin begin at `at`.
     pub(crate) fn restart(&self, at: u64, algorithm: Algorithm) -> Result<(), Error> {
         if self.lock().sender.offset() > 0 {
@@ -202,9 +228,18 @@ impl Input {
         take: impl FnOnce(usize) -> Bytes,
     ) -> Poll<io::Result<usize>> {
         let mut state = self.lock();
-        let Some(line) = ready!(state.poll_line(cx))? else {
+        let Some(line) = ready!(state.poll_line(cx)) else {
             return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
         };
+        let stream = line.stream;
+        let known = state.skip_to.saturating_sub(state.sender.offset());
+        if known > 0 {
+            let n = wanted.min(MAX_DATA).min(usize::try_from(known).unwrap_or(usize::MAX));
+            // Only for the digest, which proves that it is the same.
+            drop(state.sender.data(stream, take(n)));
+            return Poll::Ready(Ok(n));
+        }
+        let Some(line) = &mut state.line else { return Poll::Pending };
         // Credit first: a place in the lane, which all commands share, must not wait for it.
         let available = ready!(line.credit.poll_available(cx));
         if ready!(line.lane.poll_reserve(cx)).is_err() {
@@ -217,7 +252,6 @@ impl Input {
         if !line.credit.take_now(n as u64) {
             unreachable!("credit only grows until its one user takes it");
         }
-        let stream = line.stream;
         let frame = state.sender.data(stream, take(n));
         state.kept.push_back(frame.clone());
         if let Some(line) = &mut state.line {
@@ -228,12 +262,24 @@ impl Input {
     }
 
     /// Sends the end.
-    pub(crate) fn poll_end(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    ///
+    /// # Errors
+    /// If another process has sent more under this id: then this is another stdin, and its end is not
+    /// sent.
+    pub(crate) fn poll_end(&self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
         let mut state = self.lock();
         if state.ended {
             return Poll::Ready(Ok(()));
         }
-        let Some(line) = ready!(state.poll_line(cx))? else { return Poll::Ready(Ok(())) };
+        if ready!(state.poll_line(cx)).is_none() {
+            return Poll::Ready(Ok(()));
+        }
+        let (sent, known) = (state.sender.offset(), state.skip_to);
+        if sent < known {
+            state.ended = true;
+            return Poll::Ready(Err(another_stdin(sent, known)));
+        }
+        let Some(line) = &mut state.line else { return Poll::Pending };
         if ready!(line.lane.poll_reserve(cx)).is_ok() {
             let stream = line.stream;
             let eof = state.sender.eof(stream);
@@ -258,16 +304,16 @@ impl Input {
 
 impl State {
     /// The line, once it may be used; `None` if nothing may be sent any more.
-    fn poll_line(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Option<&mut Line>>> {
+    fn poll_line(&mut self, cx: &mut Context<'_>) -> Poll<Option<&mut Line>> {
         if self.ended || self.stopped {
             if let Some(line) = &mut self.line {
                 // A place in the lane that was asked for would otherwise be kept.
                 line.lane.abort_send();
             }
-            return Poll::Ready(Ok(None));
+            return Poll::Ready(None);
         }
         match &mut self.line {
-            Some(line) if self.ready => Poll::Ready(Ok(Some(line))),
+            Some(line) if self.ready => Poll::Ready(Some(line)),
             _ => {
                 self.writer = Some(cx.waker().clone());
                 Poll::Pending
@@ -287,6 +333,12 @@ impl State {
             writer.wake();
         }
     }
+}
+
+fn another_stdin(sent: u64, known: u64) -> Error {
+    Error::lost(format!(
+        "stdin ends after {sent} bytes, but {known} were sent before under the same id; the job goes on without this client"
+    ))
 }
 
 fn offset(frame: &Frame) -> Option<u64> {

@@ -56,6 +56,8 @@ struct Line {
     place: Option<Place>,
     /// `started` came on it.
     greeted: bool,
+    /// Stdin goes out on it from its first byte, without being asked for.
+    sends_at_once: bool,
     /// Channels that had ended before it, of which it may tell again.
     ended_before: [bool; 2],
     /// Outputs that nobody wants any more.
@@ -136,8 +138,10 @@ impl Remote {
         line.greeted = false;
         line.ended_before = [self.out.ended(), self.err.ended()];
         line.is_cancel_sent = false;
+        line.sends_at_once = is_first && !self.is_attach();
+        let sends_at_once = line.sends_at_once;
         drop(line);
-        self.input.open(stream, outbox, is_first && !self.is_attach());
+        self.input.open(stream, outbox, sends_at_once);
         let have = Offsets { out: self.out.offset(), err: self.err.offset() };
         match &self.opening {
             Opening::Exec(exec, body) => {
@@ -351,6 +355,12 @@ impl Remote {
         if std::mem::replace(&mut line.greeted, true) {
             return Err(wrong("started", "twice"));
         }
+        // Before anybody who writes hears of it.
+        let joined = if started.attached && line.sends_at_once {
+            self.input.join(started.stdin)
+        } else {
+            Ok(())
+        };
         let (mut known, is_new) = (None, matches!(*self.progress.borrow(), Progress::Requested));
         self.progress.send_modify(|progress| match progress {
             Progress::Requested => *progress = Progress::Started(started.clone()),
@@ -383,8 +393,11 @@ impl Remote {
             again.push(cancel.into());
         }
         let place = line.place.as_ref().map(|place| (place.stream, place.outbox.clone()));
+        let sends_at_once = line.sends_at_once;
         drop(line);
-        if started.attached {
+        if let Err(error) = joined {
+            self.give_up(error);
+        } else if started.attached && !sends_at_once {
             Arc::clone(self).resume_input(&started);
         }
         if let Some((stream, outbox)) = place {
@@ -394,6 +407,15 @@ impl Remote {
             }
         }
         Ok(())
+    }
+
+    /// This process has no part in the job: it leaves, and the job goes on.
+    pub(crate) fn give_up(self: &Arc<Self>, error: Error) {
+        let remote = Arc::clone(self);
+        tokio::spawn(async move {
+            remote.send(Detach {}.into()).await;
+            remote.fail(error);
+        });
     }
 
     /// Sends again what the agent does not have of stdin, and then lets the writer go on.

@@ -256,7 +256,9 @@ impl AsyncWrite for ChildStdin {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        ready!(self.remote.input.poll_end(cx))?;
+        if let Err(error) = ready!(self.remote.input.poll_end(cx)) {
+            self.remote.give_up(error);
+        }
         self.ended = true;
         Poll::Ready(Ok(()))
     }

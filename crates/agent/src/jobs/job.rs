@@ -211,6 +211,17 @@ impl Job {
         self.lock().kept = true;
     }
 
+    /// The client that holds the job is about to leave on purpose: another may hold it at once.
+    pub fn let_go(&self, attachment: Attachment) {
+        let mut state = self.lock();
+        if state.holder == Some(attachment) {
+            state.holder = None;
+            if let Some(feed) = &self.feed {
+                feed.disconnect();
+            }
+        }
+    }
+
     /// Whether the job goes on without a client.
     pub fn is_kept(&self) -> bool {
         self.lock().kept

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::jobs::meta::Owner;
-use crate::policy;
+use crate::{policy, stdin};
 use rexec_protocol::JobId;
 use rexec_protocol::message::{
     Attach, From, JobInfo, JobList, Listing, Offsets, Refusal, Refused, Removed,
@@ -56,9 +56,14 @@ impl Session {
             joins,
         };
         let hold = !exec.detach;
+        // Who asks for the first time cannot know whether the job is there already.
+        let sends_from = match exec.age_ms {
+            None => stdin::From::Start,
+            Some(_) => stdin::From::WhereItIs,
+        };
         match self.agent.jobs.submit(submission, &spec, first_sent) {
             Submitted::New(job, controls) => {
-                let attached = self.attached(&job, stream, exec.window, (hold, true), false);
+                let attached = self.attached(&job, stream, exec.window, (hold, true), sends_from);
                 let (agent, from) = (Arc::clone(&self.agent), self.from);
                 let identity = Arc::clone(&self.identity);
                 let request = Request { job, controls, identity, from, spec };
@@ -68,7 +73,7 @@ impl Session {
             Submitted::Known(job) => {
                 // Who comes back after a cut takes the place that it had; a second one only looks on.
                 let hold = hold && (exec.age_ms.is_some() || !job.is_held());
-                let attached = self.attached(&job, stream, exec.window, (hold, true), true);
+                let attached = self.attached(&job, stream, exec.window, (hold, true), sends_from);
                 self.send(stream, attached, wish(true));
             }
             Submitted::Past(past) => {
@@ -128,7 +133,8 @@ impl Session {
         if hold && let Some(feed) = &job.feed {
             feed.begin_anew();
         }
-        let attached = self.attached(&job, stream, window, (hold, control), true);
+        let rights = (hold, control);
+        let attached = self.attached(&job, stream, window, rights, stdin::From::WhereItIs);
         let wish = Wish { place, output, follow, times, detach: false, joins: true };
         self.send(stream, attached, wish);
         Ok(())
@@ -191,9 +197,9 @@ impl Session {
         stream: StreamId,
         window: u64,
         rights: (bool, bool),
-        joins: bool,
+        from: stdin::From,
     ) -> Arc<Attached> {
-        Attached::new(Arc::clone(job), stream, self.outbox.clone(), window, rights, joins)
+        Attached::new(Arc::clone(job), stream, self.outbox.clone(), window, rights, from)
     }
 
     fn too_many(&self) -> Option<Outcome> {
