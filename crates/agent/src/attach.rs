@@ -135,7 +135,8 @@ impl Attached {
             Stage::Launching => return Ok(()),
         };
         self.send(self.job.answer(pid, wish.joins).into()).await?;
-        if self.joined && self.control && self.job.feed.is_none() {
+        let takes_none = self.job.feed.as_ref().is_none_or(|feed| feed.has_ended());
+        if self.joined && self.control && takes_none {
             self.send(Stop { channel: Channel::In }.into()).await?;
         }
         if wish.detach {

@@ -319,6 +319,7 @@ fn stdin_of<'a>(
         (_, Channel::Out | Channel::Err) => wrong("for the other side's channel"),
         // It hears of that after `started`; until then it cannot know.
         (None, Channel::In) if attached.joined => Ok(None),
+        (Some(feed), Channel::In) if attached.joined && feed.has_ended() => Ok(None),
         (None, Channel::In) => wrong("for a command without stdin"),
         (Some(_), Channel::In) if !holds("session.control", attached.control) => {
             wrong("from one who only watches")

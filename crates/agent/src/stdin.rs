@@ -31,6 +31,8 @@ pub struct Feed {
     backlog: AtomicU64,
     /// The command takes no more.
     closed: AtomicBool,
+    /// It is a terminal's.
+    is_terminal: bool,
 }
 
 /// What one client may send.
@@ -58,8 +60,9 @@ pub enum From {
 }
 
 impl Feed {
-    /// An empty feed.
-    pub fn new(algorithm: Algorithm) -> Self {
+    /// An empty feed. That of a terminal has no end: one client may have no more to type, and another
+    /// come later.
+    pub fn new(algorithm: Algorithm, is_terminal: bool) -> Self {
         Self {
             receiver: Mutex::new(Receiver::new(algorithm)),
             whole: Mutex::default(),
@@ -68,6 +71,7 @@ impl Feed {
             credit: Mutex::new(None),
             backlog: AtomicU64::new(0),
             closed: AtomicBool::new(false),
+            is_terminal,
         }
     }
 
@@ -167,8 +171,19 @@ impl Feed {
             return Ok(());
         }
         receiver.eof(eof.tally())?;
-        self.inbox.finish(End::Eof);
+        if self.is_terminal {
+            let so_far = receiver.hasher().cloned();
+            let so_far = so_far.unwrap_or_else(|| Hasher::new(self.algorithm));
+            *receiver = Receiver::after(receiver.offset(), so_far);
+        } else {
+            self.inbox.finish(End::Eof);
+        }
         Ok(())
+    }
+
+    /// Whether the end came.
+    pub fn has_ended(&self) -> bool {
+        lock(&self.receiver).ended()
     }
 
     /// How many bytes came in.
@@ -222,7 +237,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 /// While no client is there nothing comes, and the pipe stays open: the command must not take what it
 /// has for the whole.
 ///
-/// The end of stdin is not told to a terminal: see [`Writer::Terminal`].
+/// The end of stdin never comes to a terminal: see [`Writer::Terminal`].
 pub async fn run(feed: Arc<Feed>, mut pipe: Writer) {
     // The whole window, now that there is a command to read it.
     feed.written(0);

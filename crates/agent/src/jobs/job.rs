@@ -138,7 +138,7 @@ impl Job {
             owner,
             algorithm,
             log: Log::new(algorithm),
-            feed: spec.stdin.then(|| Arc::new(Feed::new(algorithm))),
+            feed: spec.stdin.then(|| Arc::new(Feed::new(algorithm, spec.terminal.is_some()))),
             durable,
             resumable,
             on_disconnect: spec.on_disconnect,

@@ -116,3 +116,42 @@ async fn the_terminal_belongs_to_the_user() {
     // Others of the group `tty` may write, where there is one.
     assert!(["61001 620\nopen\n", "61001 600\nopen\n"].contains(&screen.as_str()), "{screen}");
 }
+
+/// F38: whatever starts at the same time, a command holds its own three descriptors and no other's
+/// terminal. A hundred start at once; `REXEC_TEST_LAUNCHES` makes it more hundreds.
+#[tokio::test]
+async fn no_terminal_of_another_command_leaks_in() {
+    let zygote = Arc::new(zygote().await);
+    let launches = std::env::var("REXEC_TEST_LAUNCHES").map_or(100, |n| n.parse().unwrap());
+    for _ in (0..launches).step_by(100) {
+        start_a_hundred(&zygote).await;
+    }
+}
+
+async fn start_a_hundred(zygote: &Arc<Zygote>) {
+    let launches = (0..100).map(|number| {
+        let (zygote, has_terminal) = (Arc::clone(zygote), u32::is_multiple_of(number, 2));
+        tokio::spawn(async move {
+            let spec = LaunchSpec { stdin: true, ..spec(&["cat"]) };
+            let spec = if has_terminal { on_terminal(spec) } else { spec };
+            let mut running = launch(&zygote, spec).await;
+            let held = descriptors(running.pid);
+            assert_eq!(held.len(), 3, "{held:?}");
+            let kind = if has_terminal { "/dev/pts/" } else { "pipe:" };
+            assert!(held.iter().all(|name| name.starts_with(kind)), "{held:?}");
+            assert!(!has_terminal || held.iter().all(|name| *name == held[0]), "{held:?}");
+            running.keeper.end(Signal::KILL, Duration::ZERO).await.unwrap();
+            exited(&mut running.keeper).await;
+        })
+    });
+    for launch in launches.collect::<Vec<_>>() {
+        launch.await.unwrap();
+    }
+}
+
+/// What a process has open.
+fn descriptors(pid: u32) -> Vec<String> {
+    let entries = fs::read_dir(format!("/proc/{pid}/fd")).unwrap();
+    let links = entries.map(|entry| fs::read_link(entry.unwrap().path()).unwrap());
+    links.map(|link| link.to_str().unwrap().to_owned()).collect()
+}
