@@ -119,12 +119,15 @@ impl Child {
 
     /// Has a program that fills the screen draw it again, for who came late or missed some: its
     /// terminal has one line less for a moment.
-    pub async fn redraw(&self, size: TerminalSize) {
+    pub fn redraw(&self, size: TerminalSize) -> impl Future<Output = ()> + Send + use<> {
+        let remote = Arc::clone(&self.remote);
         let other = if size.rows > 1 { size.rows - 1 } else { size.rows + 1 };
-        self.resize(TerminalSize { rows: other, ..size }).await;
-        // A program that looks only after both changes would see none.
-        sleep(REDRAW).await;
-        self.resize(size).await;
+        async move {
+            remote.resize(TerminalSize { rows: other, ..size }).await;
+            // A program that looks only after both changes would see none.
+            sleep(REDRAW).await;
+            remote.resize(size).await;
+        }
     }
 
     /// Ends the command and everything that it started: SIGTERM, and SIGKILL after 5 seconds.
@@ -177,8 +180,14 @@ impl Child {
     /// has said so, and has done what it was asked for before; while there is no connection, that may be
     /// later. [`Child::job`] is what to come back to.
     pub async fn detach(mut self) -> Result<JobEnd, Error> {
-        self.send(Detach {}.into()).await;
+        self.leave().await;
         self.end().await
+    }
+
+    /// Asks to leave the job, as [`Child::detach`] does, and returns at once: [`Child::end`] tells when
+    /// it is done.
+    pub async fn leave(&self) {
+        self.send(Detach {}.into()).await;
     }
 
     /// Whether the job was there before this client came to it.

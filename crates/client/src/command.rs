@@ -206,9 +206,10 @@ impl Command {
     }
 
     /// Starts the command and leaves it to itself: it goes on without any client. Returns once it
-    /// runs, or has run if it was submitted before under the same id. Its stdin is null.
+    /// runs, or has run if it was submitted before under the same id. Its stdin is null; at a terminal
+    /// somebody may sit down later.
     pub async fn detach(mut self) -> Result<JobId, Error> {
-        self.spec.stdin = false;
+        self.spec.stdin = self.spec.terminal.is_some();
         let remote = self.submit(true).await?;
         let job = remote.wait_started().await?.job;
         match remote.wait_over().await? {

@@ -45,7 +45,12 @@ pub(crate) struct Remote {
 #[derive(Debug)]
 pub(crate) enum Opening {
     /// A submission, with its encoded body.
-    Exec(Exec, Vec<u8>),
+    Exec {
+        exec: Exec,
+        body: Vec<u8>,
+        /// It asks for a terminal.
+        terminal: bool,
+    },
     /// A job that is there.
     Attach(Attach),
 }
@@ -144,7 +149,7 @@ impl Remote {
         self.input.open(stream, outbox, sends_at_once);
         let have = Offsets { out: self.out.offset(), err: self.err.offset() };
         match &self.opening {
-            Opening::Exec(exec, body) => {
+            Opening::Exec { exec, body, .. } => {
                 let age = u64::try_from(self.asked.elapsed().as_millis()).unwrap_or(u64::MAX);
                 let age_ms = (!is_first).then_some(age);
                 let exec = Exec { window, age_ms, have, ..exec.clone() };
@@ -170,7 +175,7 @@ impl Remote {
     /// The job's id, as far as it is known.
     pub(crate) fn job(&self) -> Option<JobId> {
         match &self.opening {
-            Opening::Exec(exec, _) => exec.job.clone(),
+            Opening::Exec { exec, .. } => exec.job.clone(),
             Opening::Attach(attach) => Some(attach.job.clone()),
         }
     }
@@ -330,7 +335,7 @@ impl Remote {
     /// Asks for another size of the terminal, if this client may.
     pub(crate) async fn resize(&self, size: TerminalSize) {
         let may = match &self.opening {
-            Opening::Exec(..) => true,
+            Opening::Exec { .. } => true,
             Opening::Attach(attach) => attach.control,
         };
         if may {

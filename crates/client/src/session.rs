@@ -139,7 +139,8 @@ impl Session {
         }
         let algorithm = exec.digest;
         self.0.0.agree(algorithm).await?;
-        self.open(Opening::Exec(exec, body), algorithm).await
+        let terminal = spec.terminal.is_some();
+        self.open(Opening::Exec { exec, body, terminal }, algorithm).await
     }
 
     pub(crate) async fn open(

@@ -208,6 +208,15 @@ fn after_start(frames: &[Vec<u8>]) -> Vec<Vec<u8>> {
     [&[hello(), started()], frames].concat()
 }
 
+/// Only what a terminal shows may have gaps.
+fn gap_on_a_terminal() -> Vec<Vec<u8>> {
+    let yes = vec![0xc3];
+    let args = [("job", text("job-1")), ("pid", uint(7)), ("terminal", yes)];
+    let gap = frame("gap", 1, &[("channel", text("out")), ("to", uint(3))]);
+    let [_, end_out, end_err, end] = whole();
+    vec![hello(), frame("started", 1, &args), gap, end_out, end_err, end]
+}
+
 /// A command that wrote `abc`, to its end.
 fn whole() -> [Vec<u8>; 4] {
     [
@@ -287,6 +296,7 @@ async fn bytes_that_are_not_what_was_sent() {
             &ends(&[end_out.clone(), end_err.clone(), exit(tally(b""))]),
             "incomplete",
         ),
+        case("a gap, on a terminal that nobody asked for", &gap_on_a_terminal(), "incomplete"),
         case("exit without eof of stdout", &ends(&[end_err.clone(), end.clone()]), "incomplete"),
         case("exit without eof of stderr", &ends(&[end_out.clone(), end.clone()]), "incomplete"),
         case(

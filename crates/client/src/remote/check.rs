@@ -16,7 +16,7 @@ impl Remote {
     /// Whether this client asked for its stream to end before the job.
     pub(super) fn may_detach(&self) -> bool {
         let was_not_to_stay = match &self.opening {
-            Opening::Exec(exec, _) => exec.detach,
+            Opening::Exec { exec, .. } => exec.detach,
             Opening::Attach(attach) => !attach.follow,
         };
         was_not_to_stay || lock(&self.line).is_leaving
@@ -59,8 +59,10 @@ impl Remote {
             if ran && !holds("client.output_ended", half.ended()) {
                 return Err(Error::incomplete(format!("the end of std{channel} did not come")));
             }
-            // What a terminal shows can be drawn again, and was.
-            if half.missing() > 0 && started.is_some_and(|started| started.terminal) {
+            // What a terminal shows can be drawn again, and was. It counts what was asked for: an agent
+            // cannot make a terminal of something that must be whole.
+            let is_terminal = matches!(self.opening, Opening::Exec { terminal: true, .. });
+            if half.missing() > 0 && holds("client.gap", is_terminal) {
                 continue;
             }
             let Some(Tally { size, hash }) = half.tally() else {
