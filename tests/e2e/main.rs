@@ -35,3 +35,5 @@ mod revocation;
 mod run_as;
 mod streams;
 mod terminal;
+mod terminal_options;
+mod tmux;

@@ -10,12 +10,15 @@ use crate::pump::{self, cannot_write};
 use crate::render::Sink;
 use crate::stdin;
 use crate::stdio::{Halt, Output};
+use crate::tty::Keys;
 use rexec_client::{
     Child, ChildStdin, Error, ExitStatus, InOrder, JobEnd, Outcome, Session, Signal, printable,
 };
 use std::pin::pin;
 use std::time::{Duration, Instant};
 use tokio::time::{sleep, timeout};
+
+mod terminal;
 
 /// How long a command has to end after Ctrl-C, before it is killed.
 pub const GRACE: Duration = Duration::from_secs(5);
@@ -50,12 +53,14 @@ pub struct Streams {
     pub stderr: Option<Sink>,
     /// This process's stdin goes to the command.
     pub stdin: bool,
+    /// How to read it, if the job has a terminal.
+    pub keys: Option<Keys>,
 }
 
 impl Streams {
     /// Nothing.
     pub fn none() -> Self {
-        Self { stdout: None, stderr: None, stdin: false }
+        Self { stdout: None, stderr: None, stdin: false, keys: None }
     }
 }
 
@@ -168,6 +173,7 @@ impl Visit {
             }
         };
         if let Some(signal) = self.asked {
+            let signal = if child.has_terminal() { Signal::HUP } else { signal };
             child.cancel_with(signal, GRACE).await;
         }
         Ok(child)
@@ -180,6 +186,9 @@ impl Visit {
         streams: Result<Streams, Halt>,
     ) -> Result<ExitStatus, Stop> {
         let end = match streams {
+            Ok(Streams { stdout: Some(sink), stdin, keys: Some(keys), .. }) => {
+                self.converse(&mut child, sink, keys, stdin).await
+            }
             Ok(streams) => self.carry(&mut child, streams).await,
             Err(halt) => Err(cannot_write(Output::Stdout, &halt)),
         };
@@ -197,7 +206,7 @@ impl Visit {
         child: &mut Child,
         streams: Streams,
     ) -> Result<Result<ExitStatus, Stop>, String> {
-        let Streams { stdout, stderr, stdin } = streams;
+        let Streams { stdout, stderr, stdin, .. } = streams;
         let leaves = self.on_signal == OnSignal::Leave;
         // One that is not forwarded is held to the end, because dropping it would end it.
         let mut held = child.stdin.take();
@@ -252,7 +261,8 @@ impl Visit {
         if self.on_signal == OnSignal::Leave {
             return local(fault);
         }
-        child.cancel_with(Signal::TERM, GRACE).await;
+        let signal = if child.has_terminal() { Signal::HUP } else { Signal::TERM };
+        child.cancel_with(signal, GRACE).await;
         let ended = tokio::select! {
             end = timeout(GIVE_UP, child.wait()) => matches!(end, Ok(Ok(_))),
             _ = self.interrupts.next() => false,

@@ -57,6 +57,8 @@ pub struct Left {
     pub job: JobId,
     /// What made it leave, if it was not to stay from the start.
     pub signal: Option<Signal>,
+    /// What to type to come back to it, where the user has left in the middle.
+    pub again: Option<String>,
 }
 
 impl Ended {

@@ -3,6 +3,7 @@
 
 use crate::event::{Ended, Left};
 use crate::stdio::Output;
+use crate::tty::guard::is_raw;
 use crate::values::LogLevel;
 use rexec_client::{ExitStatus, NeverStarted, Outcome, Signal, printable};
 use std::io::{self, Write};
@@ -50,7 +51,12 @@ impl Notes {
     pub fn say(self, text: &str) {
         // One write, so that lines of several processes do not mix. If it cannot be written, there
         // is nobody to tell, and the exit code tells.
-        let _ = io::stderr().write_all(format!("rexec: {text}\n").as_bytes());
+        let line = if is_raw() {
+            format!("\r\nrexec: {}\r\n", text.replace('\n', "\r\n"))
+        } else {
+            format!("rexec: {text}\n")
+        };
+        let _ = io::stderr().write_all(line.as_bytes());
     }
 
     /// Says how a run ended, unless the command ended by itself.
@@ -67,6 +73,14 @@ impl Notes {
                 let how = if plain { format!("{}; ", status.outcome()) } else { String::new() };
                 host(ended) + &how + &figures(status)
             });
+        }
+    }
+
+    /// Says how to come back, to one who has left in the middle.
+    pub fn left(self, left: &Left) {
+        if let Some(again) = &left.again {
+            let (host, job) = (printable(&left.host), &left.job);
+            self.inform(&format!("{host}: left job {job}, which goes on; to come back: {again}"));
         }
     }
 
@@ -116,6 +130,8 @@ fn sentence(ended: &Ended) -> Option<(Weight, String)> {
         {
             return None;
         }
+        // A terminal has no SIGPIPE, and is hung up.
+        Outcome::Cancelled if ended.closed.contains(&Output::Stdout) => return None,
         Outcome::Cancelled if ended.job.is_none() => {
             (Weight::Information, "cancelled; nothing was started".to_owned())
         }

@@ -30,6 +30,7 @@ pub mod status;
 pub mod stdin;
 pub mod stdio;
 pub mod target;
+pub mod tty;
 pub mod values;
 
 use args::{Named, Request, Run, Usage};
@@ -131,7 +132,10 @@ fn conclude(end: End, notes: Notes, mut status: Option<StatusFd>) -> ExitCode {
     }
     match &end {
         End::Over(ended) => exit::code(&ended.outcome),
-        End::Left(left) => exit::code_of_left(left),
+        End::Left(left) => {
+            notes.left(left);
+            exit::code_of_left(left)
+        }
     }
 }
 

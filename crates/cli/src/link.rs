@@ -2,6 +2,7 @@
 //! pipe, and with `-v` a line each time that something happens.
 
 use crate::exit::Notes;
+use crate::tty::escape::shown;
 use crate::values::LogLevel;
 use rexec_client::{Link, Session, printable};
 use std::convert::Infallible;
@@ -22,6 +23,7 @@ pub struct LinkLine {
     patience: Duration,
     notes: Notes,
     style: Style,
+    key: Option<u8>,
     /// Since when there is no connection, and how many attempts were told of.
     away: Option<(Instant, u32)>,
     is_shown: bool,
@@ -30,6 +32,8 @@ pub struct LinkLine {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Style {
     Line,
+    /// The same in the last line of a screen, over what is there: it will be drawn again.
+    Bottom,
     Log,
     Nothing,
 }
@@ -48,8 +52,18 @@ impl LinkLine {
             patience,
             notes,
             style,
+            key: None,
             away: None,
             is_shown: false,
+        }
+    }
+
+    /// From now on a command fills the screen. `key` begins escapes.
+    pub fn stay_at_the_bottom(&mut self, key: Option<u8>) {
+        self.erase();
+        self.key = key;
+        if self.style == Style::Line {
+            self.style = Style::Bottom;
         }
     }
 
@@ -59,7 +73,8 @@ impl LinkLine {
             let link = self.link.borrow_and_update().clone();
             self.show(&link);
             let changed = self.link.changed();
-            let is_line = self.style == Style::Line && matches!(link, Link::Away { .. });
+            let is_line = matches!(self.style, Style::Line | Style::Bottom)
+                && matches!(link, Link::Away { .. });
             let changed = tokio::select! {
                 changed = changed => changed,
                 () = sleep(TICK), if is_line => Ok(()),
@@ -79,6 +94,7 @@ impl LinkLine {
                 let words = self.words(reason, since.elapsed());
                 match self.style {
                     Style::Line => self.draw(&words),
+                    Style::Bottom => self.draw_at_the_bottom(&words),
                     Style::Log if is_new => self.notes.say(&words),
                     Style::Log | Style::Nothing => {}
                 }
@@ -117,10 +133,24 @@ impl LinkLine {
         let _ = io::stderr().write_all(text.as_bytes());
     }
 
+    /// Writes the line at the lower edge of the screen, inverted, and leaves all else as it is.
+    fn draw_at_the_bottom(&mut self, words: &str) {
+        self.is_shown = true;
+        let leave = self.key.map(|key| format!("; {}. leaves", shown(key))).unwrap_or_default();
+        let text =
+            format!("\x1b7\x1b[999;1H\x1b[0;7m\x1b[?7lrexec: {words}{leave}\x1b[K\x1b[?7h\x1b8");
+        // As above.
+        let _ = io::stderr().write_all(text.as_bytes());
+    }
+
     fn erase(&mut self) {
         if std::mem::take(&mut self.is_shown) {
+            let text: &[u8] = match self.style {
+                Style::Bottom => b"\x1b7\x1b[999;1H\x1b[0m\x1b[K\x1b8",
+                _ => b"\x1b[B\r\x1b[K\x1b8",
+            };
             // As above.
-            let _ = io::stderr().write_all(b"\x1b[B\r\x1b[K\x1b8");
+            let _ = io::stderr().write_all(text);
         }
     }
 }

@@ -3,8 +3,9 @@
 use crate::attend::{OnSignal, Stop, Streams, Visit};
 use crate::event::{End, Ended, Left, Started};
 use crate::exit::Notes;
-use crate::plan::{Plan, Work};
+use crate::plan::{Plan, Terminal, Work};
 use crate::render::Renderer;
+use crate::tty;
 use rexec_client::{Command, ExitStatus, JobId, Outcome, Session, Stdio, new_job_id, printable};
 use std::time::{Duration, SystemTime};
 
@@ -24,7 +25,7 @@ pub async fn run(mut plan: Plan, renderer: &mut Renderer, notes: Notes) -> End {
         // An id that the agent has on its disk before it starts anything.
         plan.id.get_or_insert_with(new_job_id);
     }
-    let again = plan.again.clone();
+    let (again, is_there) = (plan.again.clone(), !plan.detach);
     let mut run = Run { plan, notes, visit, job: None, asked_for: None };
     let end = run.attempts(renderer).await;
     // The connection was just dropped, and its writer has a goodbye to say: the agent shall not take
@@ -38,7 +39,8 @@ pub async fn run(mut plan: Plan, renderer: &mut Renderer, notes: Notes) -> End {
             let Some(job) = job else {
                 return End::Over(Box::new(Ended::of(Some(host), Outcome::Cancelled)));
             };
-            return End::Left(Left { host, job, signal });
+            let again = is_there.then(|| format!("{again} {job}"));
+            return End::Left(Left { host, job, signal, again });
         }
     };
     let is_lost = matches!(outcome, Outcome::Lost { .. });
@@ -88,6 +90,9 @@ impl Run {
     }
 
     async fn whole(&mut self, renderer: &mut Renderer) -> Result<ExitStatus, Stop> {
+        if self.plan.terminal_in_vain {
+            self.notes.inform("no terminal, because stdin is none; -tt asks for one all the same");
+        }
         let session = self.visit.connect(&self.plan.endpoint).await?;
         let mut command = command(session, &self.plan);
         self.asked_for = Some(command.job_id());
@@ -110,6 +115,7 @@ impl Run {
             stdout: Some(stdout),
             stderr: Some(stderr),
             stdin,
+            keys: self.plan.terminal.as_ref().map(|terminal| terminal.keys),
         });
         self.visit.attend(child, streams).await
     }
@@ -117,12 +123,20 @@ impl Run {
 
 fn command(session: Session, plan: &Plan) -> Command {
     let command = match &plan.work {
+        Work::Login => session.login(),
         Work::Line(line) => session.shell(line),
         Work::Argv(program, args) => session.command(program).args(args),
         Work::Script { text, args } => session.script(text.clone()).args(args),
     };
     let stdin = if plan.stdin { Stdio::Piped } else { Stdio::Null };
     let variables = plan.env.iter().map(|(name, value)| (name, value));
+    let command = match &plan.terminal {
+        Some(Terminal { term, locale, .. }) => {
+            let locale = locale.iter().map(|(name, value)| (name, value));
+            command.terminal(term, tty::size()).locale(locale)
+        }
+        None => command,
+    };
     let mut command = command.envs(variables).stdin(stdin).digest(plan.hash).on_full(plan.on_full);
     if let Some(user) = &plan.user {
         command = command.user(user);

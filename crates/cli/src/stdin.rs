@@ -51,7 +51,8 @@ async fn readable() {
     }
 }
 
-fn start() -> io::Result<mpsc::Receiver<io::Result<Bytes>>> {
+/// Reads stdin from now on, piece by piece.
+pub(crate) fn start() -> io::Result<mpsc::Receiver<io::Result<Bytes>>> {
     let (pieces, queue) = mpsc::channel(2);
     let thread = thread::Builder::new().name("stdin".to_owned()).stack_size(STACK);
     // It is never waited for: it may be in a read that lasts longer than the command.

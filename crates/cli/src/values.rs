@@ -272,6 +272,21 @@ fn set_env(text: &str) -> Result<Vec<Variable>, String> {
         .collect()
 }
 
+/// What begins an escape; `None`: nothing does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct EscapeKey(pub Option<u8>);
+
+/// `none`, a character, or `^X`.
+pub fn escape(text: &str) -> Result<EscapeKey, String> {
+    match text.as_bytes() {
+        b"none" => Ok(EscapeKey(None)),
+        [key] => Ok(EscapeKey(Some(*key))),
+        [b'^', key @ b'@'..=b'_'] => Ok(EscapeKey(Some(key & 0x1f))),
+        [b'^', key @ b'a'..=b'z'] => Ok(EscapeKey(Some(key & 0x1f))),
+        _ => Err("it is one character, ^X for Ctrl-X, or none".to_owned()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

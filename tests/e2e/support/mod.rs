@@ -7,6 +7,7 @@ pub mod cli;
 pub mod dial;
 pub mod proc;
 pub mod raw;
+pub mod tmux;
 pub mod users;
 
 pub use agent::TestAgent;

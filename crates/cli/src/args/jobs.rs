@@ -1,7 +1,7 @@
 //! The subcommands for jobs that are there already.
 
 use super::ConnectOptions;
-use crate::values::{self, Since};
+use crate::values::{self, EscapeKey, Since};
 use clap::{Args, ValueHint};
 use rexec_client::Signal;
 use std::ffi::OsString;
@@ -100,6 +100,10 @@ pub struct Attach {
     /// Leave this process's stdin alone
     #[arg(short = 'n', long)]
     pub no_stdin: bool,
+    /// At a job with a terminal, what begins an escape: a character, ^X for Ctrl-X, or none
+    /// [default: ~]
+    #[arg(short = 'e', long, value_name = "KEY", value_parser = values::escape)]
+    pub escape: Option<EscapeKey>,
     /// Where the end is reported.
     #[command(flatten)]
     pub report: Report,

@@ -1,7 +1,7 @@
 //! The options of a run, in the groups that others share.
 
 use crate::config;
-use crate::values::{self, SshOption, Variable};
+use crate::values::{self, EscapeKey, SshOption, Variable};
 use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{Args, ValueHint};
 use rexec_client::{Algorithm, JobId, OnDisconnect, OnFull};
@@ -103,12 +103,15 @@ pub struct CommandOptions {
     /// Give the command no stdin
     #[arg(short = 'n', long)]
     pub no_stdin: bool,
-    /// No terminal, which is how every command runs here; taken because ssh has it
-    #[arg(short = 'T', overrides_with = "no_terminal")]
+    /// Run it on a terminal if stdin is one, and with -tt in any case
+    #[arg(short = 't', action = clap::ArgAction::Count, overrides_with = "no_terminal")]
+    pub terminal: u8,
+    /// Run it without a terminal, a login shell too
+    #[arg(short = 'T', overrides_with_all = ["no_terminal", "terminal"])]
     pub no_terminal: bool,
-    /// A terminal, as ssh's -t: known only to be refused in words.
-    #[arg(short = 't', action = clap::ArgAction::Count, hide = true)]
-    pub(super) terminal: u8,
+    /// On a terminal, what begins an escape: a character, ^X for Ctrl-X, or none [default: ~]
+    #[arg(short = 'e', long, value_name = "KEY", value_parser = values::escape)]
+    pub escape: Option<EscapeKey>,
     /// Set a variable for the command; NAME alone takes its value here
     #[arg(long, value_name = "NAME=VALUE")]
     #[arg(value_parser = OsStringValueParser::new().try_map(Variable::parse))]

@@ -62,12 +62,6 @@ fn line(args: &[OsString], skip: usize) -> Result<Request, clap::Error> {
     let program = OsStr::new("rexec");
     let rest = args.iter().skip(skip).map(OsString::as_os_str);
     let line = Line::try_parse_from(std::iter::once(program).chain(rest))?;
-    if line.options.command.terminal > 0 {
-        return Err(usage(
-            "-t: terminals are not available yet; use ssh -t for an interactive session, and leave \
-             -t out for anything else",
-        ));
-    }
     let words = match line.rest {
         Some(Rest::Words(words)) => words,
         None => Vec::new(),

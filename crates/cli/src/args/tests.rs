@@ -152,9 +152,7 @@ fn what_makes_no_sense_is_said() {
         (&["--shell", "--argv", "web1", "x"], "--argv"),
         (&["--script", "f", "--shell", "web1"], "--shell"),
         (&["--timeout", "5x", "web1", "x"], "ms, s, m, h or d"),
-        (&["-t", "web1", "x"], "use ssh"),
-        (&["-tt", "web1"], "not available yet"),
-        (&["run", "-Tt", "web1"], "not available yet"),
+        (&["-e", "ab", "web1"], "one character"),
         (&["ping", "-o", "User=bob", "web1"], "-o User"),
         (&["ping", "-o", "Port=1", "-o", "SetEnv=A=1", "web1"], "-o SetEnv"),
         (&["--status-fd", "-1", "web1", "x"], "-1"),
@@ -179,9 +177,18 @@ fn where_to_report_is_found_in_a_bad_line() {
 }
 
 #[test]
-fn no_terminal_is_what_there_is() {
-    assert_eq!(run(&["-T", "web1", "x"]).words, ["x"]);
-    assert_eq!(run(&["-TT", "-nT", "web1", "x", "-t"]).words, ["x", "-t"]);
+fn the_last_word_on_a_terminal_counts() {
+    let terminal = |line: &[&str]| {
+        let options = run(line).options.command;
+        (options.terminal, options.no_terminal)
+    };
+    assert_eq!(terminal(&["web1", "x", "-t"]), (0, false));
+    assert_eq!(terminal(&["-tt", "web1", "x"]), (2, false));
+    assert_eq!(terminal(&["-t", "-n", "-t", "web1"]), (2, false));
+    assert_eq!(terminal(&["-ttT", "-TT", "web1"]), (0, true));
+    assert_eq!(terminal(&["-Tt", "web1"]), (1, false));
+    let escape = |key: &str| run(&["-e", key, "web1"]).options.command.escape.unwrap().0;
+    assert_eq!((escape("none"), escape("%"), escape("^]")), (None, Some(b'%'), Some(0x1d)));
 }
 
 #[test]

@@ -72,6 +72,7 @@ async fn show(
         stdout: if logs.stderr { unseen() } else { Some(stdout) },
         stderr: if only_stdout { unseen() } else { Some(stderr) },
         stdin: false,
+        keys: None,
     });
     place.visit.attend(child, streams).await
 }

@@ -120,7 +120,10 @@ impl Call {
             Ok(status) => (status.outcome().clone(), Some(status)),
             Err(Stop::Outcome(outcome)) => (outcome, None),
             Err(Stop::Left(signal)) => match job {
-                Some(job) => return End::Left(Left { host, job, signal }),
+                Some(job) => {
+                    let again = signal.is_none().then(|| format!("{} {job}", self.again));
+                    return End::Left(Left { host, job, signal, again });
+                }
                 None => (Outcome::Cancelled, None),
             },
         };

@@ -2,10 +2,12 @@
 //! and no file is opened after this, but for the certificates.
 
 mod endpoint;
+mod terminal;
 #[cfg(test)]
 mod tests;
 
 pub use endpoint::{Endpoint, endpoint_of};
+pub use terminal::Terminal;
 
 use crate::args::{CommandOptions, ConnectOptions, Run, RunOptions};
 use crate::config::Env;
@@ -15,9 +17,10 @@ use nix::sys::stat::{SFlag, fstat, major, minor};
 use rexec_client::{Algorithm, JobId, OnDisconnect, OnFull};
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
-use std::io::{self, Read};
+use std::io::{self, IsTerminal, Read};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+use terminal::Wish;
 
 /// A script travels in one request, a little under 1 MiB with its arguments.
 const MAX_SCRIPT: u64 = 1024 * 1024;
@@ -39,6 +42,10 @@ pub struct Plan {
     pub timeout: Option<Duration>,
     /// Whether this process's stdin is forwarded.
     pub stdin: bool,
+    /// The terminal that it gets.
+    pub terminal: Option<Terminal>,
+    /// One was asked for that makes no sense.
+    pub terminal_in_vain: bool,
     /// The digest of the streams.
     pub hash: Algorithm,
     /// Events as JSON Lines instead of the plain output.
@@ -64,6 +71,8 @@ pub struct Plan {
 /// The forms of a command.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Work {
+    /// The login shell itself.
+    Login,
     /// A line for the login shell.
     Line(OsString),
     /// Program and arguments.
@@ -85,13 +94,16 @@ impl Plan {
         let typed = target.display().to_string();
         let again = again(&connect, &typed);
         let target = Target::parse(&target)?;
+        let is_login = words.is_empty() && command.script.is_none();
+        let wish = terminal::wish(&command, is_login, io::stdin().is_terminal());
         // What was typed comes before what is on this machine: no file is looked for in vain.
-        if words.is_empty() && command.script.is_none() {
+        if wish == Wish::Yes && output.json {
             return Err(format!(
-                "no command given; rexec has no terminal sessions yet: use ssh for an interactive \
-                 shell, and name a command after the host, as in: rexec {typed} 'df -h'"
+                "--json is for programs, and a terminal for people: {}",
+                if is_login { "name a command, or add -T" } else { "leave -t out" }
             ));
         }
+        let terminal = (wish == Wish::Yes).then(|| Terminal::new(&command, env));
         let level = log_level(&connect);
         let ssh_env = connect.ssh.iter().filter_map(|option| match option {
             SshOption::SetEnv(variables) => Some(variables.clone()),
@@ -122,6 +134,8 @@ impl Plan {
             cwd,
             timeout,
             stdin,
+            terminal,
+            terminal_in_vain: wish == Wish::InVain,
             hash,
             json: output.json,
             digest: output.digest,
@@ -129,7 +143,11 @@ impl Plan {
             detach: job.detach,
             id: job.id,
             on_disconnect: job.on_disconnect,
-            on_full: job.on_full.unwrap_or_default(),
+            // What a terminal shows can be drawn again.
+            on_full: job.on_full.unwrap_or(match wish {
+                Wish::Yes => OnFull::DiscardOldest,
+                Wish::No | Wish::InVain => OnFull::Block,
+            }),
             retries: job.retry,
             again,
         })
@@ -163,6 +181,9 @@ fn work(options: CommandOptions, words: Vec<OsString>) -> Result<Work, String> {
     if let Some(file) = options.script {
         let text = read_script(&file)?;
         return Ok(Work::Script { text, args: words });
+    }
+    if words.is_empty() {
+        return Ok(Work::Login);
     }
     if options.shell || (words.len() == 1 && !options.argv) {
         return Ok(Work::Line(words.join(OsStr::new(" "))));

@@ -39,14 +39,50 @@ fn one_word_is_a_line_and_several_are_an_argv() {
 }
 
 #[test]
-fn a_missing_command_is_said_before_a_missing_identity() {
-    let empty = tempfile::tempdir().unwrap();
+fn without_a_command_it_is_a_login_shell() {
     for line in [&["al@w"][..], &["al@w", "--"], &["--shell", "al@w"]] {
-        let error = plan_in(empty.path(), line).unwrap_err();
-        for part in ["no command given", "ssh", "rexec al@w 'df -h'"] {
-            assert!(error.contains(part), "{error}");
-        }
+        assert_eq!(plan(line).unwrap().work, Work::Login, "{line:?}");
     }
+}
+
+#[test]
+fn a_terminal_as_ssh_decides_it() {
+    let wish = |line: &[&str], stdin_is_terminal| {
+        let words = std::iter::once("rexec").chain(line.iter().copied()).map(OsString::from);
+        let Ok(Request::Run(run)) = args::parse(&words.collect::<Vec<_>>()) else { panic!() };
+        terminal::wish(&run.options.command, run.words.is_empty(), stdin_is_terminal)
+    };
+    for (line, at_a_terminal, in_a_pipe) in [
+        (&["w"][..], Wish::Yes, Wish::No),
+        (&["-T", "w"], Wish::No, Wish::No),
+        (&["w", "x"], Wish::No, Wish::No),
+        (&["-t", "w", "x"], Wish::Yes, Wish::InVain),
+        (&["-t", "w"], Wish::Yes, Wish::InVain),
+        (&["-tt", "w", "x"], Wish::Yes, Wish::Yes),
+        (&["-ttT", "w", "x"], Wish::No, Wish::No),
+    ] {
+        assert_eq!((wish(line, true), wish(line, false)), (at_a_terminal, in_a_pipe), "{line:?}");
+    }
+}
+
+#[test]
+fn a_terminal_brings_type_and_locale_from_here() {
+    let home = home();
+    let env = |name: &str| match name {
+        "XDG_CONFIG_HOME" => Some(home.path().into()),
+        "TERM" => Some("vt100".into()),
+        "LC_TIME" => Some("C".into()),
+        "LANG" => Some("".into()),
+        _ => None,
+    };
+    let words = ["rexec", "-tt", "-e", "none", "w", "x"].map(OsString::from);
+    let Ok(Request::Run(run)) = args::parse(&words) else { panic!() };
+    let made = Plan::new(*run, &env).unwrap();
+    let terminal = made.terminal.unwrap();
+    assert_eq!((terminal.term, terminal.keys.escape), ("vt100".into(), None));
+    assert_eq!(terminal.locale, [("LC_TIME".into(), "C".into())]);
+    assert_eq!(made.on_full, OnFull::DiscardOldest);
+    assert!(plan(&["-tt", "--json", "w", "x"]).unwrap_err().contains("leave -t out"));
 }
 
 #[test]
