@@ -1,15 +1,16 @@
 //! The longer texts of `--help` and of the man pages.
 
-pub(crate) const USAGE: &str = "rexec [OPTIONS] [USER@]HOST[:PORT] COMMAND [ARG]…
+pub(crate) const USAGE: &str = "rexec [OPTIONS] [USER@]HOST[:PORT] [COMMAND [ARG]…]
        rexec SUBCOMMAND …";
 
-pub(crate) const RUN_USAGE: &str = "rexec [run] [OPTIONS] [USER@]HOST[:PORT] COMMAND [ARG]…";
+pub(crate) const RUN_USAGE: &str = "rexec [run] [OPTIONS] [USER@]HOST[:PORT] [COMMAND [ARG]…]";
 
 pub(crate) const SHORT: &str = "\
 Examples:
   rexec web1 'df -h | tail -1'      one word: a line for the login shell
   rexec web1 ls 'my file'           several words: arrive exactly as typed
   rexec --script setup.sh web1 a b  run a local script there
+  rexec web1                        a login shell on a terminal
 
 See --help for the exit status, the files and the environment.";
 
@@ -23,6 +24,10 @@ Examples:
       Streams are binary-clean, as long as they like, and checked to the last byte.
   rexec --script setup.sh web1 --fast
       Runs a local script there, with an argument.
+  rexec web1
+      A login shell, on a terminal if stdin is one.
+  rexec -t web1 htop
+      A command on a terminal.
   rexec -d --id build-42 web1 make
       Starts it, unless it was started before under this id, and leaves; rexec wait web1 build-42.
   rexec --json --timeout 5m web1 make | jq
@@ -55,6 +60,11 @@ Jobs:
   wait, kill and rm are for jobs that are there. A connection that is lost is made again (--reconnect-for),
   and the command goes on at the exact byte; --on-disconnect says what the agent does meanwhile. The same
   command under the same --id runs once, so --retry is safe.
+
+Terminals:
+  -t, -tt and -T are as in ssh. The escape keys, at the start of a line: ~. leaves at once, ~d leaves and
+  lets the command go on (rexec attach comes back), ~^Z suspends rexec, ~? lists them, ~~ is one ~. Ctrl-C
+  and all other keys are for the command. An end of stdin is not told to a terminal.
 
 Ctrl-C:
   The first one ends the command and everything it started, and waits until that is done. The second
