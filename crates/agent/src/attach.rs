@@ -142,15 +142,17 @@ impl Attached {
         if wish.detach {
             return self.send(Detach {}.into()).await;
         }
-        let Some(mut cursor) = self.job.log.cursor(wish.place) else {
+        let Some(mut cursor) = self.job.log.cursor(wish.place).await else {
             let outcome = Outcome::Lost { message: MORE_THAN_THERE_IS.to_owned() };
             return self.send(Exit::of_nothing(outcome, self.job.algorithm).into()).await;
         };
-        if let Place::Have(have) = wish.place {
-            self.job.has(self.attachment, have);
+        if let (Place::Have(_), Some(last)) = (wish.place, cursor.next().checked_sub(1)) {
+            // Without this a full log would wait for an acknowledgement of what was sent on a connection
+            // that was lost, and that never comes.
+            self.job.acknowledge(self.attachment, last);
         }
         loop {
-            let item = match self.job.log.try_next(&mut cursor) {
+            let item = match self.job.log.ready(&mut cursor).await {
                 Some(item) => item,
                 None if !wish.follow => return self.send(Detach {}.into()).await,
                 None => tokio::select! {

@@ -5,8 +5,10 @@ use crate::admission::{Held, HeldByRule};
 use crate::audit::text::Text;
 use crate::audit::{Caller, Event};
 use crate::authorize::{Refused, authorize};
+use crate::jobs::meta::{End, Ending};
 use crate::jobs::{Attendance, Controls, Job};
 use crate::keeper::{LaunchError, Running};
+use crate::log::now_ms;
 use crate::policy::Permit;
 use crate::server::Agent;
 use crate::stdin;
@@ -19,7 +21,11 @@ use rexec_protocol::{JobId, NeverStarted, Outcome};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::task::spawn_blocking;
 use tokio_util::task::AbortOnDropHandle;
+
+/// How long to wait before trying again to record an end.
+const RETRY: Duration = Duration::from_secs(1);
 
 /// A submission to be carried out.
 pub struct Request {
@@ -38,8 +44,6 @@ pub struct Request {
 /// A command that was started.
 struct Launched {
     running: Running,
-    /// As which local user.
-    user: String,
     /// How long it may run.
     timeout: Option<Duration>,
     /// Its rule's limits hold for what it leaves behind, too.
@@ -60,6 +64,10 @@ impl Request {
             Ok(launched) => self.supervise(agent, launched).await,
             Err(outcome) => {
                 let exit = Exit::of_nothing(outcome.clone(), job.algorithm);
+                if job.log.disk().is_some() {
+                    let end = End { pid: 0, ended_ms: now_ms(), exit: Ending::from(&exit) };
+                    put_end(&job, &end).await;
+                }
                 agent.jobs.ended(&job, &exit);
                 job.not_started(exit);
                 outcome
@@ -72,8 +80,9 @@ impl Request {
     async fn launch(&self, agent: &Agent) -> Result<Launched, Outcome> {
         let permit = self.permit(agent).await?;
         let places = self.places(agent, &permit)?;
+        self.job.set_user(&permit.account().name);
         if let Err(error) = agent.jobs.commit(&self.job).await {
-            let message = format!("the agent cannot put the id on its disk: {error}");
+            let message = format!("the agent cannot put the job on its disk: {error}");
             return Err(self.reject(agent, NeverStarted::Resource, message));
         }
         let intent = Event::exec(&self.job.id, &self.identity, self.from, &permit);
@@ -91,9 +100,8 @@ impl Request {
         }
         let timeout = permit.spec().timeout_ms.map(Duration::from_millis);
         let is_contained = permit.grant().limits.are_of_the_tree();
-        let user = permit.account().name.clone();
         match agent.zygote.launch(permit, &self.identity, &self.job.id).await {
-            Ok(running) => Ok(Launched { running, user, timeout, is_contained, places }),
+            Ok(running) => Ok(Launched { running, timeout, is_contained, places }),
             Err(error) => Err(self.failed(agent, error)),
         }
     }
@@ -158,10 +166,10 @@ impl Request {
     }
 
     async fn supervise(self, agent: &Agent, launched: Launched) -> Outcome {
-        let Launched { mut running, user, timeout, is_contained, places } = launched;
+        let Launched { mut running, timeout, is_contained, places } = launched;
         let Self { job, controls, .. } = self;
         let pid = running.pid;
-        job.started(pid, &user);
+        job.started(pid);
         let _stdin = running
             .stdin
             .take()
@@ -175,11 +183,50 @@ impl Request {
         agent.audit.record(&ended);
         // Nothing of it runs any more. That its output may still be on its way costs no process.
         drop(places);
-        job.ended();
+        let end = End { pid, ended_ms: now_ms(), exit: Ending::from(&exit) };
+        let is_recorded = put_end(&job, &end).await;
+        job.ended(end.ended_ms);
         agent.jobs.ended(&job, &exit);
         // Last: who reads it finds all the rest as it says.
         job.log.exit(exit.clone());
+        settle(agent, &job, end, is_recorded).await;
         exit.outcome
+    }
+}
+
+/// True if the end of a job is where its output is kept.
+async fn put_end(job: &Arc<Job>, end: &End) -> bool {
+    if !job.is_kept() && job.log.disk().is_none() {
+        return true;
+    }
+    let (watched, end) = (Arc::clone(job), end.clone());
+    let put = spawn_blocking(move || watched.put_end(&end)).await;
+    match put {
+        Ok(Ok(())) => true,
+        Ok(Err(full)) => {
+            tracing::warn!(job = %job.id, %full, "the end of a job is not on disk yet");
+            false
+        }
+        Err(_) => false,
+    }
+}
+
+/// Sees to it that what is kept of a job outlives the agent and the machine.
+async fn settle(agent: &Agent, job: &Arc<Job>, end: End, mut is_recorded: bool) {
+    while !is_recorded {
+        tokio::select! {
+            () = tokio::time::sleep(RETRY) => {}
+            // What it knows goes with the agent.
+            () = agent.stopping() => return,
+        }
+        if job.log.is_removed() {
+            return;
+        }
+        is_recorded = put_end(job, &end).await;
+    }
+    let log = Arc::clone(&job.log);
+    if let Ok(Err(error)) = spawn_blocking(move || log.sync()).await {
+        tracing::warn!(job = %job.id, %error, "the output of a job may not survive a loss of power");
     }
 }
 

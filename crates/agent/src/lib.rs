@@ -9,13 +9,15 @@
 //! | [`server`]: accept loop | the listening sockets | when the agent is told to stop |
 //! | [`session`]: one per connection | the reading half, the table of streams | with the connection |
 //! | writer (in `rexec-net`) | the writing half | with the connection |
-//! | [`exec`]: one per command | the request, then [`job`]'s supervisor: keeper, pipes, timers | after the exit record |
-//! | [`pump`]: one per command | the cursor into the command's [`log`] | after the exit record |
+//! | [`exec`]: one per command | the request, then its [`supervisor`]: keeper, pipes, timers | after the exit record |
+//! | [`attach`]: one per client at a job | the cursor into the job's [`log`] | after the exit record, or with its connection |
 //! | [`audit`]: one thread | the audit log | after all else |
 //! | [`stdin`]: one per command with stdin | the pipe to the command | at the end of stdin |
 //!
-//! A byte of output goes: pipe → `job` → `log` → `pump` → outbox → socket. Credit comes back the
-//! other way and stops, in turn, the pump, the log, the reads of the pipe, and so the command.
+//! A byte of output goes: pipe → [`intake`] → [`log`] → [`attach`] → outbox → socket. Credit comes back
+//! the other way and stops, in turn, the cursor, the log, the reads of the pipe, and so the command. A job
+//! that is kept has its log on disk: pipe → [`spool`] in one system call, then digest and index, in
+//! threads that may block; readers take it from memory if they follow closely, and else from there.
 //!
 //! Nothing in this process forks: commands are started by a [`keeper`], a small process per
 //! command that also reaps it and can end all that it started. See there.
@@ -37,6 +39,7 @@ pub mod descriptors;
 pub mod doctor;
 pub mod environment;
 pub mod exec;
+pub mod intake;
 pub mod jobs;
 pub mod keeper;
 pub mod log;

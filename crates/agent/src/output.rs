@@ -3,10 +3,15 @@
 use crate::keeper::Reader;
 use crate::pipe_size::PipeSize;
 use bytes::{BufMut, Bytes, BytesMut};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use rexec_net::recycler::Recycler;
 use rexec_protocol::frame::MAX_DATA;
 use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
 use tokio::io::AsyncReadExt;
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
 
 /// Room for a first read; it grows while reads fill it.
 const SMALL: usize = 8 * 1024;
@@ -19,6 +24,8 @@ const _: () = assert!(LARGE <= MAX_DATA, "a read is one data body");
 #[derive(Debug)]
 pub struct Output {
     pipe: Option<Reader>,
+    /// Instead of `pipe`, once it was shared.
+    shared: Option<Arc<Shared>>,
     buffer: BytesMut,
     recycler: Recycler,
     room: usize,
@@ -30,6 +37,7 @@ impl Output {
     pub fn new(pipe: Option<Reader>) -> Self {
         Self {
             pipe,
+            shared: None,
             buffer: BytesMut::new(),
             recycler: Recycler::default(),
             room: SMALL,
@@ -39,12 +47,35 @@ impl Output {
 
     /// True until the end was read, or [`Output::close`] was called.
     pub fn is_open(&self) -> bool {
-        self.pipe.is_some()
+        self.pipe.is_some() || self.shared.is_some()
     }
 
     /// Stops reading: the writer gets SIGPIPE. True if it was open.
     pub fn close(&mut self) -> bool {
-        self.pipe.take().is_some()
+        let was_open = self.is_open();
+        (self.pipe, self.shared) = (None, None);
+        was_open
+    }
+
+    /// From now on it is read through [`Output::shared`] only, by threads that may block.
+    pub fn share(&mut self) -> io::Result<()> {
+        if let Some(pipe) = &self.pipe {
+            self.shared = Some(Arc::new(share(pipe.as_fd().try_clone_to_owned()?)?));
+            self.pipe = None;
+        }
+        Ok(())
+    }
+
+    /// What to read, if it was shared and has not ended. It does not block.
+    pub fn shared(&self) -> Option<Arc<Shared>> {
+        self.shared.clone()
+    }
+
+    /// Takes note that `n` bytes of what is shared were at hand at once.
+    pub fn moved(&mut self, n: usize) {
+        if let Some(shared) = &self.shared {
+            self.size.moved(shared.get_ref(), n);
+        }
     }
 
     /// The next bytes; empty at the end. Safe to cancel. A pipe that cannot be read has nothing
@@ -81,5 +112,31 @@ impl Output {
             self.size.moved(pipe, n);
         }
         self.buffer.split_to(n).freeze()
+    }
+}
+
+/// An output for several threads.
+pub type Shared = AsyncFd<OwnedFd>;
+
+#[allow(deprecated, reason = "an OwnedFd stays open, which the other maker has one promise")]
+fn share(pipe: OwnedFd) -> io::Result<Shared> {
+    AsyncFd::with_interest(pipe, Interest::READABLE)
+}
+
+/// Returns when there is something to read, or an end.
+pub async fn readable(output: &Shared) {
+    loop {
+        let Ok(mut ready) = output.readable().await else { return };
+        // Only the kernel knows what another thread has left of it.
+        let look = |output: &Shared| {
+            let mut look = [PollFd::new(output.get_ref().as_fd(), PollFlags::POLLIN)];
+            match poll(&mut look, PollTimeout::ZERO)? {
+                0 => Err(io::ErrorKind::WouldBlock.into()),
+                _ => Ok(()),
+            }
+        };
+        if ready.try_io(look).is_ok() {
+            return;
+        }
     }
 }

@@ -30,6 +30,9 @@ use tracing::Instrument;
 /// How long the connections have to end, after the time their commands have to end.
 const LAST: Duration = Duration::from_secs(10);
 
+/// How often what is over is looked for.
+const SWEEP: Duration = Duration::from_secs(60);
+
 /// What all connections share.
 pub struct Agent {
     /// The configuration.
@@ -112,6 +115,7 @@ impl Server {
         for listener in listeners {
             accepting.spawn(accept(Arc::clone(&agent), listener, sessions.clone()));
         }
+        let _sweep = AbortOnDropHandle::new(tokio::spawn(sweep(Arc::clone(&agent))));
         let _reload = AbortOnDropHandle::new(tokio::spawn(reload::run(Arc::clone(&agent))));
         accepting.close();
         accepting.wait().await;
@@ -169,6 +173,14 @@ impl Agent {
     /// Whether the agent was told to stop.
     pub fn is_stopping(&self) -> bool {
         self.stop.is_cancelled()
+    }
+}
+
+/// Deletes the output of jobs that is kept for long enough, also when nobody asks for anything.
+async fn sweep(agent: Arc<Agent>) {
+    loop {
+        tokio::time::sleep(SWEEP).await;
+        agent.jobs.sweep();
     }
 }
 

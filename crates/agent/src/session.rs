@@ -260,7 +260,9 @@ impl Session {
             Message::Resize(resize) => control(attached, "resize", Control::Resize(resize.size)),
             Message::Detach(_) => {
                 if attached.job.is_held_by(attached.attachment) {
-                    attached.job.keep();
+                    if !attached.job.keep() {
+                        return Err(ProtocolError::Flood("controls"));
+                    }
                     attached.job.let_go(attached.attachment);
                 }
                 attached.leave();

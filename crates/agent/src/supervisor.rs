@@ -6,10 +6,11 @@
 
 use crate::clock::at;
 use crate::config::Limits;
+use crate::intake::{Got, Intake};
 use crate::jobs::{Attendance, Controls, Job};
 use crate::keeper::{Event, Keeper, Running, Status, Terminal};
+use crate::log::disk::Urgency;
 use crate::output::Output;
-use bytes::Bytes;
 use rexec_protocol::message::{Cancel, Channel, Exit, TerminalSize, Usage};
 use rexec_protocol::stream::Tally;
 use rexec_protocol::{Outcome, Signal};
@@ -22,8 +23,6 @@ const KEEPER_DIED: &str = "the process that watched the command died or hangs, a
                            knowledge of how the command ended";
 /// How long a keeper may take to report, after the time that the command has to end, that it is done.
 const OVERDUE: Duration = Duration::from_secs(5);
-/// The most that a pipe can hold; see pipe(7), `pipe-max-size`.
-const PIPE_CAPACITY: usize = 1024 * 1024;
 /// The longest grace a client may ask for.
 const MAX_GRACE: Duration = Duration::from_secs(60);
 
@@ -38,6 +37,8 @@ pub enum Control {
     Resize(TerminalSize),
     /// The client reads no more of this channel.
     Stop(Channel),
+    /// The job goes on without a client from now on: what it prints is kept on disk.
+    Keep,
     /// The agent stops.
     Shutdown,
 }
@@ -53,8 +54,7 @@ enum Cause {
 }
 
 enum Next {
-    /// Empty at the end of the channel.
-    Read(Channel, Bytes),
+    Read(Got),
     Keeper(Option<Event>),
     Control(Control),
     /// The client is gone, and the time is over that it had to come back.
@@ -70,8 +70,7 @@ enum Next {
 pub struct Supervisor {
     job: Arc<Job>,
     limits: Limits,
-    out: Output,
-    err: Output,
+    intake: Intake,
     /// What both outputs are, if it is a terminal.
     terminal: Option<Terminal>,
     keeper: Keeper,
@@ -119,11 +118,17 @@ impl Supervisor {
         is_contained: bool,
     ) -> Self {
         let started = Instant::now();
+        let (out, err) = (Output::new(Some(running.stdout)), Output::new(running.stderr));
+        let has_one_output = !err.is_open();
+        let intake = Intake::new(Arc::clone(&job), out, err);
+        if has_one_output {
+            // A terminal is one stream.
+            job.log.eof(Channel::Err);
+        }
         Self {
             job,
             limits,
-            out: Output::new(Some(running.stdout)),
-            err: Output::new(running.stderr),
+            intake,
             terminal: running.terminal,
             keeper: running.keeper,
             control: controls.orders,
@@ -143,13 +148,9 @@ impl Supervisor {
 
     /// Runs the job to its end, writes the exit record and returns it.
     pub async fn run(mut self) -> Exit {
-        if !self.err.is_open() {
-            // A terminal is one stream.
-            self.job.log.eof(Channel::Err);
-        }
         while !self.is_over() {
             match self.next().await {
-                Next::Read(channel, bytes) => self.read(channel, bytes),
+                Next::Read(got) => self.read(got),
                 Next::Keeper(event) => {
                     self.keeper_said(event);
                     if self.is_contained && self.ended.is_some() && !self.ending {
@@ -164,15 +165,16 @@ impl Supervisor {
                     self.end(Cause::TimedOut, self.polite(), None).await;
                 }
                 Next::Overdue => self.give_up_on_keeper(),
-                Next::DrainOver => self.sweep(),
+                Next::DrainOver => self.sweep().await,
                 Next::Again => {}
             }
         }
+        self.intake.settle().await;
         self.finish().await
     }
 
     async fn next(&mut self) -> Next {
-        let has_room = self.job.log.has_room();
+        let has_room = self.intake.has_room();
         let attendance = *self.attended.borrow_and_update();
         let until = match attendance {
             _ if self.abandoned => None,
@@ -190,12 +192,10 @@ impl Supervisor {
             // The job holds the other end.
             Ok(()) = self.attended.changed() => Next::Again,
             () = at(until) => Next::Unattended,
-            read = self.out.read(), if has_room && self.out.is_open() => Next::Read(Channel::Out, read),
-            read = self.err.read(), if has_room && self.err.is_open() => Next::Read(Channel::Err, read),
-            () = self.job.log.room(), if !has_room => Next::Again,
+            got = self.intake.next(), if self.intake.is_open() => Next::Read(got),
             () = at(timeout) => Next::TimedOut,
             () = at(self.overdue), if keeper_matters => Next::Overdue,
-            // While the log is full nothing is read, so silence means nothing.
+            // Without room nothing is read, so silence means nothing.
             () = at(drain), if has_room => Next::DrainOver,
         }
     }
@@ -206,46 +206,27 @@ impl Supervisor {
     }
 
     fn is_over(&self) -> bool {
-        self.keeper_is_done() && !self.out.is_open() && !self.err.is_open()
+        self.keeper_is_done() && !self.intake.is_open()
     }
 
-    fn read(&mut self, channel: Channel, bytes: Bytes) {
-        if bytes.is_empty() {
-            return self.close(channel);
-        }
-        self.job.log.output(channel, bytes);
-        if let Some(ended) = &mut self.ended {
+    fn read(&mut self, got: Got) {
+        if let Some(ended) = &mut self.ended
+            && got == Got::Output
+        {
             ended.quiet = Instant::now() + self.limits.drain_quiet;
         }
     }
 
-    /// The wait for the pipes is over. What the command itself wrote is in them by now, at most one
-    /// pipe's capacity each, and is taken; unless there is time left, that is the end.
-    fn sweep(&mut self) {
-        for channel in [Channel::Out, Channel::Err] {
-            let mut left = PIPE_CAPACITY;
-            while left > 0 && self.output(channel).is_open() {
-                let Some(bytes) = self.output(channel).try_read() else { break };
-                left = left.saturating_sub(bytes.len());
-                self.read(channel, bytes);
-            }
-        }
+    /// The wait for the pipes is over. What the command itself wrote is in them by now, and is taken;
+    /// unless there is time left, that is the end.
+    async fn sweep(&mut self) {
+        self.intake.sweep().await;
         let now = Instant::now();
         if self.ended.as_ref().is_some_and(|ended| now >= ended.quiet.min(ended.max)) {
-            self.held = self.out.is_open() || self.err.is_open();
-            self.close(Channel::Out);
-            self.close(Channel::Err);
+            self.held = self.intake.is_open();
+            self.intake.close(Channel::Out);
+            self.intake.close(Channel::Err);
         }
-    }
-
-    fn close(&mut self, channel: Channel) {
-        if self.output(channel).close() {
-            self.job.log.eof(channel);
-        }
-    }
-
-    fn output(&mut self, channel: Channel) -> &mut Output {
-        if channel == Channel::Err { &mut self.err } else { &mut self.out }
     }
 
     fn keeper_said(&mut self, event: Option<Event>) {
@@ -274,6 +255,7 @@ impl Supervisor {
         let Limits { drain_quiet, drain_max, .. } = self.limits;
         let (quiet, max) = (now + drain_quiet, now + drain_max);
         self.ended = Some(Ended { status, usage, out_of_memory, quiet, max });
+        self.hurry();
     }
 
     async fn control(&mut self, control: Control) {
@@ -285,14 +267,24 @@ impl Supervisor {
             }
             Control::Resize(size) => self.resize(size),
             Control::Stop(channel) => {
-                self.close(channel);
+                self.intake.close(channel);
                 if self.terminal.is_some() && channel == Channel::Out {
                     // There is no SIGPIPE for it: nobody looks at a terminal any more.
                     self.end(Cause::Cancelled, Signal::HUP, None).await;
                 }
             }
+            Control::Keep => self.intake.keep(),
             Control::Shutdown => self.end(Cause::Shutdown, self.polite(), None).await,
         }
+    }
+
+    /// What a limit of the kept output must not hold up any more.
+    fn hurry(&mut self) {
+        self.intake.hurry(match (&self.ended, self.ending) {
+            (None, _) => Urgency::None,
+            (Some(_), false) => Urgency::Ended,
+            (Some(_), true) => Urgency::Ending,
+        });
     }
 
     /// The first signal of an end that was not asked for by name. Interactive shells ignore TERM; a
@@ -321,6 +313,7 @@ impl Supervisor {
             self.cause.get_or_insert(cause);
         }
         self.ending = true;
+        self.hurry();
         let grace = grace.unwrap_or(self.limits.kill_grace);
         let overdue = Instant::now() + grace + OVERDUE;
         self.overdue = Some(self.overdue.map_or(overdue, |earlier| earlier.min(overdue)));

@@ -27,7 +27,7 @@ impl fmt::Display for StreamId {
 
 /// Names a job on an agent: 1 to 128 characters of `A-Z a-z 0-9 . _ -`, not starting with a dot or
 /// a dash, so that it is safe as a file name, as a word of a command line, and on a terminal.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(transparent)]
 pub struct JobId(String);
 

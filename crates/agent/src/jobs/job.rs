@@ -1,10 +1,13 @@
 //! One job: a command that was submitted, from then until it is forgotten. Connections come and go.
 
-use super::meta::Owner;
+use super::meta::{End, Meta, Owner};
+use super::store::{Left, Store};
+use crate::log::disk::Full;
 use crate::log::{self, Log};
+use crate::spool::boot_id;
 use crate::stdin::Feed;
 use crate::supervisor::Control;
-use rexec_protocol::message::{ExecSpec, Exit, JobInfo, Offsets, OnDisconnect, Started};
+use rexec_protocol::message::{ExecSpec, Exit, JobInfo, OnDisconnect, OnFull, Started};
 use rexec_protocol::outcome::printable;
 use rexec_protocol::{Algorithm, Digest, JobId, Outcome};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -28,7 +31,7 @@ pub struct Job {
     /// The digest function of its streams.
     pub algorithm: Algorithm,
     /// What it prints.
-    pub log: Log,
+    pub log: Arc<Log>,
     /// What comes in for its stdin, if that was to be sent.
     pub feed: Option<Arc<Feed>>,
     /// The id is the caller's own, and on disk before anything is started.
@@ -36,8 +39,10 @@ pub struct Job {
     /// Readers acknowledge what they have. Otherwise it counts as theirs once it was sent.
     resumable: bool,
     on_disconnect: Option<OnDisconnect>,
+    on_full: OnFull,
     command: String,
     has_terminal: bool,
+    store: Arc<Store>,
     begun_ms: u64,
     control: mpsc::Sender<Control>,
     stage: watch::Sender<Stage>,
@@ -127,7 +132,11 @@ pub struct Submission {
 
 impl Job {
     /// A job that is about to be launched, and where the supervisor hears of what is wanted of it.
-    pub(super) fn new(submission: Submission, spec: &ExecSpec) -> (Arc<Self>, Controls) {
+    pub(super) fn new(
+        submission: Submission,
+        spec: &ExecSpec,
+        store: Arc<Store>,
+    ) -> (Arc<Self>, Controls) {
         let Submission { id, body, owner, algorithm, durable, resumable, detach } = submission;
         let (control, orders) = mpsc::channel(CONTROLS);
         let (attendance, attended) = watch::channel(Attendance::Attended);
@@ -137,11 +146,13 @@ impl Job {
             body,
             owner,
             algorithm,
-            log: Log::new(algorithm),
+            log: Arc::new(Log::new(algorithm)),
             feed: spec.stdin.then(|| Arc::new(Feed::new(algorithm, spec.terminal.is_some()))),
             durable,
             resumable,
             on_disconnect: spec.on_disconnect,
+            on_full: spec.on_full,
+            store,
             command: spec.command.to_string(),
             has_terminal: spec.terminal.is_some(),
             begun_ms: log::now_ms(),
@@ -151,6 +162,36 @@ impl Job {
             state: Mutex::new(State { kept: keep || detach, ..State::default() }),
         };
         (Arc::new(job), Controls { orders, attended })
+    }
+
+    /// A job of another agent process, which has ended.
+    pub(super) fn left(left: Left, end: &End, store: Arc<Store>) -> Arc<Self> {
+        let Left { meta, log, .. } = left;
+        // Nobody listens.
+        let (control, _) = mpsc::channel(1);
+        log.exit(end.exit.clone().into());
+        let state =
+            State { kept: true, user: meta.user, ended_ms: Some(end.ended_ms), ..State::default() };
+        Arc::new(Self {
+            id: meta.job,
+            body: meta.body,
+            owner: meta.owner,
+            algorithm: meta.algorithm,
+            log,
+            feed: None,
+            durable: meta.durable,
+            resumable: meta.resumable,
+            on_disconnect: meta.on_disconnect,
+            on_full: meta.on_full,
+            store,
+            command: meta.command,
+            has_terminal: meta.terminal,
+            begun_ms: meta.begun_ms,
+            control,
+            stage: watch::Sender::new(Stage::Started { pid: end.pid }),
+            attendance: watch::Sender::new(Attendance::Attended),
+            state: Mutex::new(state),
+        })
     }
 
     /// Asks the supervisor; false if it has more to do already than any honest client wants done.
@@ -206,9 +247,53 @@ impl Job {
         Instant::now().checked_add(lease).map_or(Attendance::Attended, Attendance::Until)
     }
 
-    /// From now on the job goes on without a client, and is kept when it has ended.
-    pub fn keep(&self) {
+    /// From now on the job goes on without a client, and is kept when it has ended; what it prints is
+    /// on disk. False as [`Job::control`].
+    #[must_use]
+    pub fn keep(&self) -> bool {
         self.lock().kept = true;
+        self.control(Control::Keep)
+    }
+
+    /// Puts the output on disk. Blocks; only the one who appends to it may do this.
+    pub fn spool(&self) -> Result<(), Full> {
+        self.store.keep(&self.meta(), &self.log)
+    }
+
+    /// Records the end, and all output, of a job whose output is kept on disk. Blocks; only the one who
+    /// appends to it may do this.
+    pub fn put_end(&self, end: &End) -> Result<(), Full> {
+        if self.is_kept() && self.log.disk().is_none() {
+            self.spool()?;
+        }
+        self.log.finish(end)
+    }
+
+    /// What another agent process has to know of it.
+    pub fn meta(&self) -> Meta {
+        let state = self.lock();
+        Meta {
+            job: self.id.clone(),
+            owner: self.owner.clone(),
+            user: state.user.clone(),
+            body: self.body,
+            algorithm: self.algorithm,
+            command: self.command.clone(),
+            begun_ms: self.begun_ms,
+            durable: self.durable,
+            resumable: self.resumable,
+            kept: state.kept,
+            on_disconnect: self.on_disconnect,
+            on_full: self.on_full,
+            stdin: self.feed.is_some(),
+            terminal: self.has_terminal,
+            boot: boot_id(),
+        }
+    }
+
+    /// It will run as this local user.
+    pub fn set_user(&self, user: &str) {
+        self.lock().user = user.to_owned();
     }
 
     /// The client that holds the job is about to leave on purpose: another may hold it at once.
@@ -240,20 +325,19 @@ impl Job {
     /// The holder has all output up to this record; it is forgotten, unless others may come for it.
     pub fn acknowledge(&self, attachment: Attachment, record: u64) {
         let state = self.lock();
-        if state.holder == Some(attachment) && !state.kept {
-            drop(state);
-            self.log.release(record);
+        let (is_holder, is_kept) = (state.holder == Some(attachment), state.kept);
+        drop(state);
+        match (is_holder, is_kept) {
+            (true, true) => self.log.acknowledge(record),
+            (true, false) => self.log.release(record),
+            (false, _) => {}
         }
     }
 
-    /// [`Job::acknowledge`] for one who comes back and says what it has. Without this a full log would
-    /// wait for an acknowledgement of what was sent on the lost connection, and that never comes.
-    pub fn has(&self, attachment: Attachment, have: Offsets) {
-        let state = self.lock();
-        if state.holder == Some(attachment) && !state.kept {
-            drop(state);
-            self.log.release_before(have);
-        }
+    /// Whether output that nobody has may be dropped to make room: for a client that is there the
+    /// command waits.
+    pub fn may_shed(&self) -> bool {
+        self.on_full == OnFull::DiscardOldest && !self.is_held()
     }
 
     /// Whether a client has to say what it has before that is forgotten.
@@ -261,9 +345,8 @@ impl Job {
         self.resumable
     }
 
-    /// The command runs, as this local user.
-    pub fn started(&self, pid: u32, user: &str) {
-        self.lock().user = user.to_owned();
+    /// The command runs.
+    pub fn started(&self, pid: u32) {
         self.stage.send_replace(Stage::Started { pid });
     }
 
@@ -274,8 +357,8 @@ impl Job {
     }
 
     /// The command has ended, and its log too.
-    pub fn ended(&self) {
-        self.lock().ended_ms = Some(log::now_ms());
+    pub fn ended(&self, ended_ms: u64) {
+        self.lock().ended_ms = Some(ended_ms);
     }
 
     /// Whether it has ended, or never ran.

@@ -20,7 +20,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-const DIED: &str =
+pub(super) const DIED: &str =
     "the agent died while this job ran, or before it began; how it ended is not known";
 
 /// What is remembered of a job that ended.

@@ -16,24 +16,30 @@ pub mod job;
 pub mod journal;
 pub mod meta;
 pub mod settings;
+pub mod store;
 
 pub use job::{Attachment, Attendance, Controls, Job, Leases, Leave, Stage, Submission};
 pub use settings::Settings;
 
+use crate::log::Log;
 use journal::{Journal, Past};
 use rexec_guard::holds;
 use rexec_protocol::JobId;
 use rexec_protocol::message::{ExecSpec, Exit, JobInfo};
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::io;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use store::{Left, Store};
+use tokio::task::spawn_blocking;
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
 /// How many ended jobs that nobody has acknowledged may hold this much memory together, in bytes.
 const UNREAD: usize = 64 * 1024 * 1024;
+/// What an ended job takes beside its output.
+const ENDED: usize = 4 * 1024;
 /// How many ids that agents or client programs made are remembered, and for how long.
 const GENERATED: usize = 10_000;
 const GENERATED_FOR: Duration = Duration::from_secs(3600);
@@ -44,6 +50,7 @@ pub struct Jobs {
     settings: Settings,
     table: Mutex<Table>,
     journal: Arc<Journal>,
+    store: Arc<Store>,
     /// The tasks that launch and supervise.
     pub tasks: TaskTracker,
 }
@@ -51,9 +58,15 @@ pub struct Jobs {
 #[derive(Debug)]
 struct Table {
     jobs: HashMap<JobId, Held>,
-    /// Ended jobs in the order of their ends, each with the time at which it is forgotten.
-    ended: VecDeque<(Instant, JobId)>,
+    /// Ended jobs, each with the time at which it is forgotten.
+    ended: BTreeSet<(Instant, JobId)>,
+    /// Bytes of memory that they hold.
+    unread: usize,
+    /// How many the store had dropped when it was last asked.
+    dropped: u64,
     past: HashMap<JobId, Past>,
+    /// Logs of jobs that are over, to be deleted.
+    gone: Vec<Arc<Log>>,
     /// The generated ids in `past`, oldest first.
     generated: VecDeque<(Instant, JobId)>,
     /// Every job that was submitted after this is known.
@@ -63,8 +76,16 @@ struct Table {
 #[derive(Debug)]
 struct Held {
     job: Arc<Job>,
-    /// How it ended.
-    exit: Option<Exit>,
+    ended: Option<Ended>,
+}
+
+#[derive(Debug)]
+struct Ended {
+    exit: Exit,
+    /// When it is forgotten.
+    until: Instant,
+    /// The memory that it holds at most, in bytes.
+    memory: usize,
 }
 
 /// What a submission comes to.
@@ -84,15 +105,41 @@ pub enum Submitted {
 impl Jobs {
     /// Reads what is remembered in the folder `state`, which is made if it is missing.
     pub fn open(state: &Path, settings: Settings) -> io::Result<Self> {
+        // Its lock says that no other agent uses the folder.
         let (journal, past) = Journal::open(state, settings.keep_ids)?;
+        let store = Store::open(state, &settings)?;
+        let left = store.left()?;
         let table = Mutex::new(Table {
             jobs: HashMap::new(),
-            ended: VecDeque::new(),
+            ended: BTreeSet::new(),
+            unread: 0,
+            dropped: 0,
             past,
             generated: VecDeque::new(),
+            gone: Vec::new(),
             complete_since: Instant::now(),
         });
-        Ok(Self { settings, table, journal: Arc::new(journal), tasks: TaskTracker::new() })
+        let (journal, store) = (Arc::new(journal), Arc::new(store));
+        let jobs = Self { settings, table, journal, store, tasks: TaskTracker::new() };
+        left.into_iter().for_each(|left| jobs.take_over(left));
+        Ok(jobs)
+    }
+
+    /// A job that another agent process has left.
+    fn take_over(&self, left: Left) {
+        let end = left.end.clone().unwrap_or_else(|| left.lost());
+        let keep = self.settings.keep_output;
+        let age = UNIX_EPOCH + Duration::from_millis(end.ended_ms);
+        let age = SystemTime::now().duration_since(age).unwrap_or_default();
+        let now = Instant::now();
+        let until = now.checked_add(keep.saturating_sub(age)).unwrap_or(now);
+        let job = Job::left(left, &end, Arc::clone(&self.store));
+        self.store.ended(&job.log);
+        let mut table = self.lock();
+        // It is more than a memory.
+        table.past.remove(&job.id);
+        table.jobs.insert(job.id.clone(), Held { job: Arc::clone(&job), ended: None });
+        table.end(&job, end.exit.into(), until);
     }
 
     /// How long jobs wait for their clients.
@@ -108,8 +155,8 @@ impl Jobs {
         spec: &ExecSpec,
         first_sent: Option<Option<Instant>>,
     ) -> Submitted {
+        self.sweep();
         let mut table = self.lock();
-        table.forget(Instant::now());
         let (id, body) = (submission.id.clone(), submission.body);
         let owner = submission.owner.name.clone();
         if let Some(held) = table.jobs.get(&id) {
@@ -131,18 +178,26 @@ impl Jobs {
         if !submission.durable && !holds("jobs.once", first_sent.is_none_or(is_remembered)) {
             return Submitted::Unknown;
         }
-        let (job, controls) = Job::new(submission, spec);
-        table.jobs.insert(id, Held { job: Arc::clone(&job), exit: None });
+        let (job, controls) = Job::new(submission, spec, Arc::clone(&self.store));
+        table.jobs.insert(id, Held { job: Arc::clone(&job), ended: None });
         Submitted::New(job, controls)
     }
 
-    /// Puts a job with an id of the caller's own on disk; it may be started once this has returned.
+    /// Puts a job with an id of the caller's own on disk, and makes the place there for output that is
+    /// to be kept; it may be started once this has returned.
     pub async fn commit(&self, job: &Arc<Job>) -> io::Result<()> {
-        if !job.durable {
+        let is_kept = job.is_kept();
+        if !job.durable && !is_kept {
             return Ok(());
         }
         let (journal, job) = (Arc::clone(&self.journal), Arc::clone(job));
-        tokio::task::spawn_blocking(move || journal.begun(&job)).await.map_err(io::Error::other)?
+        let commit = move || {
+            if is_kept {
+                job.spool().map_err(io::Error::other)?;
+            }
+            if job.durable { journal.begun(&job) } else { Ok(()) }
+        };
+        spawn_blocking(commit).await.map_err(io::Error::other)?
     }
 
     /// A job has ended, or did not start: its `exit` is known.
@@ -155,29 +210,42 @@ impl Jobs {
         let now = Instant::now();
         let lifetime =
             if job.is_kept() { self.settings.keep_output } else { self.settings.lease_silent };
+        self.store.ended(&job.log);
         let mut table = self.lock();
-        if let Some(held) = table.jobs.get_mut(&job.id) {
-            held.exit = Some(exit.clone());
-            let until = now.checked_add(lifetime).unwrap_or(now);
-            table.ended.push_back((until, job.id.clone()));
+        table.end(job, exit.clone(), now.checked_add(lifetime).unwrap_or(now));
+        drop(table);
+        self.sweep();
+    }
+
+    /// Forgets what is over.
+    pub fn sweep(&self) {
+        let mut table = self.lock();
+        table.forget(Instant::now(), self.store.dropped());
+        let gone = std::mem::take(&mut table.gone);
+        drop(table);
+        if !gone.is_empty() {
+            // Files may be large, and nobody waits for their end.
+            spawn_blocking(move || gone.iter().for_each(|log| log.remove()));
         }
-        table.forget(now);
     }
 
     /// The client has all there is of an ended job.
     pub fn acknowledged(&self, job: &Job) {
         if job.has_ended() && !job.is_kept() && !job.durable {
             self.lock().retire(&job.id, Instant::now());
+            self.sweep();
         }
     }
 
     /// Forgets an ended job's output; false if there is none or it still runs.
     pub fn remove(&self, id: &JobId) -> bool {
         let mut table = self.lock();
-        let has_ended = table.jobs.get(id).is_some_and(|held| held.exit.is_some());
+        let has_ended = table.jobs.get(id).is_some_and(|held| held.ended.is_some());
         if has_ended {
             table.retire(id, Instant::now());
         }
+        drop(table);
+        self.sweep();
         has_ended
     }
 
@@ -194,12 +262,10 @@ impl Jobs {
     /// The jobs that run, and those whose end waits for somebody: the oldest first. `may_see` is asked
     /// about each.
     pub fn list(&self, may_see: impl Fn(&Job) -> bool) -> Vec<JobInfo> {
-        let mut table = self.lock();
-        table.forget(Instant::now());
+        self.sweep();
+        let table = self.lock();
         let seen = table.jobs.values().filter(|held| may_see(&held.job));
-        let mut all: Vec<JobInfo> = seen
-            .map(|held| held.job.info(held.exit.as_ref().map(|exit| exit.outcome.clone())))
-            .collect();
+        let mut all: Vec<JobInfo> = seen.map(|held| held.info()).collect();
         drop(table);
         all.sort_by(|a, b| (a.started_ms, a.job.as_str()).cmp(&(b.started_ms, b.job.as_str())));
         all
@@ -208,7 +274,7 @@ impl Jobs {
     /// Those that have not ended.
     pub fn running(&self) -> Vec<Arc<Job>> {
         let table = self.lock();
-        let running = table.jobs.values().filter(|held| held.exit.is_none());
+        let running = table.jobs.values().filter(|held| held.ended.is_none());
         running.map(|held| Arc::clone(&held.job)).collect()
     }
 
@@ -217,11 +283,23 @@ impl Jobs {
     }
 }
 
+impl Held {
+    fn info(&self) -> JobInfo {
+        self.job.info(self.ended.as_ref().map(|ended| ended.exit.outcome.clone()))
+    }
+}
+
 impl Table {
     /// Retires what is over, and the oldest of what takes too much memory.
-    fn forget(&mut self, now: Instant) {
-        while let Some((until, id)) = self.ended.front()
-            && (*until <= now || self.memory_of_ended() > UNREAD)
+    fn forget(&mut self, now: Instant, dropped: u64) {
+        if dropped > self.dropped {
+            self.dropped = dropped;
+            let is_removed = |held: &&Held| held.job.log.is_removed();
+            let removed = self.jobs.values().filter(is_removed).map(|held| held.job.id.clone());
+            removed.collect::<Vec<_>>().iter().for_each(|id| self.retire(id, now));
+        }
+        while let Some((until, id)) = self.ended.first()
+            && (*until <= now || self.unread > UNREAD)
         {
             let id = id.clone();
             self.retire(&id, now);
@@ -236,17 +314,23 @@ impl Table {
         }
     }
 
-    fn memory_of_ended(&self) -> usize {
-        let held = self.ended.iter().filter_map(|(_, id)| self.jobs.get(id));
-        held.map(|held| held.job.log.memory()).sum()
+    /// A job has ended, and is forgotten then.
+    fn end(&mut self, job: &Job, exit: Exit, until: Instant) {
+        let Some(held) = self.jobs.get_mut(&job.id) else { return };
+        let memory = job.log.memory() + ENDED;
+        held.ended = Some(Ended { exit, until, memory });
+        self.unread += memory;
+        self.ended.insert((until, job.id.clone()));
     }
 
     /// An ended job becomes a memory.
     fn retire(&mut self, id: &JobId, now: Instant) {
-        self.ended.retain(|(_, ended)| ended != id);
-        let Some(Held { job, exit: Some(exit) }) = self.jobs.remove(id) else { return };
+        let Some(Held { job, ended: Some(ended) }) = self.jobs.remove(id) else { return };
+        let Ended { exit, until, memory } = ended;
+        self.ended.remove(&(until, id.clone()));
+        self.unread = self.unread.saturating_sub(memory);
         // Who still reads gets a gap; nobody new comes.
-        job.log.clear();
+        self.gone.push(Arc::clone(&job.log));
         let ended = SystemTime::now();
         let owner = job.owner.name.clone();
         let past = Past { body: job.body, algorithm: job.algorithm, owner, exit, ended };

@@ -1,5 +1,6 @@
-//! How long jobs wait, and how long they are kept.
+//! How long jobs wait, and how long and how much of them is kept.
 
+use crate::audit::settings::Size;
 use crate::config::{duration, written};
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
@@ -20,6 +21,10 @@ pub struct Settings {
     /// How long the output of a detached job can be fetched after its end.
     #[serde(deserialize_with = "duration", serialize_with = "written")]
     pub keep_output: Duration,
+    /// How much output of one job is kept on disk, with 64 bytes for each time it was read.
+    pub max_output: Size,
+    /// The same of all jobs together.
+    pub max_output_total: Size,
 }
 
 impl Default for Settings {
@@ -30,6 +35,8 @@ impl Default for Settings {
             lease_closed: Duration::from_secs(10),
             keep_ids: Duration::from_secs(7 * 24 * HOUR),
             keep_output: Duration::from_secs(24 * HOUR),
+            max_output: Size(64 << 20),
+            max_output_total: Size(1 << 30),
         }
     }
 }

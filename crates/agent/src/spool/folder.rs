@@ -124,6 +124,7 @@ fn make(folder: &Path, meta: &Meta, checkpoint: Checkpoint) -> io::Result<Spool>
         checkpoints: create("checkpoints")?,
         serial: AtomicU64::new(0),
     };
+    spool.skip_to(&checkpoint.kept)?;
     // Both slots, so that later ones need no room.
     spool.checkpoint(checkpoint.clone())?;
     spool.checkpoint(checkpoint)?;

@@ -175,6 +175,17 @@ impl Spool {
         Ok(low)
     }
 
+    /// What is before this place is not there, and never will be.
+    pub fn skip_to(&self, mark: &Mark) -> io::Result<()> {
+        let ends = [mark.at.out, mark.at.err, mark.number * ENTRY];
+        for (file, end) in [&self.out, &self.err, &self.index].into_iter().zip(ends) {
+            if file.metadata()?.len() < end {
+                file.set_len(end)?;
+            }
+        }
+        Ok(())
+    }
+
     /// Writes a checkpoint: the next agent begins with it.
     pub fn checkpoint(&self, mut checkpoint: Checkpoint) -> io::Result<()> {
         checkpoint.serial = self.serial.fetch_add(1, Ordering::Relaxed) + 1;

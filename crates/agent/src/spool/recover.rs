@@ -1,6 +1,6 @@
 //! What a spool holds that another agent process has left, which may have died at any moment.
 
-use super::{Checkpoint, ENTRY, Entry, Mark, Prefix, Spool, boot_id};
+use super::{Checkpoint, ENTRY, Entry, Mark, Prefix, Spool, boot_id, size_between};
 use crate::jobs::meta::{End, Meta};
 use rexec_protocol::message::{Channel, Offsets};
 use rexec_protocol::stream::Tally;
@@ -39,6 +39,14 @@ impl Known {
         prefix.hasher(algorithm).map_or(Self::Fixed(prefix.hash), Self::Running)
     }
 
+    /// To go on with, as far as that can be.
+    pub fn prefix(&self) -> Prefix {
+        match self {
+            Self::Running(hasher) => Prefix::of(hasher),
+            Self::Fixed(hash) => Prefix { hash: *hash, state: None },
+        }
+    }
+
     fn digest(&self) -> Digest {
         match self {
             Self::Running(hasher) => hasher.prefix(),
@@ -50,8 +58,17 @@ impl Known {
 impl Content {
     /// Size and digest of a channel.
     pub fn tally(&self, channel: Channel) -> Tally {
-        let known = if channel == Channel::Err { &self.err } else { &self.out };
-        Tally { size: self.end.at.of(channel), hash: known.digest() }
+        Tally { size: self.end.at.of(channel), hash: self.known(channel).digest() }
+    }
+
+    /// How much disk it takes, in bytes.
+    pub fn size(&self) -> u64 {
+        size_between(&self.kept, &self.end)
+    }
+
+    /// What is known of a channel.
+    pub fn known(&self, channel: Channel) -> &Known {
+        if channel == Channel::Err { &self.err } else { &self.out }
     }
 }
 

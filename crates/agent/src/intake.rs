@@ -1,0 +1,274 @@
+//! From a command's outputs into its log: through memory, or straight to the disk.
+//!
+//! On disk, each read is one task that may block, and there is one at a time: while it is under way
+//! the supervisor goes on listening. A wait for room ends when somebody has read, or after a moment:
+//! a disk does not say when it has room again.
+
+use crate::jobs::Job;
+use crate::log::blocking;
+use crate::log::disk::{Full, Taken, Urgency};
+use crate::output::{Output, Shared};
+use rexec_protocol::message::Channel;
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep_until};
+
+/// The most that a pipe can hold; see pipe(7), `pipe-max-size`.
+const PIPE_CAPACITY: usize = 1024 * 1024;
+/// How long to wait for room before trying again.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// The way of a job's output.
+pub struct Intake {
+    job: Arc<Job>,
+    out: Output,
+    err: Output,
+    /// The log is to be on disk.
+    to_disk: bool,
+    /// It is.
+    on_disk: bool,
+    busy: Option<Busy>,
+    /// There is no room; until then, unless something is released.
+    full: Option<Instant>,
+    /// That was said in the agent's log.
+    complained: bool,
+    urgency: Urgency,
+}
+
+/// What is done to the disk right now.
+enum Busy {
+    /// What is in memory goes there.
+    Move(JoinHandle<Result<(), Full>>),
+    /// An output is read.
+    Read(Channel, JoinHandle<Result<Taken, Full>>),
+}
+
+/// What happened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Got {
+    /// The log is longer, or an output has ended.
+    Output,
+    /// Something else.
+    Nothing,
+}
+
+impl Intake {
+    /// Reads the outputs of `job`.
+    pub fn new(job: Arc<Job>, out: Output, err: Output) -> Self {
+        let on_disk = job.log.disk().is_some();
+        Self {
+            job,
+            out,
+            err,
+            to_disk: on_disk,
+            on_disk: false,
+            busy: None,
+            full: None,
+            complained: false,
+            urgency: Urgency::None,
+        }
+    }
+
+    /// True until both have ended.
+    pub fn is_open(&self) -> bool {
+        self.out.is_open() || self.err.is_open()
+    }
+
+    /// While there is no room nothing is read, so silence means nothing.
+    pub fn has_room(&self) -> bool {
+        self.full.is_none() && (self.on_disk || self.job.log.has_room())
+    }
+
+    /// The job is kept from now on.
+    pub fn keep(&mut self) {
+        self.to_disk = true;
+    }
+
+    /// What matters more than limits, from now on.
+    pub fn hurry(&mut self, urgency: Urgency) {
+        self.urgency = urgency;
+        self.full = None;
+    }
+
+    /// Waits for output, and puts it in the log. Safe to cancel.
+    pub async fn next(&mut self) -> Got {
+        if let Some(until) = self.full {
+            tokio::select! {
+                () = self.job.log.released() => {}
+                () = sleep_until(until) => {}
+            }
+            self.full = None;
+        }
+        if self.busy.is_none() && self.to_disk && !self.on_disk {
+            self.begin_move().await;
+        }
+        if self.busy.is_none() && self.on_disk {
+            self.begin_read().await;
+        }
+        if self.busy.is_some() { self.finish().await } else { self.read_to_memory().await }
+    }
+
+    /// Takes what is in the pipes, at most one pipe's capacity of each: what the command itself wrote
+    /// is in them when it has ended. Returns at once, or after the disk.
+    pub async fn sweep(&mut self) {
+        if self.busy.is_some() {
+            self.finish().await;
+        }
+        for channel in [Channel::Out, Channel::Err] {
+            let mut left = PIPE_CAPACITY;
+            while left > 0 && self.full.is_none() {
+                let n = if self.on_disk {
+                    self.read_now(channel).await
+                } else {
+                    let read = self.output(channel).try_read();
+                    read.map(|bytes| self.append(channel, bytes))
+                };
+                let Some(n) = n else { break };
+                left = left.saturating_sub(n);
+            }
+        }
+    }
+
+    /// Waits for what is under way, after which nothing appends to the log any more.
+    pub async fn settle(&mut self) {
+        while self.busy.is_some() {
+            self.finish().await;
+        }
+    }
+
+    /// Stops reading an output; that is its end.
+    pub fn close(&mut self, channel: Channel) {
+        if self.output(channel).close() {
+            self.job.log.eof(channel);
+        }
+    }
+
+    async fn read_to_memory(&mut self) -> Got {
+        if !self.job.log.has_room() {
+            if self.job.may_shed() {
+                self.job.log.shed();
+            } else {
+                self.job.log.room().await;
+            }
+            return Got::Nothing;
+        }
+        let (channel, bytes) = tokio::select! {
+            bytes = self.out.read(), if self.out.is_open() => (Channel::Out, bytes),
+            bytes = self.err.read(), if self.err.is_open() => (Channel::Err, bytes),
+            else => return std::future::pending().await,
+        };
+        self.append(channel, bytes);
+        Got::Output
+    }
+
+    /// Empty at the end.
+    fn append(&mut self, channel: Channel, bytes: bytes::Bytes) -> usize {
+        let n = bytes.len();
+        if n == 0 {
+            self.close(channel);
+        } else {
+            self.job.log.output(channel, bytes);
+        }
+        n
+    }
+
+    async fn begin_move(&mut self) {
+        if self.job.log.disk().is_some() {
+            return self.share();
+        }
+        let job = Arc::clone(&self.job);
+        self.busy = Some(Busy::Move(blocking::start(move || job.spool()).await));
+    }
+
+    fn share(&mut self) {
+        match self.out.share().and_then(|()| self.err.share()) {
+            Ok(()) => self.on_disk = true,
+            // As without descriptors: they come back.
+            Err(error) => self.wait(&Full::Disk(error)),
+        }
+    }
+
+    async fn begin_read(&mut self) {
+        let (out, err) = (self.out.shared(), self.err.shared());
+        let (channel, source) = tokio::select! {
+            () = readable(&out), if out.is_some() => (Channel::Out, out.clone()),
+            () = readable(&err), if err.is_some() => (Channel::Err, err.clone()),
+            else => return std::future::pending().await,
+        };
+        self.start_read(channel, source).await;
+    }
+
+    async fn start_read(&mut self, channel: Channel, source: Option<Arc<Shared>>) {
+        let Some(source) = source else { return };
+        let (log, urgency) = (Arc::clone(&self.job.log), self.urgency);
+        let read = move || log.take(channel, source.get_ref().as_fd(), urgency);
+        self.busy = Some(Busy::Read(channel, blocking::start(read).await));
+    }
+
+    /// Reads what is there; `None` if nothing is.
+    async fn read_now(&mut self, channel: Channel) -> Option<usize> {
+        let source = self.output(channel).shared()?;
+        self.start_read(channel, Some(source)).await;
+        (self.finish().await == Got::Output).then_some(PIPE_CAPACITY / 8)
+    }
+
+    /// Waits for what is under way. Safe to cancel: it stays under way.
+    async fn finish(&mut self) -> Got {
+        let result = match &mut self.busy {
+            None => return Got::Nothing,
+            Some(Busy::Move(task)) => {
+                task.await.map(|moved| (None, moved.map(|()| Taken::Nothing)))
+            }
+            Some(Busy::Read(channel, task)) => {
+                let channel = *channel;
+                task.await.map(|taken| (Some(channel), taken))
+            }
+        };
+        self.busy = None;
+        let (channel, taken) = match result {
+            Ok(done) => done,
+            // It did not panic; the runtime is ending.
+            Err(error) => (None, Err(Full::Disk(std::io::Error::other(error)))),
+        };
+        match (channel, taken) {
+            (_, Err(full)) => {
+                self.wait(&full);
+                Got::Nothing
+            }
+            (None, Ok(_)) => {
+                self.share();
+                Got::Nothing
+            }
+            (Some(channel), Ok(taken)) => {
+                self.complained = false;
+                match taken {
+                    Taken::Nothing => return Got::Nothing,
+                    Taken::End => self.close(channel),
+                    Taken::Bytes(n) => self.output(channel).moved(n),
+                }
+                Got::Output
+            }
+        }
+    }
+
+    fn wait(&mut self, full: &Full) {
+        if !self.complained {
+            self.complained = true;
+            tracing::warn!(job = %self.job.id, %full, "a command has to wait");
+        }
+        self.full = Some(Instant::now() + RETRY);
+    }
+
+    fn output(&mut self, channel: Channel) -> &mut Output {
+        if channel == Channel::Err { &mut self.err } else { &mut self.out }
+    }
+}
+
+/// Returns when there is something to read, or an end.
+async fn readable(source: &Option<Arc<Shared>>) {
+    if let Some(source) = source {
+        crate::output::readable(source).await;
+    }
+}
