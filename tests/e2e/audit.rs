@@ -2,7 +2,7 @@
 
 use crate::support::proc::eventually;
 use crate::support::raw::{Raw, wire};
-use crate::support::{TestAgent, cli, program};
+use crate::support::{SmallDisk, TestAgent, cli, program};
 use rexec_client::{NeverStarted, Outcome, Stdio};
 use rexec_net::credentials::Credentials;
 use rexec_net::tls;
@@ -10,9 +10,8 @@ use serde_json::Value;
 use std::fs;
 use std::io::Write;
 use std::net::TcpStream;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Output};
-use tempfile::TempDir;
 use tokio::io::AsyncWriteExt;
 use tokio::task::JoinSet;
 
@@ -203,48 +202,10 @@ fn an_agent_without_a_place_for_its_log_does_not_start() {
     );
 }
 
-/// A small file system, unmounted when dropped.
-struct SmallDisk(TempDir);
-
-impl SmallDisk {
-    /// `None`, with the reason printed, where this user may not mount.
-    fn mount() -> Option<Self> {
-        let dir = tempfile::tempdir().unwrap();
-        let mut mount = Command::new("mount");
-        mount.args(["-t", "tmpfs", "-o", "size=256k,mode=0700", "rexec-test"]).arg(dir.path());
-        let output = mount.output().unwrap();
-        if !output.status.success() {
-            eprintln!("skipped: cannot mount: {}", String::from_utf8_lossy(&output.stderr));
-            return None;
-        }
-        Some(Self(dir))
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.0.path().join(name)
-    }
-
-    fn fill(&self) {
-        let mut file = fs::File::create(self.path("filler")).unwrap();
-        let error = loop {
-            if let Err(error) = file.write_all(&[0; 4096]) {
-                break error;
-            }
-        };
-        assert_eq!(error.kind(), std::io::ErrorKind::StorageFull);
-    }
-}
-
-impl Drop for SmallDisk {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").arg("--lazy").arg(self.0.path()).status();
-    }
-}
-
 /// New commands are refused, running ones go on, and all is well again once there is room.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_disk_refuses_commands_and_recovers() {
-    let Some(disk) = SmallDisk::mount() else { return };
+    let Some(disk) = SmallDisk::mount("256k") else { return };
     let file = disk.path("audit.jsonl");
     let agent = TestAgent::with(&format!("[audit]\nfile = '{}'", file.display()));
     let session = agent.session().await;
@@ -269,7 +230,7 @@ async fn a_full_disk_refuses_commands_and_recovers() {
     assert!(refused.is_err() && !disk.path("was-run").exists());
     running.stdin.take().unwrap().write_all(b"go on\n").await.unwrap();
     assert_eq!(running.wait().await.unwrap().code(), Some(5));
-    fs::remove_file(disk.path("filler")).unwrap();
+    disk.drain();
     // By itself, without another command.
     let ended = wait_for(&file, "ended", |it| it["outcome"]["code"] == 5);
     assert_eq!(ended["stdout"]["bytes"], 6);

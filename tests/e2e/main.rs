@@ -33,6 +33,7 @@ mod policy;
 mod resume;
 mod revocation;
 mod run_as;
+mod spool;
 mod streams;
 mod terminal;
 mod terminal_options;

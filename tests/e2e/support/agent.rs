@@ -83,7 +83,10 @@ impl TestAgent {
         write_private(dir.path(), "agent.pem", &authority.issue_agent());
         write_private(dir.path(), "alice.pem", &authority.issue_user("alice"));
         let path = |name: &str| dir.path().join(name);
-        let mut config = format!("state_dir = '{}'\n{config}", path("state").display());
+        let mut config = config.to_owned();
+        if !config.contains("state_dir") {
+            config = format!("state_dir = '{}'\n{config}", path("state").display());
+        }
         if !config.contains("[audit]") {
             let file = path("audit.jsonl");
             config += &format!("\n[audit]\nfile = '{}'\n", file.display());

@@ -5,6 +5,7 @@ pub mod certs;
 pub mod chaos;
 pub mod cli;
 pub mod dial;
+pub mod disk;
 pub mod proc;
 pub mod raw;
 pub mod tmux;
@@ -12,6 +13,7 @@ pub mod users;
 
 pub use agent::TestAgent;
 pub use certs::Authority;
+pub use disk::SmallDisk;
 
 use std::path::PathBuf;
 
