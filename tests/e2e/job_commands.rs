@@ -4,7 +4,7 @@ use crate::support::TestAgent;
 use crate::support::certs::write_private;
 use crate::support::cli::code;
 use crate::support::proc::{eventually, running_with};
-use rexec_client::JobId;
+use rexec_client::{JobId, TerminalSize};
 use serde_json::Value;
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -277,6 +277,23 @@ fn a_recording_can_be_played() {
         shown.push_str(data);
     }
     assert_eq!(shown, "aéb\r\nerr\r\n\u{fffd}");
+}
+
+/// Of a job that has a terminal, the recording has its size.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_recording_is_as_large_as_the_terminal() {
+    let agent = TestAgent::start();
+    let size = TerminalSize { columns: 132, rows: 43, width: 0, height: 0 };
+    let session = agent.session().await;
+    let command = session.shell("echo one").terminal("xterm", size).id(JobId::new("t").unwrap());
+    command.detach().await.unwrap();
+    let cast = tokio::task::spawn_blocking(move || {
+        agent.jobs(&["wait", "HOST", "t"]);
+        agent.jobs(&["logs", "--asciicast", "HOST", "t"])
+    });
+    let cast = lines(&cast.await.unwrap());
+    assert_eq!((cast[0]["width"].as_u64(), cast[0]["height"].as_u64()), (Some(132), Some(43)));
+    assert_eq!(cast[1][2], "one\r\n");
 }
 
 #[test]

@@ -7,7 +7,9 @@ use crate::log::{self, Log};
 use crate::spool::boot_id;
 use crate::stdin::Feed;
 use crate::supervisor::Control;
-use rexec_protocol::message::{ExecSpec, Exit, JobInfo, OnDisconnect, OnFull, Started};
+use rexec_protocol::message::{
+    ExecSpec, Exit, JobInfo, OnDisconnect, OnFull, Started, TerminalSize,
+};
 use rexec_protocol::outcome::printable;
 use rexec_protocol::{Algorithm, Digest, JobId, Outcome};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -42,6 +44,7 @@ pub struct Job {
     on_full: OnFull,
     command: String,
     has_terminal: bool,
+    terminal_size: Option<TerminalSize>,
     store: Arc<Store>,
     begun_ms: u64,
     control: mpsc::Sender<Control>,
@@ -155,6 +158,7 @@ impl Job {
             store,
             command: spec.command.to_string(),
             has_terminal: spec.terminal.is_some(),
+            terminal_size: spec.terminal.as_ref().map(|terminal| terminal.size),
             begun_ms: log::now_ms(),
             control,
             stage: watch::Sender::new(Stage::Launching),
@@ -186,6 +190,7 @@ impl Job {
             store,
             command: meta.command,
             has_terminal: meta.terminal,
+            terminal_size: meta.terminal_size,
             begun_ms: meta.begun_ms,
             control,
             stage: watch::Sender::new(Stage::Started { pid: end.pid }),
@@ -287,6 +292,7 @@ impl Job {
             on_full: self.on_full,
             stdin: self.feed.is_some(),
             terminal: self.has_terminal,
+            terminal_size: self.terminal_size,
             boot: boot_id(),
         }
     }
@@ -402,6 +408,7 @@ impl Job {
             attached: state.attached,
             detached: state.kept && state.holder.is_none(),
             terminal: self.has_terminal,
+            terminal_size: self.terminal_size,
         }
     }
 

@@ -4,7 +4,7 @@
 //! hexadecimal. Unknown keys are skipped: an older agent may find what a newer one wrote.
 
 use rexec_net::Identity;
-use rexec_protocol::message::{Exit, OnDisconnect, OnFull, Usage};
+use rexec_protocol::message::{Exit, OnDisconnect, OnFull, TerminalSize, Usage};
 use rexec_protocol::stream::Tally;
 use rexec_protocol::{Algorithm, Digest, JobId, Outcome};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
@@ -65,6 +65,9 @@ pub struct Meta {
     /// It has a terminal.
     #[serde(default)]
     pub terminal: bool,
+    /// The size of that at its start.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub terminal_size: Option<TerminalSize>,
     /// The boot id of the system that it was started in.
     #[serde(default)]
     pub boot: String,
@@ -178,6 +181,7 @@ mod tests {
             on_full: OnFull::DiscardOldest,
             stdin: false,
             terminal: false,
+            terminal_size: None,
             boot: "0".to_owned(),
         };
         let text = serde_json::to_string(&meta).unwrap();

@@ -53,6 +53,7 @@ impl Kept {
             on_full,
             stdin: false,
             terminal: false,
+            terminal_size: None,
             boot: boot_id(),
         };
         let log = Arc::new(Log::new(Algorithm::Sha256));

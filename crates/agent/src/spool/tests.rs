@@ -26,6 +26,7 @@ fn meta(name: &str, algorithm: Algorithm) -> Meta {
         on_full: OnFull::Block,
         stdin: false,
         terminal: false,
+        terminal_size: None,
         boot: boot_id(),
     }
 }

@@ -99,6 +99,7 @@ pub(super) mod tests {
             attached: 1,
             detached: false,
             terminal: false,
+            terminal_size: None,
         }
     }
 

@@ -124,5 +124,9 @@ fn header(found: &Found) -> Header {
     let title =
         info.map_or_else(|| found.id.to_string(), |info: &JobInfo| printable(&info.command));
     let terminal = info.is_some_and(|info| info.terminal);
-    Header { columns: COLUMNS, rows: ROWS, begin, title, terminal }
+    // A program may have been told that there is none.
+    let size =
+        info.and_then(|info| info.terminal_size).filter(|size| size.columns > 0 && size.rows > 0);
+    let (columns, rows) = size.map_or((COLUMNS, ROWS), |size| (size.columns, size.rows));
+    Header { columns, rows, begin, title, terminal }
 }

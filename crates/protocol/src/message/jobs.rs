@@ -149,4 +149,7 @@ pub struct JobInfo {
     /// It has a terminal.
     #[serde(default, skip_serializing_if = "is_false")]
     pub terminal: bool,
+    /// The size of that at its start.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub terminal_size: Option<TerminalSize>,
 }

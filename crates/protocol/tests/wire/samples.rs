@@ -45,6 +45,7 @@ pub(crate) fn golden() -> Vec<(&'static str, Frame)> {
         ("detach", on(1, Detach {}.into())),
         ("refused", on(5, Refused { reason: Refusal::UnknownJob, message: no_job() }.into())),
         ("listing", listing()),
+        ("listing-terminal", listing_of_a_terminal()),
         ("removed", on(7, Removed {}.into())),
         ("ping", on(0, Ping { nonce: 7 }.into())),
         ("pong", on(0, Pong { nonce: 7, time_ms: Some(1_763_764_800_123) }.into())),
@@ -174,6 +175,7 @@ fn listing() -> Frame {
         attached: 1,
         detached: false,
         terminal: false,
+        terminal_size: None,
     };
     let ended = JobInfo {
         outcome: Some(Outcome::Exited { code: 7 }),
@@ -186,6 +188,27 @@ fn listing() -> Frame {
     };
     let list = JobList { jobs: vec![running, ended] };
     Frame::with_body(StreamId(6), Listing { more: true }.into(), msgpack::encode(&list))
+}
+
+fn listing_of_a_terminal() -> Frame {
+    let job = JobInfo {
+        job: job(),
+        owner: "alice".into(),
+        user: "deploy".into(),
+        command: "(login shell)".into(),
+        outcome: None,
+        pid: 4711,
+        started_ms: 1_763_764_800_123,
+        ended_ms: None,
+        size: Offsets { out: 70_000, err: 0 },
+        kept_from: Offsets::default(),
+        attached: 1,
+        detached: false,
+        terminal: true,
+        terminal_size: Some(TerminalSize { columns: 132, rows: 43, width: 0, height: 0 }),
+    };
+    let list = JobList { jobs: vec![job] };
+    Frame::with_body(StreamId(6), Listing { more: false }.into(), msgpack::encode(&list))
 }
 
 pub(crate) fn line() -> ExecSpec {
