@@ -121,7 +121,8 @@ impl Call {
             Err(Stop::Outcome(outcome)) => (outcome, None),
             Err(Stop::Left(signal)) => match job {
                 Some(job) => {
-                    let again = signal.is_none().then(|| format!("{} {job}", self.again));
+                    let again =
+                        (controls && signal.is_none()).then(|| format!("{} {job}", self.again));
                     return End::Left(Left { host, job, signal, again });
                 }
                 None => (Outcome::Cancelled, None),
