@@ -716,3 +716,20 @@ fn what_becomes_of_a_job_without_its_client() {
         assert!(running_with(&mark(running)).is_empty(), "{running}");
     }
 }
+
+/// Output that was altered on the agent's disk is never taken for what the job printed.
+#[test]
+fn altered_output_is_not_verified() {
+    let agent = TestAgent::start();
+    let id = agent.detached("seq 1000");
+    agent.jobs(&["wait", "HOST", &id]);
+    assert_eq!(code(&agent.jobs(&["logs", "--verify", "HOST", &id])), 0);
+    let file = agent.path(&format!("state/jobs/{id}/out"));
+    let mut bytes = fs::read(&file).unwrap();
+    bytes[100] ^= 1;
+    fs::write(&file, bytes).unwrap();
+    for words in [&["logs", "--verify", "HOST", &id][..], &["logs", "HOST", &id]] {
+        let logs = agent.jobs(words);
+        assert_eq!(code(&logs), 254, "{words:?}: {:?}", text(&logs.stderr));
+    }
+}
