@@ -12,7 +12,7 @@ use rexec_protocol::message::{
 };
 use rexec_protocol::outcome::printable;
 use rexec_protocol::{Algorithm, Digest, JobId, Outcome};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
@@ -38,6 +38,7 @@ pub struct Job {
     pub feed: Option<Arc<Feed>>,
     /// The id is the caller's own, and on disk before anything is started.
     pub durable: bool,
+    committed: AtomicBool,
     /// Readers acknowledge what they have. Otherwise it counts as theirs once it was sent.
     resumable: bool,
     on_disconnect: Option<OnDisconnect>,
@@ -152,6 +153,7 @@ impl Job {
             log: Arc::new(Log::new(algorithm)),
             feed: spec.stdin.then(|| Arc::new(Feed::new(algorithm, spec.terminal.is_some()))),
             durable,
+            committed: AtomicBool::new(false),
             resumable,
             on_disconnect: spec.on_disconnect,
             on_full: spec.on_full,
@@ -184,6 +186,7 @@ impl Job {
             log,
             feed: None,
             durable: meta.durable,
+            committed: AtomicBool::new(true),
             resumable: meta.resumable,
             on_disconnect: meta.on_disconnect,
             on_full: meta.on_full,
@@ -250,6 +253,24 @@ impl Job {
         };
         // A lease beyond what the clock can count is one without end.
         Instant::now().checked_add(lease).map_or(Attendance::Attended, Attendance::Until)
+    }
+
+    /// The id is on disk.
+    pub(super) fn committed(&self) {
+        self.committed.store(true, Ordering::Release);
+    }
+
+    /// Whether the id is on disk.
+    pub(super) fn is_committed(&self) -> bool {
+        self.committed.load(Ordering::Acquire)
+    }
+
+    /// How long the client asked the job to wait for it.
+    pub fn lease(&self) -> Option<Duration> {
+        match self.on_disconnect {
+            Some(OnDisconnect::Lease { ms }) => Some(Duration::from_millis(ms)),
+            _ => None,
+        }
     }
 
     /// From now on the job goes on without a client, and is kept when it has ended; what it prints is

@@ -24,8 +24,8 @@ pub use settings::Settings;
 use crate::log::Log;
 use journal::{Journal, Past};
 use rexec_guard::holds;
-use rexec_protocol::JobId;
 use rexec_protocol::message::{ExecSpec, Exit, JobInfo};
+use rexec_protocol::{JobId, Outcome};
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::io;
 use std::path::Path;
@@ -190,26 +190,35 @@ impl Jobs {
         if !job.durable && !is_kept {
             return Ok(());
         }
-        let (journal, job) = (Arc::clone(&self.journal), Arc::clone(job));
+        let (journal, begun) = (Arc::clone(&self.journal), Arc::clone(job));
         let commit = move || {
             if is_kept {
-                job.spool().map_err(io::Error::other)?;
+                begun.spool().map_err(io::Error::other)?;
             }
-            if job.durable { journal.begun(&job) } else { Ok(()) }
+            if begun.durable { journal.begun(&begun) } else { Ok(()) }
         };
-        spawn_blocking(commit).await.map_err(io::Error::other)?
+        spawn_blocking(commit).await.map_err(io::Error::other)??;
+        job.committed();
+        Ok(())
     }
 
     /// A job has ended, or did not start: its `exit` is known.
     pub fn ended(&self, job: &Arc<Job>, exit: &Exit) {
-        if job.durable
+        if job.is_committed()
             && let Err(error) = self.journal.ended(job, exit)
         {
             tracing::error!(%error, job = %job.id, "cannot record the end of a job");
         }
         let now = Instant::now();
-        let lifetime =
-            if job.is_kept() { self.settings.keep_output } else { self.settings.lease_silent };
+        let never_ran =
+            matches!(exit.outcome, Outcome::NeverStarted { .. } | Outcome::Denied { .. });
+        let lifetime = match job.lease() {
+            _ if never_ran => self.settings.lease_silent,
+            _ if job.is_kept() => self.settings.keep_output,
+            // The client may be away for as long as it said, and no longer than others' output is kept.
+            Some(lease) => lease.min(self.settings.keep_output).max(self.settings.lease_silent),
+            None => self.settings.lease_silent,
+        };
         self.store.ended(&job.log);
         let mut table = self.lock();
         table.end(job, exit.clone(), now.checked_add(lifetime).unwrap_or(now));
@@ -335,8 +344,87 @@ impl Table {
         let owner = job.owner.name.clone();
         let past = Past { body: job.body, algorithm: job.algorithm, owner, exit, ended };
         self.past.insert(id.clone(), past);
-        if !job.durable {
+        // One that never came to the disk never ran: who may run nothing must not fill the memory.
+        if !job.is_committed() {
             self.generated.push_back((now, id.clone()));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::meta::Owner;
+    use super::*;
+    use rexec_protocol::message::{Command, OnDisconnect};
+    use rexec_protocol::{Algorithm, Digest, NeverStarted};
+
+    fn jobs() -> (tempfile::TempDir, Jobs) {
+        let state = tempfile::tempdir().unwrap();
+        let jobs = Jobs::open(state.path(), Settings::default()).unwrap();
+        (state, jobs)
+    }
+
+    fn submit(jobs: &Jobs, name: &str, detach: bool, then: Option<OnDisconnect>) -> Arc<Job> {
+        let submission = Submission {
+            id: JobId::new(name).unwrap(),
+            body: Digest::of(Algorithm::Sha256, b"request"),
+            owner: Owner { name: "alice".to_owned(), groups: Vec::new() },
+            algorithm: Algorithm::Sha256,
+            durable: true,
+            resumable: true,
+            detach,
+        };
+        let command = Command::Argv(vec![b"true".to_vec().into()]);
+        let spec = ExecSpec { on_disconnect: then, ..ExecSpec::new(command) };
+        match jobs.submit(submission, &spec, None) {
+            Submitted::New(job, _) => job,
+            _ => panic!("{name} is not new"),
+        }
+    }
+
+    fn is_held_after(jobs: &Jobs, job: &Job, wait: Duration) -> bool {
+        let mut table = jobs.lock();
+        table.forget(Instant::now() + wait, 0);
+        table.jobs.contains_key(&job.id)
+    }
+
+    const EXITED: Outcome = Outcome::Exited { code: 0 };
+
+    fn end(jobs: &Jobs, job: &Arc<Job>, outcome: Outcome) {
+        jobs.ended(job, &Exit::of_nothing(outcome, Algorithm::Sha256));
+    }
+
+    /// Its end comes first, and its time last.
+    #[tokio::test]
+    async fn a_kept_job_keeps_no_other() {
+        let (_state, jobs) = jobs();
+        let kept = submit(&jobs, "kept", true, None);
+        let other = submit(&jobs, "other", false, None);
+        end(&jobs, &kept, EXITED);
+        end(&jobs, &other, EXITED);
+        assert!(!is_held_after(&jobs, &other, Duration::from_secs(61)));
+        assert!(is_held_after(&jobs, &kept, Duration::from_secs(61)));
+    }
+
+    #[tokio::test]
+    async fn output_waits_as_long_as_the_lease() {
+        let (_state, jobs) = jobs();
+        let then = Some(OnDisconnect::Lease { ms: 600_000 });
+        let job = submit(&jobs, "leased", false, then);
+        end(&jobs, &job, EXITED);
+        assert!(is_held_after(&jobs, &job, Duration::from_secs(599)));
+        assert!(!is_held_after(&jobs, &job, Duration::from_secs(601)));
+    }
+
+    /// Who may run nothing must not fill the agent's memory or disk with ids.
+    #[tokio::test]
+    async fn what_never_ran_is_soon_forgotten() {
+        let (state, jobs) = jobs();
+        let job = submit(&jobs, "never", true, None);
+        let (reason, message) = (NeverStarted::Busy, String::new());
+        end(&jobs, &job, Outcome::NeverStarted { reason, message });
+        assert!(!is_held_after(&jobs, &job, Duration::from_secs(61)));
+        assert_eq!(jobs.lock().generated.len(), 1, "it is not remembered as one that ran");
+        assert_eq!(std::fs::read_to_string(state.path().join("journal")).unwrap(), "");
     }
 }
