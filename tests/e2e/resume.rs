@@ -376,3 +376,21 @@ async fn the_same_command_typed_again_goes_on_with_its_stdin() {
         assert_eq!(output.status.stdin().hash.to_string(), sum);
     }
 }
+
+/// A job that prints nothing must not hold what is left of the connection that it was submitted on.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_silent_job_does_not_hold_its_lost_connection() {
+    let agent = TestAgent::start();
+    let chaos = Chaos::start(agent.port, |_| Plan::default()).await;
+    let connector = Connector::new(&agent.files()).unwrap().reconnect_for(Duration::ZERO);
+    let session = connector.connect("127.0.0.1", chaos.port).await.unwrap();
+    let command = session.command("sleep").arg("1000").on_disconnect(OnDisconnect::Keep {});
+    let child = command.spawn().await.unwrap();
+    chaos.cut();
+    eventually("its end is on record", || {
+        fs::read_to_string(agent.path("audit.jsonl")).unwrap().contains("disconnected")
+    });
+    let session = agent.session().await;
+    let mut back = session.attach(child.job().clone()).control(true).join().await.unwrap();
+    back.kill().await.unwrap();
+}

@@ -55,6 +55,7 @@ pub struct Attached {
     sent: Mutex<Sent>,
     muted: [AtomicBool; 2],
     leaving: CancellationToken,
+    cut: CancellationToken,
 }
 
 /// What was sent and not acknowledged: after how many bytes which record was complete.
@@ -93,6 +94,7 @@ impl Attached {
             sent: Mutex::default(),
             muted: Default::default(),
             leaving: CancellationToken::new(),
+            cut: CancellationToken::new(),
         })
     }
 
@@ -124,12 +126,17 @@ impl Attached {
     /// The connection is gone.
     pub fn cut(&self) {
         self.credit.close();
+        self.cut.cancel();
     }
 
     /// Sends the job's output, to its end or until the client leaves. `Err` if the connection went
     /// first: then the client may come back.
     pub async fn run(&self, wish: Wish) -> Result<(), Gone> {
-        let pid = match self.job.launched().await {
+        let launched = tokio::select! {
+            launched = self.job.launched() => launched,
+            () = self.cut.cancelled() => return Err(Gone),
+        };
+        let pid = match launched {
             Stage::Started { pid } => pid,
             Stage::Not(exit) => return self.send((*exit).into()).await,
             Stage::Launching => return Ok(()),
@@ -158,6 +165,8 @@ impl Attached {
                 None => tokio::select! {
                     item = self.job.log.next(&mut cursor) => item,
                     () = self.leaving.cancelled() => return self.send(Detach {}.into()).await,
+                    // A silent job would hold what is left of the connection to its end.
+                    () = self.cut.cancelled() => return Err(Gone),
                 },
             };
             if !wish.follow && item.is_last() {
