@@ -29,10 +29,11 @@ impl Session {
         let spec: ExecSpec = msgpack::decode(body.as_bytes(), msgpack::BODY)?;
         let body = hash.ok_or(ProtocolError::HashMissing)?;
         if let Err(message) = standing.permits(&self.agent, SystemTime::now()) {
-            return self.refuse(stream, exec.digest, Outcome::Denied { message: shorten(message) });
+            let denied = Outcome::Denied { message: shorten(message) };
+            return self.refuse(stream, exec.digest, of_this_sending(denied, exec.age_ms));
         }
         if let Some(outcome) = self.too_many() {
-            return self.refuse(stream, exec.digest, outcome);
+            return self.refuse(stream, exec.digest, of_this_sending(outcome, exec.age_ms));
         }
         let submission = Submission {
             resumable: exec.job.is_some(),
@@ -71,6 +72,11 @@ impl Session {
                 self.send(stream, attached, wish(false));
             }
             Submitted::Known(job) => {
+                if let Err(denied) = self.may(&job, true) {
+                    // It is there: that it may not be seen any more does not undo that.
+                    let outcome = Outcome::Lost { message: shorten(denied.message) };
+                    return self.refuse(stream, exec.digest, outcome);
+                }
                 // Who comes back after a cut takes the place that it had; a second one only looks on.
                 let hold = hold && (exec.age_ms.is_some() || !job.is_held());
                 let attached = self.attached(&job, stream, exec.window, (hold, true), sends_from);
@@ -242,6 +248,16 @@ impl Session {
             let event = Event::Rejected { job: None, caller: self.caller(), reason };
             self.agent.audit.record(&event);
         }
+    }
+}
+
+/// What a refusal means to who sent the same before: it says nothing about the first time.
+fn of_this_sending(outcome: Outcome, age_ms: Option<u64>) -> Outcome {
+    match outcome {
+        Outcome::Denied { message } | Outcome::NeverStarted { message, .. } if age_ms.is_some() => {
+            Outcome::Lost { message }
+        }
+        outcome => outcome,
     }
 }
 
