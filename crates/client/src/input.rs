@@ -121,6 +121,10 @@ impl Input {
     /// The agent has everything up to `at`, and wants what follows.
     pub(crate) fn rewind(&self, at: u64) -> Result<(), Error> {
         let mut state = self.lock();
+        if state.stopped {
+            // What was under way when the command closed its stdin is nobody's any more.
+            return Ok(());
+        }
         state.forget(at);
         let oldest = state.kept.iter().find_map(offset).unwrap_or(state.sender.offset());
         if at < oldest {
@@ -128,7 +132,7 @@ impl Input {
                 "the agent has lost stdin from byte {at} on, of which it said before that the command took it"
             )));
         }
-        if at > state.sender.offset() && !state.stopped {
+        if at > state.sender.offset() {
             return Err(Error::lost("the agent has more of stdin than was sent".to_owned()));
         }
         if let Some(line) = &mut state.line {
@@ -211,7 +215,7 @@ impl Input {
         let kept = state.kept.iter().find(|frame| end(frame) > next).cloned();
         match kept {
             Some(frame) => Some(cut_front(frame, from.max(next), stream)),
-            None if state.ended => Some(state.sender.eof(stream)),
+            None if state.ended && !state.stopped => Some(state.sender.eof(stream)),
             None => {
                 state.ready = true;
                 state.wake();
@@ -363,4 +367,19 @@ fn cut_front(mut frame: Frame, from: u64, stream: StreamId) -> Frame {
     }
     frame.stream = stream;
     frame
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// `head -1` closed its stdin, the rest was dropped on its way, and then the connection broke.
+    #[test]
+    fn a_stopped_input_has_lost_nothing() {
+        let input = Input::new(Algorithm::Sha256);
+        input.lock().sender.data(StreamId(1), Bytes::from_static(b"line and more"));
+        assert!(input.rewind(4).is_err(), "what was sent is not kept");
+        input.stop();
+        assert_eq!(input.rewind(4), Ok(()));
+    }
 }

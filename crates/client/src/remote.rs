@@ -134,10 +134,11 @@ impl Remote {
 
     /// Takes `stream` of a connection as the one for this job, and gives the frame that opens it.
     pub(crate) fn open(&self, stream: StreamId, outbox: &Outbox) -> Frame {
+        // Before the look at what is unread: what is consumed meanwhile must count for one stream, once.
+        let mut line = lock(&self.line);
         let before = self.unread.load(Ordering::Acquire);
         let window = WINDOW.saturating_sub(before).max(MAX_DATA as u64);
         let output = RecvCredit::new(stream, window, window, outbox.clone());
-        let mut line = lock(&self.line);
         let is_first = line.place.is_none();
         line.place = Some(Place { stream, outbox: outbox.clone(), output, before });
         line.greeted = false;
@@ -302,8 +303,9 @@ impl Remote {
     /// Output was consumed, or will never be.
     pub(crate) fn consumed(&self, n: usize) {
         let n = n as u64;
+        let mut line = lock(&self.line);
         self.unread.fetch_sub(n, Ordering::AcqRel);
-        if let Some(place) = &mut lock(&self.line).place {
+        if let Some(place) = &mut line.place {
             let own = n.saturating_sub(place.before);
             place.before = place.before.saturating_sub(n);
             place.output.consumed(own);
