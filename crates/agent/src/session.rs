@@ -323,18 +323,22 @@ fn stdin_of<'a>(
         (None, Channel::In) if attached.joined => Ok(None),
         (Some(feed), Channel::In) if attached.joined && feed.has_ended() => Ok(None),
         (None, Channel::In) => wrong("for a command without stdin"),
-        (Some(_), Channel::In) if !holds("session.control", attached.control) => {
-            wrong("from one who only watches")
-        }
         (Some(feed), Channel::In) => {
+            demand_control(attached, verb)?;
             Ok(Some(&**feed).filter(|_| attached.job.is_held_by(attached.attachment)))
         }
     }
 }
 
 fn control(attached: &Attached, verb: &'static str, control: Control) -> Result<(), ProtocolError> {
-    if !holds("session.control", attached.control) {
-        return Err(ProtocolError::WrongState { verb, when: "from one who only watches" });
-    }
+    demand_control(attached, verb)?;
     if attached.job.control(control) { Ok(()) } else { Err(ProtocolError::Flood("controls")) }
+}
+
+fn demand_control(attached: &Attached, verb: &'static str) -> Result<(), ProtocolError> {
+    if holds("session.control", attached.control) {
+        Ok(())
+    } else {
+        Err(ProtocolError::WrongState { verb, when: "from one who only watches" })
+    }
 }

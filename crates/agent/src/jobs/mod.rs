@@ -364,16 +364,20 @@ mod tests {
         (state, jobs)
     }
 
-    fn submit(jobs: &Jobs, name: &str, detach: bool, then: Option<OnDisconnect>) -> Arc<Job> {
-        let submission = Submission {
+    fn submission(name: &str) -> Submission {
+        Submission {
             id: JobId::new(name).unwrap(),
             body: Digest::of(Algorithm::Sha256, b"request"),
             owner: Owner { name: "alice".to_owned(), groups: Vec::new() },
             algorithm: Algorithm::Sha256,
             durable: true,
             resumable: true,
-            detach,
-        };
+            detach: false,
+        }
+    }
+
+    fn submit(jobs: &Jobs, name: &str, detach: bool, then: Option<OnDisconnect>) -> Arc<Job> {
+        let submission = Submission { detach, ..submission(name) };
         let command = Command::Argv(vec![b"true".to_vec().into()]);
         let spec = ExecSpec { on_disconnect: then, ..ExecSpec::new(command) };
         match jobs.submit(submission, &spec, None) {
@@ -392,6 +396,22 @@ mod tests {
 
     fn end(jobs: &Jobs, job: &Arc<Job>, outcome: Outcome) {
         jobs.ended(job, &Exit::of_nothing(outcome, Algorithm::Sha256));
+    }
+
+    /// It was sent when another agent was here, or longer ago than anything is remembered.
+    #[test]
+    fn what_may_have_run_does_not_run_again() {
+        let (_state, jobs) = jobs();
+        let spec = ExecSpec::new(Command::Argv(vec![b"true".to_vec().into()]));
+        let sent = |name, first_sent| {
+            let submission = Submission { durable: false, ..submission(name) };
+            matches!(jobs.submit(submission, &spec, first_sent), Submitted::New(..))
+        };
+        let before = Instant::now().checked_sub(Duration::from_secs(60));
+        assert!(!sent("before-this-agent", Some(before)));
+        assert!(!sent("before-this-machine", Some(None)));
+        assert!(sent("since", Some(Some(Instant::now()))));
+        assert!(sent("first", None));
     }
 
     /// Its end comes first, and its time last.
