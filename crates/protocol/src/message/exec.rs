@@ -111,6 +111,13 @@ pub struct ExecSpec {
     /// Run it on a terminal; then all its output is `out`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub terminal: Option<Terminal>,
+    /// How long the output is waited for once the command has ended.
+    #[serde(default, skip_serializing_if = "Drain::is_default")]
+    pub drain: Drain,
+    /// Whether it finds in its environment what sshd puts there: `SSH_CONNECTION`, `SSH_CLIENT`, and
+    /// `SSH_ORIGINAL_COMMAND` where another command takes its place.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub ssh_env: bool,
 }
 
 /// What becomes of a command whose client is gone without having said what it wants.
@@ -140,6 +147,24 @@ pub enum OnFull {
 }
 
 impl OnFull {
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// How long the output of a command is waited for that has ended, while something that it left behind
+/// holds it open.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Drain {
+    /// For as long as the agent finds right: a few seconds.
+    #[default]
+    Bounded,
+    /// To its end, as sshd does.
+    Wait,
+}
+
+impl Drain {
     fn is_default(&self) -> bool {
         *self == Self::default()
     }
@@ -200,6 +225,8 @@ pub enum Command {
     },
     /// The user's login shell, as login(1) starts it: with a `-` before its name, and no words.
     Login {},
+    /// The line for the login shell that the agent's configuration has under this name.
+    Subsystem(String),
 }
 
 impl fmt::Display for Command {
@@ -209,6 +236,9 @@ impl fmt::Display for Command {
             Self::Argv(words) => words.as_slice(),
             Self::Line(line) => std::slice::from_ref(line),
             Self::Login {} => return f.write_str("(login shell)"),
+            Self::Subsystem(name) => {
+                return write!(f, "(subsystem {})", printable(&shorten(name.clone())));
+            }
             Self::Script { args, .. } => {
                 f.write_str("(script)")?;
                 args
@@ -273,6 +303,8 @@ impl ExecSpec {
             on_disconnect: None,
             on_full: OnFull::default(),
             terminal: None,
+            drain: Drain::default(),
+            ssh_env: false,
         }
     }
 
@@ -285,7 +317,7 @@ impl ExecSpec {
             Command::Line(line) if has_nul(line) => {
                 return Some("the command line holds a NUL byte");
             }
-            Command::Line(_) | Command::Login {} => &[],
+            Command::Line(_) | Command::Login {} | Command::Subsystem(_) => &[],
             Command::Script { args, .. } => args,
         };
         let no_program = matches!(&self.command, Command::Argv(words) if words.first().is_none_or(|w| w.is_empty()));

@@ -16,7 +16,7 @@ pub use control::{Cancel, Goodbye, Ping, Pong, Signal};
 pub use data::{Channel, Data, Eof, Gap, Stop, Window};
 pub use error::Error;
 pub use exec::{
-    Command, Exec, ExecSpec, Offsets, OnDisconnect, OnFull, Started, Terminal, TerminalSize,
+    Command, Drain, Exec, ExecSpec, Offsets, OnDisconnect, OnFull, Started, Terminal, TerminalSize,
     is_locale,
 };
 pub use exit::{Exit, Usage};

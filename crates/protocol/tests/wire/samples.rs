@@ -23,6 +23,7 @@ pub(crate) fn golden() -> Vec<(&'static str, Frame)> {
         ("exec-line", exec(2, Exec::new(256 << 10, Algorithm::Sha256), &line())),
         ("exec-script", exec(3, Exec::new(256 << 10, Algorithm::Sha256), &script())),
         ("exec-terminal", exec(4, Exec::new(256 << 10, Algorithm::Sha256), &terminal())),
+        ("exec-subsystem", exec(6, Exec::new(256 << 10, Algorithm::Sha256), &subsystem())),
         ("exec-login", exec(5, Exec::new(256 << 10, Algorithm::Sha256), &login())),
         ("attach", on(5, attach(From::Offsets(Offsets { out: 70_000, err: 3 })).into())),
         ("attach-start", on(5, attach(From::Start {}).into())),
@@ -101,6 +102,8 @@ pub(crate) fn full_spec() -> ExecSpec {
         on_disconnect: Some(OnDisconnect::Lease { ms: 30_000 }),
         on_full: OnFull::DiscardOldest,
         terminal: None,
+        drain: Drain::Bounded,
+        ssh_env: false,
     }
 }
 
@@ -117,6 +120,12 @@ pub(crate) fn terminal() -> ExecSpec {
         on_disconnect: Some(OnDisconnect::Keep {}),
         ..ExecSpec::new(Command::Argv(vec![ByteBuf::from("top")]))
     }
+}
+
+/// What a program that calls ssh asks for.
+pub(crate) fn subsystem() -> ExecSpec {
+    let command = Command::Subsystem("sftp".into());
+    ExecSpec { stdin: true, drain: Drain::Wait, ssh_env: true, ..ExecSpec::new(command) }
 }
 
 pub(crate) fn login() -> ExecSpec {
