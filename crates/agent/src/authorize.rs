@@ -6,8 +6,10 @@ use crate::server::Agent;
 use rexec_guard::holds;
 use rexec_net::Identity;
 use rexec_protocol::Outcome;
-use rexec_protocol::message::ExecSpec;
+use rexec_protocol::message::{Command, ExecSpec};
 use rexec_protocol::outcome::{printable, shorten};
+use serde_bytes::ByteBuf;
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -40,8 +42,20 @@ pub async fn authorize(
     from: IpAddr,
     spec: &ExecSpec,
 ) -> Result<Permit, Refused> {
-    let account = account(agent, policy, identity, from, spec).await?;
-    Ok(policy::decide(policy, identity, from, &account, spec.clone())?)
+    let spec = resolved(spec, &agent.config.subsystems);
+    let account = account(agent, policy, identity, from, &spec).await?;
+    Ok(policy::decide(policy, identity, from, &account, spec)?)
+}
+
+/// The spec with the line that its subsystem stands for, so that policy decides on what is run.
+fn resolved(spec: &ExecSpec, subsystems: &BTreeMap<String, String>) -> ExecSpec {
+    let mut spec = spec.clone();
+    if let Command::Subsystem(name) = &spec.command
+        && let Some(line) = subsystems.get(name)
+    {
+        spec.command = Command::Line(ByteBuf::from(line.as_bytes()));
+    }
+    spec
 }
 
 async fn account(

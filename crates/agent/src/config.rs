@@ -7,6 +7,7 @@ use crate::{audit, jobs};
 use rexec_net::credentials::Files;
 use rexec_net::rates::Rates;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read};
 use std::net::SocketAddr;
@@ -15,6 +16,9 @@ use std::time::Duration;
 
 /// Where the configuration is, unless another place is named.
 pub const DEFAULT_PATH: &str = "/etc/rexec/agent.toml";
+
+/// Where Debian has OpenSSH's sftp server.
+const SFTP: &str = "/usr/lib/openssh/sftp-server";
 
 /// The whole configuration. A key that is not known is an error, so that a typing mistake in a
 /// limit does not go unnoticed.
@@ -46,6 +50,9 @@ pub struct Config {
     pub jobs: jobs::Settings,
     /// The audit log.
     pub audit: audit::Settings,
+    /// Names that a client can ask for, and the line for the login shell that each stands for. Policy
+    /// decides about that line.
+    pub subsystems: BTreeMap<String, String>,
 }
 
 /// Limits and times; durations are written as `10s`, `5m`, `1h 30m`.
@@ -139,6 +146,7 @@ impl Default for Config {
             state_dir: "/var/lib/rexec".into(),
             jobs: jobs::Settings::default(),
             audit: audit::Settings::default(),
+            subsystems: BTreeMap::from([("sftp".to_owned(), SFTP.to_owned())]),
         }
     }
 }

@@ -3,7 +3,7 @@
 //! The environment is built from nothing, as sshd does it; see environ(7) and sshd(8), "LOGIN
 //! PROCESS". What the client sent, and policy let pass, is added last, so a command sees what its caller
 //! asked for, except for the variables that say what rexec knows. A terminal brings its type and its
-//! locale with it.
+//! locale with it, and a command that stands in for one over ssh what sshd says of the connection.
 
 use crate::account::Account;
 use crate::keeper::{Credentials, LaunchSpec, Limits, Program};
@@ -16,6 +16,7 @@ use rexec_protocol::message::{Command, Terminal, is_locale};
 use serde_bytes::ByteBuf;
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
+use std::net::SocketAddr;
 use std::os::unix::ffi::OsStrExt;
 
 const PATH: &str = "/usr/local/bin:/usr/bin:/bin";
@@ -24,13 +25,26 @@ const ROOT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin
 /// What files and folders that a command makes are not open to, unless its rule says otherwise.
 const UMASK: u32 = 0o022;
 
+/// Where a command comes from.
+#[derive(Debug, Clone, Copy)]
+pub struct Origin<'a> {
+    /// Who asked for it.
+    pub identity: &'a Identity,
+    /// Its id.
+    pub job: &'a JobId,
+    /// Where the client is.
+    pub from: SocketAddr,
+    /// Where it reached this agent.
+    pub to: SocketAddr,
+}
+
 /// Works out what to launch. With `switch`, the command becomes the permit's user; otherwise it
 /// stays the agent's, which is the same then.
-pub fn launch_spec(permit: &Permit, identity: &Identity, job: &JobId, switch: bool) -> LaunchSpec {
+pub fn launch_spec(permit: &Permit, origin: &Origin<'_>, switch: bool) -> LaunchSpec {
     let (spec, account) = (permit.spec(), permit.account());
     LaunchSpec {
         program: program(&spec.command, account),
-        env: variables(permit, identity, job),
+        env: variables(permit, origin),
         cwd: spec.cwd.clone().unwrap_or_else(|| bytes(&account.home)),
         cwd_or_root: spec.cwd.is_none(),
         stdin: spec.stdin,
@@ -65,6 +79,8 @@ fn program(command: &Command, account: &Account) -> Program {
                 .file_name()
                 .map(|name| ByteBuf::from([b"-", name.as_bytes()].concat())),
         },
+        // Policy knows none. What is empty is not launched.
+        Command::Subsystem(_) => Program::Argv { words: Vec::new(), argv0: None },
         Command::Script { text, args } => {
             let (text, args) = (text.clone(), args.clone());
             Program::Script { text, args, name: ByteBuf::from("script") }
@@ -72,8 +88,9 @@ fn program(command: &Command, account: &Account) -> Program {
     }
 }
 
-fn variables(permit: &Permit, identity: &Identity, job: &JobId) -> Vec<(ByteBuf, ByteBuf)> {
+fn variables(permit: &Permit, origin: &Origin<'_>) -> Vec<(ByteBuf, ByteBuf)> {
     let (spec, account) = (permit.spec(), permit.account());
+    let Origin { identity, job, from, to } = *origin;
     let path = if account.is_root() { ROOT_PATH } else { PATH };
     let ours: [(&str, &OsStr); 5] = [
         ("HOME", account.home.as_os_str()),
@@ -86,15 +103,34 @@ fn variables(permit: &Permit, identity: &Identity, job: &JobId) -> Vec<(ByteBuf,
     let original =
         permit.original().map(|words| ("REXEC_ORIGINAL_COMMAND", OsStr::from_bytes(words)));
     let facts = known.into_iter().chain(original);
+    let as_sshd = spec.ssh_env.then(|| of_sshd(from, to, permit.original_line()));
     let pair = |(name, value): (&str, &OsStr)| (ByteBuf::from(name), bytes(value));
     let mut variables: BTreeMap<ByteBuf, ByteBuf> = BTreeMap::new();
     let terminal = spec.terminal.iter().flat_map(of_terminal);
     let asked = spec.env.iter().cloned();
     let given = ours.into_iter().map(pair).chain(terminal).chain(asked);
-    for (name, value) in given.chain(facts.map(pair)) {
+    for (name, value) in given.chain(facts.map(pair)).chain(as_sshd.into_iter().flatten()) {
         variables.insert(name, value);
     }
     variables.into_iter().collect()
+}
+
+/// What sshd tells a command: see sshd(8), and "ENVIRONMENT" in ssh(1).
+fn of_sshd(
+    from: SocketAddr,
+    to: SocketAddr,
+    original: Option<&[u8]>,
+) -> impl Iterator<Item = (ByteBuf, ByteBuf)> {
+    let (client, agent) = (from.ip().to_canonical(), to.ip().to_canonical());
+    let (source, port) = (from.port(), to.port());
+    let connection = [
+        ("SSH_CLIENT", format!("{client} {source} {port}")),
+        ("SSH_CONNECTION", format!("{client} {source} {agent} {port}")),
+    ];
+    let connection = connection.map(|(name, text)| (ByteBuf::from(name), ByteBuf::from(text)));
+    let original =
+        original.map(|line| (ByteBuf::from("SSH_ORIGINAL_COMMAND"), ByteBuf::from(line)));
+    connection.into_iter().chain(original)
 }
 
 /// What comes with a terminal, and needs no rule of its own.
@@ -114,6 +150,20 @@ fn bytes(text: impl AsRef<OsStr>) -> ByteBuf {
 mod tests {
     use super::*;
     use rexec_protocol::message::TerminalSize;
+
+    #[test]
+    fn addresses_are_written_as_sshd_writes_them() {
+        let [from, to] = ["[::ffff:192.0.2.1]:40000", "[::ffff:192.0.2.9]:8512"]
+            .map(|address| address.parse().unwrap());
+        let pair = |(name, value): (&str, &str)| (ByteBuf::from(name), ByteBuf::from(value));
+        let told: Vec<_> = of_sshd(from, to, Some(b"echo hi")).collect();
+        let expected = [
+            ("SSH_CLIENT", "192.0.2.1 40000 8512"),
+            ("SSH_CONNECTION", "192.0.2.1 40000 192.0.2.9 8512"),
+            ("SSH_ORIGINAL_COMMAND", "echo hi"),
+        ];
+        assert_eq!(told, expected.map(pair));
+    }
 
     #[test]
     fn a_terminal_brings_its_type_and_a_locale_and_nothing_else() {

@@ -5,6 +5,7 @@ use crate::admission::{Held, HeldByRule};
 use crate::audit::text::Text;
 use crate::audit::{Caller, Event};
 use crate::authorize::{Refused, authorize};
+use crate::environment::Origin;
 use crate::jobs::meta::{End, Ending};
 use crate::jobs::{Attendance, Controls, Job};
 use crate::keeper::{LaunchError, Running};
@@ -12,7 +13,7 @@ use crate::log::now_ms;
 use crate::policy::Permit;
 use crate::server::Agent;
 use crate::stdin;
-use crate::supervisor::Supervisor;
+use crate::supervisor::{Leftovers, Supervisor};
 use rexec_guard::holds;
 use rexec_net::Identity;
 use rexec_protocol::message::{ExecSpec, Exit};
@@ -37,6 +38,8 @@ pub struct Request {
     pub identity: Arc<Identity>,
     /// Where the client is.
     pub from: SocketAddr,
+    /// Where it reached this agent.
+    pub to: SocketAddr,
     /// What to run.
     pub spec: ExecSpec,
 }
@@ -46,8 +49,7 @@ struct Launched {
     running: Running,
     /// How long it may run.
     timeout: Option<Duration>,
-    /// Its rule's limits hold for what it leaves behind, too.
-    is_contained: bool,
+    leftovers: Leftovers,
     /// What it is counted against, until its end.
     places: Places,
 }
@@ -99,9 +101,11 @@ impl Request {
             return Err(self.failed(agent, LaunchError::NeverStarted { reason, message }));
         }
         let timeout = permit.spec().timeout_ms.map(Duration::from_millis);
-        let is_contained = permit.grant().limits.are_of_the_tree();
-        match agent.zygote.launch(permit, &self.identity, &self.job.id).await {
-            Ok(running) => Ok(Launched { running, timeout, is_contained, places }),
+        let leftovers = Leftovers::of(&permit);
+        let (identity, job) = (&*self.identity, &self.job.id);
+        let origin = Origin { identity, job, from: self.from, to: self.to };
+        match agent.zygote.launch(permit, &origin).await {
+            Ok(running) => Ok(Launched { running, timeout, leftovers, places }),
             Err(error) => Err(self.failed(agent, error)),
         }
     }
@@ -166,7 +170,7 @@ impl Request {
     }
 
     async fn supervise(self, agent: &Agent, launched: Launched) -> Outcome {
-        let Launched { mut running, timeout, is_contained, places } = launched;
+        let Launched { mut running, timeout, leftovers, places } = launched;
         let Self { job, controls, .. } = self;
         let pid = running.pid;
         job.started(pid);
@@ -177,7 +181,7 @@ impl Request {
             .map(|(pipe, feed)| AbortOnDropHandle::new(tokio::spawn(stdin::run(feed, pipe))));
         let limits = agent.config.limits.clone();
         let watched = Arc::clone(&job);
-        let supervisor = Supervisor::new(running, watched, controls, limits, timeout, is_contained);
+        let supervisor = Supervisor::new(running, watched, controls, limits, timeout, leftovers);
         let exit = supervisor.run().await;
         let ended = Event::ended(&job.id, &job.owner.name, Some(pid), &exit, job.algorithm);
         agent.audit.record(&ended);

@@ -212,6 +212,10 @@ async fn serve(agent: Arc<Agent>, socket: TcpStream, from: SocketAddr, handshake
     let files = agent.config.files();
     let versions = agent.tls.subscribe();
     let begun = tokio::time::Instant::now();
+    let to = match socket.local_addr() {
+        Ok(to) => to,
+        Err(error) => return tracing::warn!(%error, "connection lost"),
+    };
     // On the heap only while it lasts: there may be ten thousand idle connections.
     let greeted = Box::pin(async {
         let socket = handshake::prepare(socket).map_err(|error| NetError::Cut(Some(error)))?;
@@ -245,6 +249,6 @@ async fn serve(agent: Arc<Agent>, socket: TcpStream, from: SocketAddr, handshake
     tracing::info!(user = accepted.identity.name(), "connected");
     let (caller, groups) = (Caller::new(&accepted.identity, from), accepted.identity.groups());
     agent.audit.record(&Event::Connected { caller, groups });
-    session::serve(agent, accepted, from, (versions, begun)).await;
+    session::serve(agent, accepted, (from, to), (versions, begun)).await;
     drop(place);
 }

@@ -48,6 +48,8 @@ struct Session {
     agent: Arc<Agent>,
     identity: Arc<Identity>,
     from: SocketAddr,
+    /// Where it reached this agent.
+    to: SocketAddr,
     terms: Terms,
     outbox: Outbox,
     streams: HashMap<StreamId, Arc<Attached>>,
@@ -75,7 +77,7 @@ enum Next {
 pub async fn serve(
     agent: Arc<Agent>,
     accepted: Accepted,
-    from: SocketAddr,
+    (from, to): (SocketAddr, SocketAddr),
     (versions, begun): (watch::Receiver<u64>, Instant),
 ) {
     let Accepted { connection, identity, chain, terms } = accepted;
@@ -85,6 +87,7 @@ pub async fn serve(
         agent,
         identity: Arc::new(identity),
         from,
+        to,
         terms,
         outbox: connection.outbox.clone(),
         streams: HashMap::new(),

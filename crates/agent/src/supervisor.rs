@@ -2,7 +2,8 @@
 //!
 //! A job is over when three facts are there: the command was reaped, stdout ended, stderr ended. A
 //! process that the command left behind may hold a pipe open for ever, so the last two are waited
-//! for only a bounded time once the first is there, and the exit record says so.
+//! for only a bounded time once the first is there, and the exit record says so; a client that asked
+//! for it waits for them as long as it stays.
 
 use crate::clock::at;
 use crate::config::Limits;
@@ -11,7 +12,8 @@ use crate::jobs::{Attendance, Controls, Job};
 use crate::keeper::{Event, Keeper, Running, Status, Terminal};
 use crate::log::disk::Urgency;
 use crate::output::Output;
-use rexec_protocol::message::{Cancel, Channel, Exit, TerminalSize, Usage};
+use crate::policy::Permit;
+use rexec_protocol::message::{Cancel, Channel, Drain, Exit, TerminalSize, Usage};
 use rexec_protocol::stream::Tally;
 use rexec_protocol::{Outcome, Signal};
 use std::sync::Arc;
@@ -66,6 +68,31 @@ enum Next {
     Again,
 }
 
+/// What becomes of what a command leaves behind when it ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Leftovers {
+    /// Their output is waited for a while; then they are left alone.
+    Left,
+    /// Their output is waited for to its end.
+    Awaited,
+    /// They end with it.
+    Ended,
+}
+
+impl Leftovers {
+    /// What they come to for a command that was permitted.
+    pub fn of(permit: &Permit) -> Self {
+        if permit.grant().limits.are_of_the_tree() {
+            // A limit that what is left behind could outlive would be none.
+            Self::Ended
+        } else if permit.spec().drain == Drain::Wait {
+            Self::Awaited
+        } else {
+            Self::Left
+        }
+    }
+}
+
 /// A running command and everything that is known of it.
 pub struct Supervisor {
     job: Arc<Job>,
@@ -82,8 +109,7 @@ pub struct Supervisor {
     timeout: Option<Instant>,
     /// Why the command was ended, if it did not end by itself.
     cause: Option<Cause>,
-    /// What the command leaves behind ends with it.
-    is_contained: bool,
+    leftovers: Leftovers,
     /// The keeper was told to end the tree.
     ending: bool,
     tree_gone: bool,
@@ -107,15 +133,14 @@ struct Ended {
 }
 
 impl Supervisor {
-    /// Takes over a command that was just started; with `is_contained`, all that it has started ends
-    /// when it does.
+    /// Takes over a command that was just started.
     pub fn new(
         running: Running,
         job: Arc<Job>,
         controls: Controls,
         limits: Limits,
         timeout: Option<Duration>,
-        is_contained: bool,
+        leftovers: Leftovers,
     ) -> Self {
         let started = Instant::now();
         let (out, err) = (Output::new(Some(running.stdout)), Output::new(running.stderr));
@@ -137,7 +162,7 @@ impl Supervisor {
             started,
             timeout: timeout.and_then(|timeout| started.checked_add(timeout)),
             cause: None,
-            is_contained,
+            leftovers,
             ending: false,
             tree_gone: false,
             overdue: None,
@@ -153,8 +178,8 @@ impl Supervisor {
                 Next::Read(got) => self.read(got),
                 Next::Keeper(event) => {
                     self.keeper_said(event);
-                    if self.is_contained && self.ended.is_some() && !self.ending {
-                        // A limit that what is left behind could outlive would be none.
+                    let is_contained = self.leftovers == Leftovers::Ended;
+                    if is_contained && self.ended.is_some() && !self.ending {
                         self.end(Cause::Shutdown, self.polite(), None).await;
                     }
                 }
@@ -186,6 +211,8 @@ impl Supervisor {
         // Also of one that its client has asked to end, however gently: that buys it no time.
         let timeout = self.timeout.filter(|_| self.ended.is_none());
         let drain = self.ended.as_ref().map(|ended| ended.quiet.min(ended.max));
+        // Unless the whole tree is being ended, and something holds the output even so.
+        let drain = drain.filter(|_| self.leftovers != Leftovers::Awaited || self.ending);
         tokio::select! {
             event = self.keeper.next(), if keeper_matters => Next::Keeper(event),
             Some(control) = self.control.recv() => Next::Control(control),

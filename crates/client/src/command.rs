@@ -5,7 +5,7 @@ use crate::error::Error;
 use crate::remote::{End, Remote, WINDOW};
 use crate::session::Session;
 use rexec_protocol::message::{
-    self, Exec, ExecSpec, OnDisconnect, OnFull, Started, Terminal, TerminalSize,
+    self, Drain, Exec, ExecSpec, OnDisconnect, OnFull, Started, Terminal, TerminalSize,
 };
 use rexec_protocol::{Algorithm, JobId, Outcome};
 use serde_bytes::ByteBuf;
@@ -53,6 +53,10 @@ impl Command {
         Self::new(session, message::Command::Login {})
     }
 
+    pub(crate) fn subsystem(session: Session, name: String) -> Self {
+        Self::new(session, message::Command::Subsystem(name))
+    }
+
     pub(crate) fn script(session: Session, text: Vec<u8>) -> Self {
         let command = message::Command::Script { text: ByteBuf::from(text), args: Vec::new() };
         Self::new(session, command)
@@ -79,6 +83,7 @@ impl Command {
             message::Command::Argv(words) => words.push(arg),
             message::Command::Script { args, .. } => args.push(arg),
             message::Command::Login {} => self.fault = Some("a login shell takes no arguments"),
+            message::Command::Subsystem(_) => self.fault = Some("a subsystem takes no arguments"),
             message::Command::Line(_) => {
                 self.fault = Some("a shell line takes no arguments: they would need quoting");
             }
@@ -145,6 +150,20 @@ impl Command {
             }
             None => {}
         }
+        self
+    }
+
+    /// How long the output is waited for once the command has ended, while something that it left
+    /// behind holds it open: by default a few seconds, and [`ExitStatus::held`] tells.
+    pub fn drain(mut self, drain: Drain) -> Self {
+        self.spec.drain = drain;
+        self
+    }
+
+    /// Puts into its environment what sshd puts there: `SSH_CONNECTION`, `SSH_CLIENT`, and
+    /// `SSH_ORIGINAL_COMMAND` where policy has another command in its place.
+    pub fn ssh_env(mut self, wanted: bool) -> Self {
+        self.spec.ssh_env = wanted;
         self
     }
 

@@ -58,7 +58,7 @@ pub use link::Link;
 pub use rexec_net::credentials::Files;
 pub use rexec_net::memory::keep_freed;
 pub use rexec_protocol::message::{
-    From as Place, JobInfo, Offsets, OnDisconnect, OnFull, TerminalSize, Usage,
+    Drain, From as Place, JobInfo, Offsets, OnDisconnect, OnFull, TerminalSize, Usage,
 };
 pub use rexec_protocol::outcome::printable;
 pub use rexec_protocol::stream::Tally;

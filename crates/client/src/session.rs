@@ -58,6 +58,11 @@ impl Session {
         Command::login(self.clone())
     }
 
+    /// The command that the agent's configuration has under this name, such as `sftp`.
+    pub fn subsystem(&self, name: impl Into<String>) -> Command {
+        Command::subsystem(self.clone(), name.into())
+    }
+
     /// A command that sends a program along and runs it: by its `#!` line, or by `/bin/sh`. Program
     /// and arguments together may be as long as one request, a little under 1 MiB.
     pub fn script(&self, text: impl Into<Vec<u8>>) -> Command {

@@ -233,6 +233,7 @@ impl What {
             Command::Argv(argv) => argv.iter().map(|word| word.as_slice()).collect(),
             Command::Line(line) => vec![shell, b"-c", line],
             Command::Login {} => vec![shell],
+            Command::Subsystem(name) => vec![name.as_bytes()],
             Command::Script { text, args } => {
                 let hash = Digest::of(Algorithm::Sha256, text);
                 let digest = format!("{}:{hash}", Algorithm::Sha256);

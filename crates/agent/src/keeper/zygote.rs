@@ -8,10 +8,9 @@ use super::room::Room;
 use super::wire::{self, Launch, Report};
 use super::{LaunchSpec, Reader, Running, Terminal, Writer};
 use crate::descriptors;
-use crate::environment;
+use crate::environment::{self, Origin};
 use crate::policy::Permit;
 use nix::unistd::{Pid, Uid};
-use rexec_net::Identity;
 use rexec_protocol::{JobId, NeverStarted};
 use std::ffi::OsStr;
 use std::io;
@@ -85,17 +84,17 @@ impl Zygote {
         Ok(Self { exe: exe.to_owned(), args, current: Mutex::new(Current { link, started }) })
     }
 
-    /// Starts the command that was permitted, as the user that was permitted, for `identity`. This
+    /// Starts the command that was permitted, as the user that was permitted, for who asked. This
     /// is the one way from a permit to a process, and uses the permit up.
     pub async fn launch(
         &self,
         permit: Permit,
-        identity: &Identity,
-        job: &JobId,
+        origin: &Origin<'_>,
     ) -> Result<Running, LaunchError> {
         // Who is not root cannot become anybody, and was permitted no other user than itself.
         let switch = Uid::effective().is_root();
-        self.launch_permitted(job, environment::launch_spec(&permit, identity, job, switch)).await
+        let spec = environment::launch_spec(&permit, origin, switch);
+        self.launch_permitted(origin.job, spec).await
     }
 
     pub(super) async fn launch_permitted(

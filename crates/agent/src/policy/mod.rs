@@ -29,6 +29,7 @@ use crate::account::Account;
 use rexec_guard::holds;
 use rexec_net::Identity;
 use rexec_protocol::message::{Command, ExecSpec};
+use rexec_protocol::outcome::{printable, shorten};
 use rexec_protocol::{Algorithm, Digest};
 use serde_bytes::ByteBuf;
 use std::borrow::Cow;
@@ -47,7 +48,16 @@ pub struct Permit {
     spec: ExecSpec,
     rule: String,
     grant: Grant,
-    original: Option<Vec<u8>>,
+    original: Option<Original>,
+}
+
+/// What was asked for, where another command takes its place.
+#[derive(Debug)]
+struct Original {
+    /// The words, quoted for a shell.
+    words: Vec<u8>,
+    /// The line for the login shell, if it was one.
+    line: Option<Vec<u8>>,
 }
 
 /// Under what conditions a command was allowed.
@@ -83,7 +93,14 @@ impl Permit {
 
     /// What was asked for, if a forced command takes its place: the words, quoted for a shell.
     pub fn original(&self) -> Option<&[u8]> {
-        self.original.as_deref()
+        self.original.as_ref().map(|original| original.words.as_slice())
+    }
+
+    /// The same as sshd has it: a line for the login shell is not quoted once more.
+    pub fn original_line(&self) -> Option<&[u8]> {
+        self.original
+            .as_ref()
+            .map(|Original { words, line }| line.as_ref().unwrap_or(words).as_slice())
     }
 }
 
@@ -192,7 +209,11 @@ fn permit(
     };
     // As sshd has it: who asks for a shell, asks for no command.
     let asked = !matches!(spec.command, Command::Login {});
-    let original = (rule.force.is_some() && asked).then(|| quoted(&argv));
+    let line = match &spec.command {
+        Command::Line(line) => Some(line.to_vec()),
+        _ => None,
+    };
+    let original = (rule.force.is_some() && asked).then(|| Original { words: quoted(&argv), line });
     Ok(Permit {
         account: Arc::clone(account),
         spec: under(rule, spec),
@@ -237,6 +258,14 @@ fn words<'a>(command: &'a Command, shell: &'a [u8]) -> Result<Vec<Cow<'a, [u8]>>
         Command::Argv(words) => Ok(words.iter().map(borrowed).collect()),
         Command::Line(line) => Ok(vec![shell.into(), b"-c".as_slice().into(), borrowed(line)]),
         Command::Login {} => Ok(vec![shell.into()]),
+        // One that it has was replaced by its line before anybody was asked.
+        Command::Subsystem(name) => {
+            let name = printable(&shorten(name.clone()));
+            let message = format!(
+                "this agent has no subsystem '{name}'; its configuration names them under [subsystems]"
+            );
+            Err(Denied { message, rule: None })
+        }
         Command::Script { text, args } => {
             let name = format!("{SCRIPT}sha256:{}", Digest::of(Algorithm::Sha256, text));
             Ok(std::iter::once(name.into_bytes().into()).chain(args.iter().map(borrowed)).collect())

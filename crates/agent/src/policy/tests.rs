@@ -69,6 +69,7 @@ fn a_forced_command_takes_the_place_of_what_was_asked() {
     assert_eq!(permit.grant().limits.memory, Some(1 << 20));
     let line = ask("robot", ExecSpec::new(Command::Line(ByteBuf::from("id; id")))).unwrap();
     assert_eq!(line.original(), Some(b"/bin/bash -c 'id; id'".as_slice()));
+    assert_eq!(line.original_line(), Some(b"id; id".as_slice()));
 }
 
 /// A login shell is one word to policy; and who asks for none, asked for nothing.

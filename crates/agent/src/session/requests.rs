@@ -65,9 +65,9 @@ impl Session {
         match self.agent.jobs.submit(submission, &spec, first_sent) {
             Submitted::New(job, controls) => {
                 let attached = self.attached(&job, stream, exec.window, (hold, true), sends_from);
-                let (agent, from) = (Arc::clone(&self.agent), self.from);
+                let (agent, from, to) = (Arc::clone(&self.agent), self.from, self.to);
                 let identity = Arc::clone(&self.identity);
-                let request = Request { job, controls, identity, from, spec };
+                let request = Request { job, controls, identity, from, to, spec };
                 self.agent.jobs.tasks.spawn(async move { request.run(&agent).await });
                 self.send(stream, attached, wish(false));
             }
