@@ -41,6 +41,18 @@ pub struct Settings {
     /// The digest of the streams.
     #[serde(deserialize_with = "hash_in_file")]
     pub hash: Option<Algorithm>,
+    /// Whether `rexec-ssh` looks a host up in the configuration of ssh, and in which.
+    pub ssh_config: Option<SshConfig>,
+}
+
+/// Where `rexec-ssh` may look a host up.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(untagged, expecting = "true, false, or the path of a file")]
+pub enum SshConfig {
+    /// In `~/.ssh/config`, or nowhere.
+    Wanted(bool),
+    /// In this file.
+    File(PathBuf),
 }
 
 /// The environment, so that tests can bring their own.
@@ -62,6 +74,7 @@ impl Settings {
             connect_timeout: self.connect_timeout.or(lower.connect_timeout),
             reconnect_for: self.reconnect_for.or(lower.reconnect_for),
             hash: self.hash.or(lower.hash),
+            ssh_config: self.ssh_config.or(lower.ssh_config),
         }
     }
 
@@ -104,6 +117,7 @@ impl Settings {
             connect_timeout: timeout.map_err(|why| format!("REXEC_CONNECT_TIMEOUT: {why}"))?,
             reconnect_for: reconnect.map_err(|why| format!("REXEC_RECONNECT_FOR: {why}"))?,
             hash: hash.map_err(|why| format!("REXEC_HASH: {why}"))?,
+            ssh_config: None,
         })
     }
 
@@ -123,6 +137,9 @@ impl Settings {
         let Self { identity, key, authority, crl, .. } = &mut settings;
         for file in [identity, key, authority, crl] {
             *file = file.take().map(|file| resolve(&file, folder));
+        }
+        if let Some(SshConfig::File(file)) = &mut settings.ssh_config {
+            *file = resolve(file, folder);
         }
         Ok(Some(settings))
     }

@@ -6,13 +6,29 @@ use crate::stdio::Output;
 use crate::tty::guard::is_raw;
 use crate::values::LogLevel;
 use rexec_client::{ExitStatus, NeverStarted, Outcome, Signal, printable};
+use std::fs::File;
 use std::io::{self, Write};
+use std::path::Path;
 use std::process::ExitCode;
+use std::sync::OnceLock;
+
+/// Where messages go instead of stderr.
+static LOG: OnceLock<File> = OnceLock::new();
+
+/// Has all messages appended to a file from now on, as `ssh -E` does.
+pub fn say_to(path: &Path) -> Result<(), String> {
+    let file = File::options().create(true).append(true).open(path);
+    let file = file.map_err(|why| format!("cannot write {}: {why}", path.display()))?;
+    // Only the first call counts, and there is one.
+    let _ = LOG.set(file);
+    Ok(())
+}
 
 /// What rexec itself says on stderr.
 #[derive(Debug, Clone, Copy)]
 pub struct Notes {
     level: LogLevel,
+    program: &'static str,
 }
 
 /// How much a message matters.
@@ -25,7 +41,13 @@ enum Weight {
 impl Notes {
     /// How much to say.
     pub fn new(level: LogLevel) -> Self {
-        Self { level }
+        Self { level, program: "rexec" }
+    }
+
+    /// The same under the name of another program.
+    #[must_use]
+    pub fn of(self, program: &'static str) -> Self {
+        Self { program, ..self }
     }
 
     /// How much is said.
@@ -51,12 +73,15 @@ impl Notes {
     pub fn say(self, text: &str) {
         // One write, so that lines of several processes do not mix. If it cannot be written, there
         // is nobody to tell, and the exit code tells.
-        let line = if is_raw() {
-            format!("\r\nrexec: {}\r\n", text.replace('\n', "\r\n"))
-        } else {
-            format!("rexec: {text}\n")
+        let program = self.program;
+        let line = match LOG.get() {
+            None if is_raw() => format!("\r\n{program}: {}\r\n", text.replace('\n', "\r\n")),
+            _ => format!("{program}: {text}\n"),
         };
-        let _ = io::stderr().write_all(line.as_bytes());
+        let _ = match LOG.get() {
+            Some(mut file) => file.write_all(line.as_bytes()),
+            None => io::stderr().write_all(line.as_bytes()),
+        };
     }
 
     /// Says how a run ended, unless the command ended by itself.

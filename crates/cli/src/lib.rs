@@ -26,6 +26,7 @@ pub mod plan;
 pub mod pump;
 pub mod render;
 pub mod run;
+pub mod ssh;
 pub mod status;
 pub mod stdin;
 pub mod stdio;

@@ -4,5 +4,9 @@ use std::process::ExitCode;
 
 fn main() -> ExitCode {
     rexec_client::keep_freed();
-    rexec_cli::main(std::env::args_os().collect())
+    let args: Vec<_> = std::env::args_os().collect();
+    match args.first() {
+        Some(name) if rexec_cli::ssh::is_called(name) => rexec_cli::ssh::main(args),
+        _ => rexec_cli::main(args),
+    }
 }

@@ -1,6 +1,7 @@
 //! Completions and man pages, from the definitions that parse the command line.
 
 use crate::args::Cli;
+use crate::ssh;
 use clap::builder::Resettable;
 use clap::{Command, CommandFactory};
 use clap_complete::Shell;
@@ -22,10 +23,14 @@ pub fn page(to: &mut impl Write) -> io::Result<()> {
     render(&built(), to)
 }
 
-/// Writes the pages of rexec and of all subcommands to `dir`: `rexec.1`, `rexec-ping.1` and so on.
+/// Writes the pages of rexec, of all subcommands and of rexec-ssh to `dir`: `rexec.1`, `rexec-ping.1` and
+/// so on.
 pub fn pages(dir: &Path) -> io::Result<()> {
     fs::create_dir_all(dir)?;
-    all(&built(), dir)
+    all(&built(), dir)?;
+    let mut page = File::create(dir.join("rexec-ssh.1"))?;
+    let title = format!(".TH rexec\\-ssh 1 \"\" \"rexec {}\"\n", env!("CARGO_PKG_VERSION"));
+    page.write_all((title + &sections(ssh::help::PAGE)).as_bytes())
 }
 
 /// Names of subcommands are known only after this.
@@ -85,7 +90,7 @@ mod tests {
     fn all_pages_are_written() {
         let dir = tempfile::tempdir().unwrap();
         pages(dir.path()).unwrap();
-        for page in ["rexec.1", "rexec-run.1", "rexec-ping.1", "rexec-ca.1", "rexec-man.1"] {
+        for page in ["rexec.1", "rexec-run.1", "rexec-ping.1", "rexec-ca.1", "rexec-man.1", "rexec-ssh.1"] {
             let text = fs::read_to_string(dir.path().join(page)).unwrap();
             assert!(text.contains(".TH"), "{page}");
         }

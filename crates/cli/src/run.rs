@@ -126,6 +126,7 @@ fn command(session: Session, plan: &Plan) -> Command {
         Work::Login => session.login(),
         Work::Line(line) => session.shell(line),
         Work::Argv(program, args) => session.command(program).args(args),
+        Work::Subsystem(name) => session.subsystem(name),
         Work::Script { text, args } => session.script(text.clone()).args(args),
     };
     let stdin = if plan.stdin { Stdio::Piped } else { Stdio::Null };
@@ -137,6 +138,7 @@ fn command(session: Session, plan: &Plan) -> Command {
         }
         None => command,
     };
+    let command = command.drain(plan.drain).ssh_env(plan.ssh_env);
     let mut command = command.envs(variables).stdin(stdin).digest(plan.hash).on_full(plan.on_full);
     if let Some(user) = &plan.user {
         command = command.user(user);

@@ -233,7 +233,7 @@ pub fn port(text: &str) -> Result<u16, String> {
     }
 }
 
-fn log_level(text: &str) -> Result<LogLevel, String> {
+pub(crate) fn log_level(text: &str) -> Result<LogLevel, String> {
     Ok(match text.to_ascii_lowercase().as_str() {
         "quiet" | "fatal" | "error" => LogLevel::Quiet,
         "info" => LogLevel::Normal,
@@ -248,7 +248,19 @@ fn log_level(text: &str) -> Result<LogLevel, String> {
     })
 }
 
-fn set_env(text: &str) -> Result<Vec<Variable>, String> {
+/// The variables of `SetEnv`.
+pub(crate) fn set_env(text: &str) -> Result<Vec<Variable>, String> {
+    words(text)?
+        .into_iter()
+        .map(|word| match Variable::parse(word.into())? {
+            variable @ Variable { value: Some(_), .. } => Ok(variable),
+            variable => Err(format!("'{}' has no value", variable.name.display())),
+        })
+        .collect()
+}
+
+/// Words separated by blanks; double quotes hold one together.
+pub(crate) fn words(text: &str) -> Result<Vec<String>, String> {
     let mut words = Vec::new();
     let mut word = String::new();
     let mut quoted = false;
@@ -263,13 +275,8 @@ fn set_env(text: &str) -> Result<Vec<Variable>, String> {
         return Err("a '\"' is not closed".to_owned());
     }
     words.push(word);
-    let words = words.into_iter().filter(|word| !word.is_empty());
-    words
-        .map(|word| match Variable::parse(word.into())? {
-            variable @ Variable { value: Some(_), .. } => Ok(variable),
-            variable => Err(format!("'{}' has no value", variable.name.display())),
-        })
-        .collect()
+    words.retain(|word| !word.is_empty());
+    Ok(words)
 }
 
 /// What begins an escape; `None`: nothing does.

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 /// How to reach an agent, and who to be.
-#[derive(Debug, Clone, Args)]
+#[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "Connection")]
 pub struct ConnectOptions {
     /// Port of the agent [default: 8512]
@@ -77,7 +77,7 @@ impl ConnectOptions {
 }
 
 /// All options of a run.
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args)]
 pub struct RunOptions {
     /// How to connect.
     #[command(flatten)]
@@ -94,7 +94,7 @@ pub struct RunOptions {
 }
 
 /// How the command runs.
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args)]
 #[command(next_help_heading = "Command")]
 pub struct CommandOptions {
     /// Run as this user of the remote machine
@@ -136,7 +136,7 @@ pub struct CommandOptions {
 }
 
 /// What becomes of the command when this client is not there.
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args)]
 #[command(next_help_heading = "Job")]
 pub struct JobOptions {
     /// Print the id of the job, and leave as soon as it runs; it goes on without a client
@@ -159,7 +159,7 @@ pub struct JobOptions {
 }
 
 /// What rexec says beside the command's own output.
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args)]
 #[command(next_help_heading = "Output")]
 pub struct OutputOptions {
     /// Print events as JSON Lines; the command's output is in them only

@@ -62,6 +62,7 @@ pub(super) fn settings(
         connect_timeout: connect.connect_timeout,
         reconnect_for: connect.reconnect_for,
         hash: None,
+        ssh_config: None,
     };
     // As with ssh, the first of two that are the same counts.
     let typed = connect.ssh.into_iter().fold(letters, |settings, option| settings.or(one(option)));

@@ -14,7 +14,7 @@ use crate::config::Env;
 use crate::target::Target;
 use crate::values::{self, LogLevel, SshOption, Variable};
 use nix::sys::stat::{SFlag, fstat, major, minor};
-use rexec_client::{Algorithm, JobId, OnDisconnect, OnFull};
+use rexec_client::{Algorithm, Drain, JobId, OnDisconnect, OnFull};
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{self, IsTerminal, Read};
@@ -62,6 +62,10 @@ pub struct Plan {
     pub on_disconnect: Option<OnDisconnect>,
     /// What happens when no more of its output can be kept.
     pub on_full: OnFull,
+    /// How long its output is waited for once it has ended.
+    pub drain: Drain,
+    /// Whether it finds the variables of sshd in its environment.
+    pub ssh_env: bool,
     /// How often to try again.
     pub retries: u32,
     /// What to type to come back to it, but for its id.
@@ -77,6 +81,8 @@ pub enum Work {
     Line(OsString),
     /// Program and arguments.
     Argv(OsString, Vec<OsString>),
+    /// The command that the agent has under this name.
+    Subsystem(String),
     /// A program that is sent along.
     Script {
         /// Its contents.
@@ -148,6 +154,8 @@ impl Plan {
                 Wish::Yes => OnFull::DiscardOldest,
                 Wish::No | Wish::InVain => OnFull::Block,
             }),
+            drain: Drain::Bounded,
+            ssh_env: false,
             retries: job.retry,
             again,
         })

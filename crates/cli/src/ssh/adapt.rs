@@ -1,0 +1,175 @@
+//! From ssh's options to rexec's.
+
+use super::file;
+use super::options::{Options, RequestTerminal, first};
+use super::place::Place;
+use crate::args::{CommandOptions, ConnectOptions, Run, RunOptions};
+use crate::config::{Env, Settings, SshConfig};
+use crate::exit::Notes;
+use crate::plan::{Plan, Work};
+use crate::values::{self, EscapeKey, LogLevel, Variable};
+use rexec_client::{Drain, OnFull};
+use std::ffi::{OsStr, OsString};
+use std::fs;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// How often ssh asks a silent server before it gives up.
+const ALIVE_COUNT: u32 = 3;
+/// Certificates stand at the beginning of a file.
+const BEGINNING: u64 = 256 * 1024;
+
+/// Adds what the command line leaves open: the destination's own parts, and `ssh_config` where `-F` or the
+/// settings name one.
+pub(super) fn read_file(options: &mut Options, place: &Place, env: Env<'_>) -> Result<(), String> {
+    let Place { user, host, port } = place;
+    if let Some(user) = user {
+        first(&mut options.user, user.clone());
+    }
+    if let Some(port) = port {
+        first(&mut options.port, *port);
+    }
+    let chosen = match &options.file {
+        Some(file) if file == Path::new("none") => None,
+        Some(file) => Some(file.clone()),
+        None => match Settings::load(None, env)?.ssh_config {
+            Some(SshConfig::File(file)) => Some(file),
+            Some(SshConfig::Wanted(true)) => own_file(env).filter(|file| file.exists()),
+            Some(SshConfig::Wanted(false)) | None => None,
+        },
+    };
+    let Some(path) = chosen else { return Ok(()) };
+    let shown = path.display();
+    let text = fs::read_to_string(&path).map_err(|why| format!("cannot read {shown}: {why}"))?;
+    let entry = file::entry(&text, host).map_err(|why| format!("{shown}: {why}"))?;
+    options.host_name = options.host_name.take().or(entry.host_name);
+    options.port = options.port.or(entry.port);
+    options.user = options.user.take().or(entry.user);
+    Ok(())
+}
+
+fn own_file(env: Env<'_>) -> Option<PathBuf> {
+    let home = env("HOME").map(PathBuf::from).or_else(std::env::home_dir)?;
+    Some(home.join(".ssh/config"))
+}
+
+/// The same request as rexec takes it.
+pub(super) fn run(
+    options: &Options,
+    place: &Place,
+    words: Vec<OsString>,
+    env: Env<'_>,
+) -> Result<Run, String> {
+    let words = command_words(options, words)?;
+    let (quiet, verbose) = match options.level {
+        Some(LogLevel::Verbose(n)) => (false, n),
+        _ => (true, 0),
+    };
+    let connect = ConnectOptions {
+        port: options.port,
+        identity: identity(&options.identities, env),
+        connect_timeout: options.connect_timeout,
+        reconnect_for: patience(options),
+        quiet,
+        verbose,
+        ..ConnectOptions::default()
+    };
+    let (terminal, no_terminal) = match options.terminal {
+        Some(RequestTerminal::Yes) => (1, false),
+        Some(RequestTerminal::Force) => (2, false),
+        Some(RequestTerminal::No) => (0, true),
+        Some(RequestTerminal::Auto) | None => (0, options.subsystem),
+    };
+    let command = CommandOptions {
+        user: options.user.clone(),
+        no_stdin: options.no_stdin,
+        terminal,
+        no_terminal,
+        escape: escape(options)?,
+        env: sent(options),
+        shell: true,
+        ..CommandOptions::default()
+    };
+    let host = options.host_name.as_ref().unwrap_or(&place.host);
+    let target = if host.contains(':') { format!("[{host}]") } else { host.clone() };
+    let options = RunOptions { connect, command, ..RunOptions::default() };
+    Ok(Run { options, target: target.into(), words })
+}
+
+fn escape(options: &Options) -> Result<Option<EscapeKey>, String> {
+    let Some(text) = &options.escape else { return Ok(None) };
+    values::escape(&text.to_string_lossy()).map(Some).map_err(|why| format!("-e: {why}"))
+}
+
+fn command_words(options: &Options, words: Vec<OsString>) -> Result<Vec<OsString>, String> {
+    match &options.remote_command {
+        Some(_) if !words.is_empty() => {
+            Err("a command was given, and RemoteCommand is another one".to_owned())
+        }
+        Some(command) => Ok(vec![command.clone()]),
+        None if options.subsystem && words.is_empty() => {
+            Err("-s: the subsystem has no name".to_owned())
+        }
+        None => Ok(words),
+    }
+}
+
+/// For how long a lost connection is tried to be made again: as long as ssh would wait for a sign of life.
+fn patience(options: &Options) -> Option<Duration> {
+    let interval = options.alive_interval.filter(|interval| !interval.is_zero())?;
+    Some(interval.saturating_mul(options.alive_count.unwrap_or(ALIVE_COUNT)))
+}
+
+/// What a caller names as identity is an ssh key, which is of no use here, unless it is a certificate
+/// with its key; then it is meant for rexec.
+fn identity(files: &[PathBuf], env: Env<'_>) -> Option<PathBuf> {
+    let mut files = files.iter().map(|file| match (file.strip_prefix("~"), env("HOME")) {
+        (Ok(rest), Some(home)) => Path::new(&home).join(rest),
+        _ => file.clone(),
+    });
+    files.find(|file| has_certificate(file))
+}
+
+fn has_certificate(file: &Path) -> bool {
+    let read = || -> io::Result<Vec<u8>> {
+        let mut text = Vec::new();
+        fs::File::open(file)?.take(BEGINNING).read_to_end(&mut text)?;
+        Ok(text)
+    };
+    let mark = b"-----BEGIN CERTIFICATE-----";
+    read().is_ok_and(|text| text.windows(mark.len()).any(|part| part == mark))
+}
+
+/// The variables to send: those that are named, and those of this process that a pattern asks for.
+fn sent(options: &Options) -> Vec<Variable> {
+    let is_wanted = |name: &OsStr| {
+        let name = name.to_string_lossy();
+        options.send_env.iter().any(|pattern| file::matches(pattern, &name))
+    };
+    let own = std::env::vars_os().filter(|_| !options.send_env.is_empty());
+    let own = own.filter(|(name, _)| is_wanted(name));
+    let own = own.map(|(name, value)| Variable { name, value: Some(value) });
+    // The later one of two variables of one name wins.
+    own.chain(options.set_env.iter().rev().cloned()).collect()
+}
+
+/// What rexec's own command line has no word for.
+pub(super) fn as_sshd(plan: &mut Plan, options: &Options) {
+    plan.drain = Drain::Wait;
+    plan.ssh_env = true;
+    // A program may be the reader of a terminal, and wants all of it.
+    plan.on_full = OnFull::Block;
+    if options.subsystem
+        && let Work::Line(name) = &plan.work
+    {
+        plan.work = Work::Subsystem(name.to_string_lossy().into_owned());
+    }
+}
+
+/// Says what a caller has to do without, as ssh does when a server has it not.
+pub(super) fn warn(options: &Options, notes: Notes) {
+    for what in &options.missing {
+        notes.say(&format!("warning: no {what} here; going on without it"));
+    }
+}

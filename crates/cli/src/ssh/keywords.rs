@@ -1,0 +1,327 @@
+//! The keys of `-o`, those of ssh_config(5) in OpenSSH 9.
+
+use super::options::{Options, RequestTerminal, first};
+use crate::values::{self, LogLevel, Variable};
+use std::time::Duration;
+
+/// What a key comes to.
+#[derive(Clone, Copy)]
+enum Meaning {
+    /// It is obeyed.
+    Obeyed(fn(&mut Options, &str) -> Result<(), String>),
+    /// It changes nothing that a caller could rely on.
+    Harmless,
+    /// It is harmless with one of these values, and refused for this reason with any other.
+    Only(&'static [&'static str], &'static str),
+}
+
+use Meaning::{Harmless, Obeyed, Only};
+
+const NO: &[&str] = &["no", "none", "false"];
+
+/// The keys, in lower case, in order.
+const KEYS: &[(&str, Meaning)] = &[
+    ("addkeystoagent", Harmless),
+    ("addressfamily", Harmless),
+    ("batchmode", Harmless), // nothing is ever asked for
+    ("bindaddress", Only(&[], "the source address is the system's choice")),
+    ("bindinterface", Only(&[], "the source address is the system's choice")),
+    ("canonicaldomains", Harmless),
+    ("canonicalizefallbacklocal", Harmless),
+    ("canonicalizehostname", Harmless),
+    ("canonicalizemaxdots", Harmless),
+    ("canonicalizepermittedcnames", Harmless),
+    ("casignaturealgorithms", Harmless),
+    ("certificatefile", Harmless),
+    ("challengeresponseauthentication", Harmless),
+    ("checkhostip", Harmless),
+    ("ciphers", Harmless),
+    ("clearallforwardings", Harmless),
+    ("compression", Harmless),
+    ("connectionattempts", Harmless),
+    ("connecttimeout", Obeyed(connect_timeout)),
+    ("controlmaster", Harmless),
+    ("controlpath", Harmless),
+    ("controlpersist", Harmless),
+    ("dynamicforward", Only(&[], NO_FORWARDING)),
+    ("enableescapecommandline", Harmless),
+    ("enablesshkeysign", Harmless),
+    ("escapechar", Obeyed(escape)),
+    ("exitonforwardfailure", Harmless),
+    ("fingerprinthash", Harmless),
+    ("forkafterauthentication", Only(NO, "going to the background is not there")),
+    ("forwardagent", Obeyed(forward_agent)),
+    ("forwardx11", Obeyed(forward_x11)),
+    ("forwardx11timeout", Harmless),
+    ("forwardx11trusted", Harmless),
+    ("gatewayports", Harmless),
+    ("globalknownhostsfile", Harmless),
+    ("gssapiauthentication", Harmless),
+    ("gssapidelegatecredentials", Harmless),
+    ("hashknownhosts", Harmless),
+    ("hostbasedacceptedalgorithms", Harmless),
+    ("hostbasedauthentication", Harmless),
+    ("hostkeyalgorithms", Harmless),
+    ("hostkeyalias", Harmless),
+    ("hostname", Obeyed(host_name)),
+    ("identitiesonly", Harmless),
+    ("identityagent", Harmless),
+    ("identityfile", Obeyed(identity)),
+    ("ignoreunknown", Harmless),
+    ("ipqos", Harmless),
+    ("kbdinteractiveauthentication", Harmless),
+    ("kbdinteractivedevices", Harmless),
+    ("kexalgorithms", Harmless),
+    ("knownhostscommand", Harmless),
+    ("localcommand", Harmless), // never run: see permitlocalcommand
+    ("localforward", Only(&[], NO_FORWARDING)),
+    ("loglevel", Obeyed(log_level)),
+    ("logverbose", Harmless),
+    ("macs", Harmless),
+    ("nohostauthenticationforlocalhost", Harmless),
+    ("numberofpasswordprompts", Harmless),
+    ("passwordauthentication", Harmless),
+    ("permitlocalcommand", Only(NO, "no command is run on this side")),
+    ("permitremoteopen", Harmless),
+    ("pkcs11provider", Harmless),
+    ("port", Obeyed(port)),
+    ("preferredauthentications", Harmless),
+    ("protocol", Only(&["2"], "the first version of the protocol is no more")),
+    (
+        "proxycommand",
+        Only(
+            NO,
+            "agents are reached directly; mosh does without it with --experimental-remote-ip=remote",
+        ),
+    ),
+    ("proxyjump", Only(NO, "there are no jump hosts; agents are reached directly")),
+    ("proxyusefdpass", Harmless),
+    ("pubkeyacceptedalgorithms", Harmless),
+    ("pubkeyacceptedkeytypes", Harmless),
+    ("pubkeyauthentication", Harmless),
+    ("rekeylimit", Harmless),
+    ("remotecommand", Obeyed(remote_command)),
+    ("remoteforward", Only(&[], NO_FORWARDING)),
+    ("requesttty", Obeyed(request_terminal)),
+    ("requiredrsasize", Harmless),
+    ("revokedhostkeys", Harmless),
+    ("securitykeyprovider", Harmless),
+    ("sendenv", Obeyed(send_env)),
+    ("serveralivecountmax", Obeyed(alive_count)),
+    ("serveraliveinterval", Obeyed(alive_interval)),
+    ("sessiontype", Obeyed(session_type)),
+    ("setenv", Obeyed(set_env)),
+    ("stdinnull", Obeyed(stdin_null)),
+    ("streamlocalbindmask", Harmless),
+    ("streamlocalbindunlink", Harmless),
+    ("stricthostkeychecking", Harmless), // an agent's certificate is always checked
+    ("syslogfacility", Harmless),
+    ("tag", Harmless),
+    ("tcpkeepalive", Harmless),
+    ("tunnel", Only(NO, "there are no tunnel devices")),
+    ("tunneldevice", Harmless),
+    ("updatehostkeys", Harmless),
+    ("user", Obeyed(user)),
+    ("userknownhostsfile", Harmless),
+    ("verifyhostkeydns", Harmless),
+    ("visualhostkey", Harmless),
+    ("xauthlocation", Harmless),
+];
+
+const NO_FORWARDING: &str = "forwarding of ports is not there";
+
+/// Splits `KEY=VALUE`, `KEY VALUE`, and with blanks around each of them; a value may be in quotes.
+pub(super) fn split(text: &str) -> Result<(String, String), String> {
+    let text = text.trim();
+    let end = text.find(|c: char| c == '=' || c.is_whitespace()).unwrap_or(text.len());
+    let (key, rest) = text.split_at(end);
+    let rest = rest.trim_start();
+    let value = rest.strip_prefix('=').unwrap_or(rest).trim();
+    let quoted = value.strip_prefix('"').and_then(|value| value.strip_suffix('"'));
+    // Quotes inside, as of several words, are for whoever takes the words apart.
+    let value = quoted.filter(|inner| !inner.contains('"')).unwrap_or(value);
+    if key.is_empty() || value.is_empty() {
+        return Err(format!("command-line line 0: missing argument: -o '{text}' is not KEY=VALUE"));
+    }
+    Ok((key.to_owned(), value.to_owned()))
+}
+
+/// Does what a key says.
+pub(super) fn apply(options: &mut Options, key: &str, value: &str) -> Result<(), String> {
+    let name = key.to_ascii_lowercase();
+    let found = KEYS.binary_search_by(|(known, _)| (*known).cmp(name.as_str()));
+    let meaning = found.ok().and_then(|at| KEYS.get(at)).map(|(_, meaning)| *meaning);
+    let said = |why: String| format!("-o {key}={value}: {why}");
+    match meaning {
+        // In OpenSSH's words, which Ansible looks for.
+        None => Err(format!("command-line: line 0: Bad configuration option: {key}")),
+        Some(Harmless) => Ok(()),
+        Some(Obeyed(obey)) => obey(options, value).map_err(said),
+        Some(Only(values, why)) => {
+            let is_harmless = values.contains(&value.to_ascii_lowercase().as_str());
+            if is_harmless { Ok(()) } else { Err(said(why.to_owned())) }
+        }
+    }
+}
+
+/// A yes or no, or anything that stands for a yes.
+fn is_yes(value: &str) -> bool {
+    !NO.contains(&value.to_ascii_lowercase().as_str())
+}
+
+fn user(options: &mut Options, value: &str) -> Result<(), String> {
+    first(&mut options.user, value.to_owned());
+    Ok(())
+}
+
+fn host_name(options: &mut Options, value: &str) -> Result<(), String> {
+    first(&mut options.host_name, value.to_owned());
+    Ok(())
+}
+
+fn escape(options: &mut Options, value: &str) -> Result<(), String> {
+    first(&mut options.escape, value.into());
+    Ok(())
+}
+
+fn identity(options: &mut Options, value: &str) -> Result<(), String> {
+    options.identities.push(value.into());
+    Ok(())
+}
+
+fn send_env(options: &mut Options, value: &str) -> Result<(), String> {
+    options.send_env.extend(values::words(value)?);
+    Ok(())
+}
+
+fn stdin_null(options: &mut Options, value: &str) -> Result<(), String> {
+    options.no_stdin |= is_yes(value);
+    Ok(())
+}
+
+fn forward_agent(options: &mut Options, value: &str) -> Result<(), String> {
+    if is_yes(value) { options.flag(b'A') } else { Ok(()) }
+}
+
+fn forward_x11(options: &mut Options, value: &str) -> Result<(), String> {
+    if is_yes(value) { options.flag(b'X') } else { Ok(()) }
+}
+
+fn port(options: &mut Options, value: &str) -> Result<(), String> {
+    first(&mut options.port, values::port(value)?);
+    Ok(())
+}
+
+/// A time as in sshd_config(5), "TIME FORMATS": whole seconds, or numbers with units.
+fn time(value: &str) -> Result<Duration, String> {
+    match value {
+        "0" | "none" => Ok(Duration::ZERO),
+        other => values::duration(other),
+    }
+}
+
+fn connect_timeout(options: &mut Options, value: &str) -> Result<(), String> {
+    let time = time(value)?;
+    if !time.is_zero() {
+        first(&mut options.connect_timeout, time);
+    }
+    Ok(())
+}
+
+fn alive_interval(options: &mut Options, value: &str) -> Result<(), String> {
+    first(&mut options.alive_interval, time(value)?);
+    Ok(())
+}
+
+fn alive_count(options: &mut Options, value: &str) -> Result<(), String> {
+    let count = value.parse().map_err(|_| "it is a number".to_owned())?;
+    first(&mut options.alive_count, count);
+    Ok(())
+}
+
+fn log_level(options: &mut Options, value: &str) -> Result<(), String> {
+    first(
+        &mut options.level,
+        match values::log_level(value)? {
+            // What a caller of ssh finds right; rexec has more to say.
+            LogLevel::Normal => LogLevel::Quiet,
+            other => other,
+        },
+    );
+    Ok(())
+}
+
+fn remote_command(options: &mut Options, value: &str) -> Result<(), String> {
+    if !value.eq_ignore_ascii_case("none") {
+        first(&mut options.remote_command, value.into());
+    }
+    Ok(())
+}
+
+fn request_terminal(options: &mut Options, value: &str) -> Result<(), String> {
+    let request = match value.to_ascii_lowercase().as_str() {
+        "no" | "false" => RequestTerminal::No,
+        "yes" | "true" => RequestTerminal::Yes,
+        "force" => RequestTerminal::Force,
+        "auto" => RequestTerminal::Auto,
+        _ => return Err("it is yes, no, force or auto".to_owned()),
+    };
+    first(&mut options.terminal, request);
+    Ok(())
+}
+
+fn session_type(options: &mut Options, value: &str) -> Result<(), String> {
+    match value.to_ascii_lowercase().as_str() {
+        "default" => Ok(()),
+        "subsystem" => {
+            options.subsystem = true;
+            Ok(())
+        }
+        "none" => options.flag(b'N'),
+        _ => Err("it is default, subsystem or none".to_owned()),
+    }
+}
+
+fn set_env(options: &mut Options, value: &str) -> Result<(), String> {
+    let variables: Vec<Variable> = values::set_env(value)?;
+    options.set_env.extend(variables);
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_can_be_found() {
+        assert!(KEYS.is_sorted_by(|(a, _), (b, _)| a < b));
+        for (key, _) in KEYS {
+            assert_eq!(*key, key.to_ascii_lowercase());
+        }
+    }
+
+    #[test]
+    fn keys_and_values_come_apart() {
+        for text in ["Port=9", "Port 9", " Port = 9 ", "Port=\"9\"", "Port =9", "Port \"9\""] {
+            assert_eq!(split(text).unwrap(), ("Port".to_owned(), "9".to_owned()), "{text}");
+        }
+        assert_eq!(split("SetEnv=\"A=1\" \"B=2 3\"").unwrap().1, "\"A=1\" \"B=2 3\"");
+        for bad in ["", "=", "ControlPersist", "Port="] {
+            assert!(split(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn what_would_deceive_is_refused() {
+        let mut options = Options::default();
+        for (key, value) in
+            [("ProxyJump", "bastion"), ("BindAddress", "192.0.2.1"), ("Tunnel", "yes")]
+        {
+            let error = apply(&mut options, key, value).unwrap_err();
+            assert!(error.contains(key), "{error}");
+        }
+        apply(&mut options, "proxyjump", "none").unwrap();
+        let unknown = apply(&mut options, "NoSuchKey", "x").unwrap_err();
+        assert!(unknown.contains("Bad configuration option: NoSuchKey"), "{unknown}");
+    }
+}

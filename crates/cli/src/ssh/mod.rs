@@ -1,0 +1,122 @@
+//! `rexec-ssh`: what programs call that call ssh.
+//!
+//! It takes OpenSSH's command line and runs the command over rexec as sshd would: the words joined with
+//! blanks, by the login shell, to the end of its pipes. It ends with the command's exit status, and with
+//! 255 for everything of its own; it writes nothing to stdout, and to stderr only what goes wrong.
+//!
+//! [`grammar`] takes the words apart, [`options`] knows what each means, [`keywords`] those of `-o`,
+//! [`place`] the host, [`file`] reads `ssh_config`. [`adapt`] makes of that what `rexec` makes of its own
+//! command line, a [`Run`] and a [`Plan`], and from there on both programs are one. [`probe`] answers
+//! `-G`.
+
+mod adapt;
+mod file;
+mod grammar;
+pub(crate) mod help;
+mod keywords;
+mod options;
+mod place;
+mod probe;
+
+use crate::args::Run;
+use crate::event::{End, Ended};
+use crate::exit::Notes;
+use crate::plan::{self, Plan};
+use crate::render::Renderer;
+use crate::run;
+use crate::values::LogLevel;
+use grammar::Line;
+use options::Options;
+use rexec_client::Outcome;
+use std::ffi::{OsStr, OsString};
+use std::io::{self, Write};
+use std::path::Path;
+use std::process::ExitCode;
+
+/// What this program calls itself in messages.
+const NAME: &str = "rexec-ssh";
+/// Everything of its own, as ssh has it.
+const OWN: u8 = 255;
+/// How it is called.
+const USAGE: &str = "usage: rexec-ssh [-46AaCGgKkMnqsTtVvXxYy] [-E LOG_FILE] [-e ESCAPE] [-F CONFIG]\n\
+     \x20                [-i IDENTITY] [-l USER] [-o KEY=VALUE] [-p PORT] HOST [COMMAND [ARGUMENT…]]";
+
+/// Whether a program of this name is to act as ssh.
+pub fn is_called(name: &OsStr) -> bool {
+    let name = Path::new(name).file_name();
+    name.is_some_and(|name| name == "ssh" || name == NAME)
+}
+
+/// The program `rexec-ssh`: carries out a command line, the program's name first.
+pub fn main(args: Vec<OsString>) -> ExitCode {
+    match carry_out(args) {
+        Ok(code) => code,
+        Err(why) => {
+            Notes::new(LogLevel::Quiet).of(NAME).say(&why);
+            ExitCode::from(OWN)
+        }
+    }
+}
+
+/// The errors are for the person who wrote the command line.
+fn carry_out(args: Vec<OsString>) -> Result<ExitCode, String> {
+    let Line { mut options, place, words } = grammar::parse(args.into_iter().skip(1))?;
+    if options.version {
+        // brz, for one, looks for the name of the program that it can rely on.
+        let version = env!("CARGO_PKG_VERSION");
+        let text = format!("{NAME} {version}, with the command line of OpenSSH_9.2\n");
+        // If nobody reads it, nobody wants it.
+        let _ = io::stderr().write_all(text.as_bytes());
+        return Ok(ExitCode::SUCCESS);
+    }
+    let Some(place) = place else { return Err(format!("which host?\n{USAGE}")) };
+    if let Some(command) = &options.control {
+        return Err(format!("no master to {command}: connections are not shared"));
+    }
+    let env = |name: &str| std::env::var_os(name);
+    adapt::read_file(&mut options, &place, &env)?;
+    if options.print {
+        return Ok(written(io::stdout().write_all(probe::answer(&options, &place).as_bytes())));
+    }
+    if let Some(file) = &options.log_file {
+        crate::exit::say_to(file)?;
+    }
+    let run = adapt::run(&options, &place, words, &env)?;
+    crate::start_logging(plan::log_level(&run.options.connect));
+    run_as_sshd(&options, run)
+}
+
+fn run_as_sshd(options: &Options, run: Run) -> Result<ExitCode, String> {
+    let mut plan = Plan::new(run, &|name| std::env::var_os(name))?;
+    adapt::as_sshd(&mut plan, options);
+    let notes = Notes::new(plan.level).of(NAME);
+    adapt::warn(options, notes);
+    let runtime = crate::runtime()?;
+    let end = runtime.block_on(async {
+        let mut renderer = Renderer::new(false, notes);
+        let end = run::run(plan, &mut renderer, notes).await;
+        crate::close(end, &mut renderer).await
+    });
+    // A name that is still being resolved, or a thread that is still reading, is not waited for.
+    runtime.shutdown_background();
+    Ok(match end {
+        End::Over(ended) => {
+            notes.end(&ended);
+            code(&ended)
+        }
+        End::Left(_) => ExitCode::from(OWN),
+    })
+}
+
+/// As ssh has it: the command's status if it ended by itself, and 255 for anything else, a signal too.
+fn code(ended: &Ended) -> ExitCode {
+    match ended.outcome {
+        Outcome::Exited { code } => ExitCode::from(code),
+        _ => ExitCode::from(OWN),
+    }
+}
+
+fn written(result: io::Result<()>) -> ExitCode {
+    // Whoever asked has closed the pipe, which says all.
+    if result.is_ok() { ExitCode::SUCCESS } else { ExitCode::from(OWN) }
+}
