@@ -34,6 +34,7 @@ mod resume;
 mod revocation;
 mod run_as;
 mod spool;
+mod ssh_front;
 mod streams;
 mod terminal;
 mod terminal_options;
