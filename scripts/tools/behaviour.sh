@@ -1,0 +1,58 @@
+# What ssh itself does, seen by who calls it. Each line of `seen` must be the same over both fronts.
+# Sourced by scripts/test-tools.
+
+# NAME COMMAND…: the exit status and the digest of what was printed.
+look() {
+    local name=$1 code=0
+    shift
+    "$@" >out 2>err || code=$?
+    printf '%s: %d %s\n' "$name" "$code" "$(sha256sum <out)" >>seen
+}
+
+try_behaviour() {
+    head -c 1000000 /dev/urandom >"$dir/random" 2>/dev/null
+    [[ -f $dir/behaviour.bytes ]] || cp "$dir/random" "$dir/behaviour.bytes"
+    local long
+    long=$(head -c 100000 /dev/zero | tr '\0' x)
+
+    look 'exit 0' "$SSH" "$host" true
+    look 'exit 7' "$SSH" "$host" 'exit 7'
+    look 'exit 255' "$SSH" "$host" 'exit 255'
+    look 'not found' "$SSH" "$host" no-such-command
+    look 'ended by a signal' "$SSH" "$host" 'kill -TERM $$'
+    look 'words are joined' "$SSH" "$host" echo 'a   b' '$((1+1))' "'c   d'" '*/nothing'
+    look 'a -- after the host' "$SSH" "$host" -- echo -n x
+    look 'options after the host' "$SSH" "$host" -T -q echo x
+    look 'binary, both ways' "$SSH" "$host" cat <"$dir/behaviour.bytes"
+    look 'stdin at its end' "$SSH" "$host" cat </dev/null
+    echo kept >input
+    { look '-n leaves stdin alone' "$SSH" -n "$host" cat; cat >rest; } <input
+    printf 'left: %s\n' "$(cat rest)" >>seen
+    look '100 KB of command' "$SSH" "$host" "echo $long"
+    look 'stderr apart' "$SSH" "$host" 'echo out; echo err >&2'
+    printf 'stderr: %s\n' "$(cat err)" >>seen
+    look 'at home' "$SSH" "$host" 'cd "$HOME" && echo "$PWD" && [ "$OLDPWD" = "$HOME" ]'
+    look 'login shell' "$SSH" "$host" 'echo "$0 $SHELL $USER"'
+    look 'addresses' "$SSH" "$host" 'set -- $SSH_CONNECTION; echo "$1 $3 $#"; set -- $SSH_CLIENT; echo "$1 $#"'
+    SENT=yes look 'SendEnv' "$SSH" -o SendEnv=SENT "$host" 'echo "$SENT"'
+    look 'SetEnv' "$SSH" -o 'SetEnv=SENT="a b"' "$host" 'echo "$SENT"'
+    look 'a child that holds the output' "$SSH" "$host" '(sleep 0.5; echo late) & exit 3'
+    look 'a child that let go' timeout 20 "$SSH" "$host" 'sleep 1000 </dev/null >/dev/null 2>&1 & echo started'
+    look 'no command' "$SSH" "$host" <<<'echo "in a shell $((40 + 2))"; exit 5'
+    look 'no such subsystem' "$SSH" -s "$host" no-such-subsystem
+    look 'unknown option' "$SSH" -o NoSuchKey=1 "$host" true
+    grep -q 'Bad configuration option' err
+    look 'ControlPersist alone' "$SSH" -o ControlPersist
+    ! grep -q 'Bad configuration option\|Usage:' err
+    look 'no master' "$SSH" -o ControlPath="$PWD/none" -O check "$host"
+    look 'nobody there' "$SSH" -p 1 "$host" true
+    printf 'quiet: %s\n' "$("$SSH" "$host" true 2>&1)" >>seen
+
+    # Not digests of everything: addresses and names differ.
+    "$SSH" -G "$host" | grep -qx "hostname $host"
+    "$SSH" -V 2>&1 | grep -q OpenSSH
+    [[ $("$SSH" "$host" 'yes' | head -1) == y ]]
+    # Nothing is left of it.
+    sleep 0.2
+    "$SSH" "$host" 'pkill -x -f "sleep 1000"' || true
+}
