@@ -90,7 +90,9 @@ mod tests {
     fn all_pages_are_written() {
         let dir = tempfile::tempdir().unwrap();
         pages(dir.path()).unwrap();
-        for page in ["rexec.1", "rexec-run.1", "rexec-ping.1", "rexec-ca.1", "rexec-man.1", "rexec-ssh.1"] {
+        for page in
+            ["rexec.1", "rexec-run.1", "rexec-ping.1", "rexec-ca.1", "rexec-man.1", "rexec-ssh.1"]
+        {
             let text = fs::read_to_string(dir.path().join(page)).unwrap();
             assert!(text.contains(".TH"), "{page}");
         }
