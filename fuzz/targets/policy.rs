@@ -32,7 +32,7 @@ fn read(text: &str) {
     let argv: &[&[u8]] = &[b"systemctl", b"restart", b"web"];
     for action in [
         Action::Run { local, argv, env: &[b"LC_ALL"], terminal: true },
-        Action::Read { local, path: b"/var/log/x" },
+        Action::Read { local, path: b"/var/log/x", tree: true },
         Action::Attach { owner: "bob", owner_groups: &groups, control: false },
     ] {
         let question = Question { caller, action };
@@ -77,8 +77,8 @@ fn decide(policy: &Policy, ask: &Ask) -> (bool, Option<usize>) {
         What::Run { terminal, .. } => {
             Action::Run { local, argv: &words, env: &names, terminal: *terminal }
         }
-        What::Read(path) => Action::Read { local, path: path.as_bytes() },
-        What::Write(path) => Action::Write { local, path: path.as_bytes() },
+        What::Read(path) => Action::Read { local, path: path.as_bytes(), tree: false },
+        What::Write(path) => Action::Write { local, path: path.as_bytes(), tree: false },
         What::Attach(owner, owner_groups) => Action::Attach { owner, owner_groups, control: false },
         What::Control(owner, owner_groups) => Action::Attach { owner, owner_groups, control: true },
     };

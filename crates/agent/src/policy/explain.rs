@@ -29,6 +29,9 @@ pub struct Asked {
     /// A terminal is asked for
     #[arg(long)]
     terminal: bool,
+    /// And all that is below the path, with --read and --write
+    #[arg(long, conflicts_with_all = ["line", "attach", "control", "words"])]
+    tree: bool,
     /// A variable that the caller sets; may be repeated
     #[arg(long = "env", value_name = "NAME")]
     env: Vec<OsString>,
@@ -91,8 +94,12 @@ impl Asked {
         let env: Vec<&[u8]> = self.env.iter().map(|name| name.as_bytes()).collect();
         let local = account.local();
         let action = match &self.what {
-            What { read: Some(path), .. } => Action::Read { local, path: path.as_bytes() },
-            What { write: Some(path), .. } => Action::Write { local, path: path.as_bytes() },
+            What { read: Some(path), .. } => {
+                Action::Read { local, path: path.as_bytes(), tree: self.tree }
+            }
+            What { write: Some(path), .. } => {
+                Action::Write { local, path: path.as_bytes(), tree: self.tree }
+            }
             What { attach: Some(owner), .. } => self.about_job(owner, false),
             What { control: Some(owner), .. } => self.about_job(owner, true),
             _ => Action::Run { local, argv: &argv, env: &env, terminal: self.terminal },

@@ -46,6 +46,9 @@ impl Case {
         if matches!(&test.run, Some(Run::Words(words)) if words.is_empty()) {
             return Err(fault("runs no word at all"));
         }
+        if test.tree && test.read.is_none() && test.write.is_none() {
+            return Err(fault("has 'tree' without 'read' or 'write'"));
+        }
         if !is_run && (test.terminal || !test.env.is_empty()) {
             return Err(fault("has 'terminal' or 'env' without 'run'"));
         }
@@ -102,8 +105,8 @@ impl Case {
             None => Vec::new(),
         };
         let action = match (&test.read, &test.write) {
-            (Some(path), _) => Action::Read { local, path: path.as_bytes() },
-            (_, Some(path)) => Action::Write { local, path: path.as_bytes() },
+            (Some(path), _) => Action::Read { local, path: path.as_bytes(), tree: test.tree },
+            (_, Some(path)) => Action::Write { local, path: path.as_bytes(), tree: test.tree },
             _ => Action::Run { local, argv: &argv, env: &env, terminal: test.terminal },
         };
         Some(policy.answer(&Question { caller, action }))

@@ -81,6 +81,8 @@ pub(super) struct Test {
     pub env: Vec<String>,
     pub read: Option<String>,
     pub write: Option<String>,
+    #[serde(default)]
+    pub tree: bool,
     pub attach: Option<String>,
     pub control: Option<String>,
     #[serde(default)]

@@ -116,6 +116,20 @@ impl Words {
             },
         )
     }
+
+    /// Whether it ends with any number of elements, so that it includes all below what it includes.
+    pub(super) fn is_open_ended(&self) -> bool {
+        self.0.last() == Some(&Element::Many)
+    }
+
+    /// Whether it may include something at or below the place of `elements`: then its first parts, or
+    /// all, are a pattern that includes that place.
+    pub(super) fn reaches_below(&self, elements: &[&[u8]]) -> bool {
+        (0..=self.0.len()).any(|end| {
+            let start = self.0.get(..end).unwrap_or_default();
+            Self(start.to_vec()).matches(elements, b"")
+        })
+    }
 }
 
 impl Element {

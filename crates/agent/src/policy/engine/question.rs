@@ -46,6 +46,8 @@ pub enum Action<'a> {
         local: Local<'a>,
         /// Its path, absolute and without links.
         path: &'a [u8],
+        /// And all that is below it.
+        tree: bool,
     },
     /// Put a file.
     Write {
@@ -53,6 +55,8 @@ pub enum Action<'a> {
         local: Local<'a>,
         /// Its path, absolute and without links.
         path: &'a [u8],
+        /// And all that is below it.
+        tree: bool,
     },
     /// Watch a job that is there, or control it: feed, signal, end and remove it.
     Attach {

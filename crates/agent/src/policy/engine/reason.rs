@@ -77,12 +77,16 @@ pub(crate) fn deed(action: &Action<'_>) -> String {
         Action::Run { local, argv, .. } => {
             format!("run '{}' as '{}'", shown(&argv.join(&b' ')), printable(local.name))
         }
-        Action::Read { local, path } => {
-            format!("read '{}' as '{}'", shown(path), printable(local.name))
+        Action::Read { local, path, tree } => {
+            format!("read {}'{}' as '{}'", all(tree), shown(path), printable(local.name))
         }
-        Action::Write { local, path } => {
-            format!("write '{}' as '{}'", shown(path), printable(local.name))
+        Action::Write { local, path, tree } => {
+            format!("write {}'{}' as '{}'", all(tree), shown(path), printable(local.name))
         }
         Action::Attach { owner, .. } => format!("{} of '{}'", action.verb(), printable(owner)),
     }
+}
+
+fn all(tree: bool) -> &'static str {
+    if tree { "all of " } else { "" }
 }

@@ -193,13 +193,13 @@ impl Rule {
                     })
                     .or_else(|| self.unfit_variable(env))
             }
-            Action::Read { path, .. } => {
+            Action::Read { path, tree, .. } => {
                 let Some(paths) = &self.read else { return Some(silent) };
-                local().or_else(|| unless(include_path(paths, path), Mismatch::Object))
+                local().or_else(|| unless(self.is_about_path(paths, path, tree), Mismatch::Object))
             }
-            Action::Write { path, .. } => {
+            Action::Write { path, tree, .. } => {
                 let Some(paths) = &self.write else { return Some(silent) };
-                local().or_else(|| unless(include_path(paths, path), Mismatch::Object))
+                local().or_else(|| unless(self.is_about_path(paths, path, tree), Mismatch::Object))
             }
             Action::Attach { owner, owner_groups, control } => {
                 let lists = self.jobs(control);
@@ -222,6 +222,40 @@ impl Rule {
             (Effect::Deny, false) => [attach, None],
             (Effect::Allow, false) | (Effect::Deny, true) => [attach, controls],
         }
+    }
+
+    /// Of a tree an allow rule has to include all, and a deny rule no more than something.
+    fn is_about_path(&self, patterns: &[Words], path: &[u8], tree: bool) -> bool {
+        let Some(parts) = path_elements(path) else { return false };
+        let mut patterns = patterns.iter();
+        match (tree, self.effect) {
+            (false, _) => patterns.any(|pattern| pattern.matches(&parts, b"")),
+            (true, Effect::Allow) => {
+                let covers =
+                    |pattern: &Words| pattern.is_open_ended() && pattern.matches(&parts, b"");
+                holds("policy.whole_tree", patterns.any(covers))
+            }
+            (true, Effect::Deny) => !holds(
+                "policy.denied_in_tree",
+                !patterns.any(|pattern| pattern.reaches_below(&parts)),
+            ),
+        }
+    }
+
+    /// Whether the rule allows every path for this kind of action.
+    pub(super) fn allows_all_paths(&self, action: &Action<'_>) -> bool {
+        let patterns = match action {
+            Action::Read { .. } => self.read.as_ref(),
+            Action::Write { .. } => self.write.as_ref(),
+            _ => None,
+        };
+        let is_all = |pattern: &Words| pattern.is_open_ended() && pattern.matches(&[], b"");
+        patterns.is_some_and(|patterns| patterns.iter().any(is_all))
+    }
+
+    /// Whether it lets its callers run whatever they like.
+    pub fn allows_any_command(&self) -> bool {
+        self.effect == Effect::Allow && self.force.is_none() && self.commands == Some(Commands::Any)
     }
 
     fn is_as(&self, caller: &Caller<'_>, local: Local<'_>) -> bool {
@@ -310,11 +344,6 @@ impl Owner {
             Self::Group(name) => owner_groups.contains(name),
         }
     }
-}
-
-fn include_path(patterns: &[Words], path: &[u8]) -> bool {
-    let Some(elements) = path_elements(path) else { return false };
-    patterns.iter().any(|pattern| pattern.matches(&elements, b""))
 }
 
 impl fmt::Display for Mismatch {

@@ -96,6 +96,23 @@ impl Policy {
         Answer::Denied { reason: reason::by_none(question, self, nearest), rule: None }
     }
 
+    /// Whether what `question` asks about would be allowed for every path there is. Then it does not
+    /// matter where a link leads.
+    pub fn is_about_all_paths(&self, question: &Question<'_>) -> bool {
+        let mut rules = self.rules.iter().map(|rule| (rule, rule.mismatch(question)));
+        let decides = rules.find(|(rule, mismatch)| {
+            // A deny rule about other paths.
+            mismatch.is_none()
+                || (rule.effect == Effect::Deny && *mismatch == Some(Mismatch::Object))
+        });
+        decides.is_some_and(|(rule, mismatch)| {
+            let is_all = rule.effect == Effect::Allow
+                && mismatch.is_none()
+                && rule.allows_all_paths(&question.action);
+            holds("policy.links", is_all)
+        })
+    }
+
     /// The rules that were looked at for a question, each with why it did not match; the last one
     /// decides, if it did.
     pub fn explain<'a>(

@@ -37,8 +37,12 @@ fn decision(policy: &Policy, caller: &str, local: &str, what: &str) -> String {
     let (owner, owner_groups, _) = who(if about_job { rest } else { "x" });
     let control = verb == "control";
     let action = match verb {
-        "read" => Action::Read { local, path: rest.as_bytes() },
-        "write" => Action::Write { local, path: rest.as_bytes() },
+        "read" | "readall" => {
+            Action::Read { local, path: rest.as_bytes(), tree: verb == "readall" }
+        }
+        "write" | "writeall" => {
+            Action::Write { local, path: rest.as_bytes(), tree: verb == "writeall" }
+        }
         "attach" | "control" => {
             Action::Attach { owner: &owner, owner_groups: &owner_groups, control }
         }
@@ -283,6 +287,10 @@ fn decisions_row_by_row() {
         ("alice", "deploy", "write /srv/app/x", "+files"),
         ("alice", "deploy", "write /var/log/x", "may not write"),
         ("alice", "root", "write /srv/app/x", "may not write files as 'root'"),
+        ("alice", "deploy", "readall /var/log/x", "+files"),
+        ("alice", "deploy", "readall /etc/a.conf", "may not read all of '/etc/a.conf'"),
+        ("alice", "deploy", "readall /", "may not read all of"),
+        ("mallory", "x", "writeall /x", "-mallory"),
         ("op", "deploy", "read /var/log/x", "op may not read files here"),
         // Jobs.
         ("alice", "", "attach alice", "+jobs"),
@@ -326,6 +334,10 @@ fn what_is_read_for_the_safe_side() {
         ("read = ['/x']", "u", "run x", "+a"),
         ("read = ['/x']", "u", "read /x", "-d"),
         ("read = ['/x']", "u", "read /y", "+a"),
+        ("read = ['/x/*/z']", "u", "readall /x", "-d"),
+        ("read = ['/x/*/z']", "u", "readall /", "-d"),
+        ("read = ['/x/*/z']", "u", "readall /x/y/z/w", "+a"),
+        ("read = ['/x/*/z']", "u", "readall /y", "+a"),
         ("attach = ['*']", "u", "attach v", "-d"),
         ("attach = ['own']", "u", "attach v", "+a"),
         ("commands = 'any'\nterminal = true", "u", "tty x", "-d"),
@@ -512,8 +524,8 @@ fn real(policy: &Policy, ask: &Ask) -> (bool, Option<usize>) {
         What::Run { terminal, .. } => {
             Action::Run { local, argv: &words, env: &names, terminal: *terminal }
         }
-        What::Read(path) => Action::Read { local, path: path.as_bytes() },
-        What::Write(path) => Action::Write { local, path: path.as_bytes() },
+        What::Read(path) => Action::Read { local, path: path.as_bytes(), tree: false },
+        What::Write(path) => Action::Write { local, path: path.as_bytes(), tree: false },
         What::Attach(owner, owner_groups) => Action::Attach { owner, owner_groups, control: false },
         What::Control(owner, owner_groups) => Action::Attach { owner, owner_groups, control: true },
     };
