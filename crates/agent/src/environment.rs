@@ -11,8 +11,8 @@ use crate::policy;
 use crate::policy::Permit;
 use rexec_guard::holds;
 use rexec_net::Identity;
-use rexec_protocol::JobId;
 use rexec_protocol::message::{Command, Terminal, is_locale};
+use rexec_protocol::{JobId, msgpack};
 use serde_bytes::ByteBuf;
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -81,6 +81,10 @@ fn program(command: &Command, account: &Account) -> Program {
         },
         // Policy knows none. What is empty is not launched.
         Command::Subsystem(_) => Program::Argv { words: Vec::new(), argv0: None },
+        Command::Files(request) => Program::Own {
+            words: vec![ByteBuf::from(crate::files::WORD)],
+            input: ByteBuf::from(msgpack::encode(request)),
+        },
         Command::Script { text, args } => {
             let (text, args) = (text.clone(), args.clone());
             Program::Script { text, args, name: ByteBuf::from("script") }

@@ -39,6 +39,7 @@ pub mod descriptors;
 pub mod doctor;
 pub mod environment;
 pub mod exec;
+pub mod files;
 pub mod intake;
 pub mod jobs;
 pub mod keeper;

@@ -8,7 +8,7 @@ use rexec_agent::config::{Config, ConfigError, LogFormat};
 use rexec_agent::notify::{State, notify};
 use rexec_agent::policy::explain;
 use rexec_agent::server::{Agent, Server};
-use rexec_agent::{audit, check, descriptors, doctor, keeper};
+use rexec_agent::{audit, check, descriptors, doctor, files, keeper};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -20,6 +20,9 @@ fn main() -> ExitCode {
     // Before any thread exists: the zygote forks.
     if std::env::args_os().nth(1).is_some_and(|word| word == keeper::ZYGOTE) {
         return keeper::zygote_main();
+    }
+    if std::env::args_os().nth(1).is_some_and(|word| word == files::WORD) {
+        return files::files_main(std::env::args_os().nth(2).as_deref().map(Path::new));
     }
     rexec_net::memory::keep_freed();
     let mut args = Args::parse();

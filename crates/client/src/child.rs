@@ -34,7 +34,8 @@ pub struct Child {
     session: Session,
     remote: Arc<Remote>,
     started: Started,
-    kill_on_drop: bool,
+    /// How it is ended if this is dropped.
+    on_drop: Option<Cancel>,
     waited: bool,
 }
 
@@ -81,9 +82,16 @@ impl Child {
             session,
             remote,
             started,
-            kill_on_drop,
+            on_drop: kill_on_drop.then_some(Cancel { signal: Signal::KILL, grace_ms: 0 }),
             waited: false,
         }
+    }
+
+    /// Has it ended when this is dropped, with time to tidy up.
+    pub(crate) fn cancel_on_drop(mut self) -> Self {
+        let grace_ms = u64::try_from(GRACE.as_millis()).unwrap_or(u64::MAX);
+        self.on_drop = Some(Cancel { signal: Signal::TERM, grace_ms });
+        self
     }
 
     /// The process id on the agent's machine.
@@ -223,17 +231,21 @@ impl Child {
 
 impl Drop for Child {
     fn drop(&mut self) {
-        if self.kill_on_drop && !self.waited {
-            kill(self.session.clone(), Arc::clone(&self.remote));
+        if let Some(cancel) = self.on_drop.filter(|_| !self.waited) {
+            end(self.session.clone(), Arc::clone(&self.remote), cancel);
         }
     }
 }
 
-/// Has a command killed that nobody waits for; its session lives until that is sent.
+/// Has a command killed that nobody waits for.
 pub(crate) fn kill(session: Session, remote: Arc<Remote>) {
+    end(session, remote, Cancel { signal: Signal::KILL, grace_ms: 0 });
+}
+
+/// Has a command ended; its session lives until that is sent.
+fn end(session: Session, remote: Arc<Remote>, cancel: Cancel) {
     let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
     runtime.spawn(async move {
-        let cancel = Cancel { signal: Signal::KILL, grace_ms: 0 };
         // If the connection is gone, so is the command.
         remote.send(cancel.into()).await;
         drop(session);

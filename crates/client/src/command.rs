@@ -4,6 +4,7 @@ use crate::child::{Child, ExitStatus, Output, kill};
 use crate::error::Error;
 use crate::remote::{End, Remote, WINDOW};
 use crate::session::Session;
+use rexec_protocol::files::FilesRequest;
 use rexec_protocol::message::{
     self, Drain, Exec, ExecSpec, OnDisconnect, OnFull, Started, Terminal, TerminalSize,
 };
@@ -62,6 +63,10 @@ impl Command {
         Self::new(session, command)
     }
 
+    pub(crate) fn files(session: Session, request: FilesRequest) -> Self {
+        Self::new(session, message::Command::Files(request))
+    }
+
     fn new(session: Session, command: message::Command) -> Self {
         let spec = ExecSpec::new(command);
         Self {
@@ -84,6 +89,8 @@ impl Command {
             message::Command::Script { args, .. } => args.push(arg),
             message::Command::Login {} => self.fault = Some("a login shell takes no arguments"),
             message::Command::Subsystem(_) => self.fault = Some("a subsystem takes no arguments"),
+            // Nobody gets one of these to add words to.
+            message::Command::Files(_) => {}
             message::Command::Line(_) => {
                 self.fault = Some("a shell line takes no arguments: they would need quoting");
             }

@@ -47,6 +47,7 @@ mod link;
 mod remote;
 mod session;
 mod streams;
+mod transfer;
 
 pub use attach::Attach;
 pub use child::{Child, ExitStatus, JobEnd, Output};
@@ -57,6 +58,7 @@ pub use in_order::InOrder;
 pub use link::Link;
 pub use rexec_net::credentials::Files;
 pub use rexec_net::memory::keep_freed;
+pub use rexec_protocol::files::{Target, Update};
 pub use rexec_protocol::message::{
     Drain, From as Place, JobInfo, Offsets, OnDisconnect, OnFull, TerminalSize, Usage,
 };
@@ -65,6 +67,7 @@ pub use rexec_protocol::stream::Tally;
 pub use rexec_protocol::{Algorithm, Digest, JobId, NeverStarted, Outcome, Signal};
 pub use session::Session;
 pub use streams::{ChildStderr, ChildStdin, ChildStdout, Chunk};
+pub use transfer::{Summary, Transfer, TransferError, TransferEvent};
 
 /// The names that certificates carry, and what makes one legal.
 pub mod names {

@@ -13,11 +13,13 @@
 //! | [`digest`] | prefix digests, and [`digest::Verified`], the proof that one matched |
 //! | [`flow`] | credit: how much may be sent before the reader has consumed |
 //! | [`stream`] | the two halves of a byte stream: offsets, digests, end |
+//! | [`files`] | file transfer: what is asked for, and the messages within such a job |
 //! | [`outcome`] | how a command ended, in one vocabulary, with its exit code |
 //! | [`error`] | what a peer did wrong, and the code it is told |
 
 pub mod digest;
 pub mod error;
+pub mod files;
 pub mod flow;
 pub mod frame;
 pub mod hello;

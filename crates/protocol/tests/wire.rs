@@ -8,6 +8,9 @@ mod counting;
 #[path = "wire/decoder.rs"]
 mod decoder;
 #[cfg(test)]
+#[path = "wire/files.rs"]
+mod files;
+#[cfg(test)]
 #[path = "wire/gate.rs"]
 mod gate;
 #[cfg(test)]

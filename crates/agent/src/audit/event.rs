@@ -130,6 +130,9 @@ pub struct What {
     /// The text of a script that was sent along.
     #[serde(skip_serializing_if = "Option::is_none")]
     script: Option<Counted>,
+    /// It is a transfer of files, and the words only say which.
+    #[serde(skip_serializing_if = "is_false")]
+    transfer: bool,
     /// It is a login shell.
     #[serde(skip_serializing_if = "is_false")]
     login: bool,
@@ -229,7 +232,12 @@ impl<'a> Event<'a> {
 impl What {
     fn of(spec: &ExecSpec, shell: &[u8]) -> Self {
         let mut script = None;
+        let transferred;
         let argv: Vec<&[u8]> = match &spec.command {
+            Command::Files(request) => {
+                transferred = request.words();
+                transferred.iter().map(AsRef::as_ref).collect()
+            }
             Command::Argv(argv) => argv.iter().map(|word| word.as_slice()).collect(),
             Command::Line(line) => vec![shell, b"-c", line],
             Command::Login {} => vec![shell],
@@ -245,6 +253,7 @@ impl What {
         Self {
             argv: words(argv.into_iter(), ARGV),
             script,
+            transfer: matches!(spec.command, Command::Files(_)),
             login: matches!(spec.command, Command::Login {}),
             terminal: spec.terminal.is_some(),
         }

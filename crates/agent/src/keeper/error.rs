@@ -134,6 +134,9 @@ fn name(spec: &LaunchSpec) -> String {
     match &spec.program {
         Program::Argv { words, .. } => quoted(words.first().map_or(b"", |word| word)),
         Program::Script { name, .. } => format!("the script {}", quoted(name)),
+        Program::Own { .. } => {
+            "the agent's own program, which its file must be executable for,".to_owned()
+        }
     }
 }
 

@@ -17,6 +17,8 @@ use std::path::{Path, PathBuf};
 
 /// Where programs are looked for when the environment has no `PATH`; glibc's own choice.
 const DEFAULT_PATH: &[u8] = b"/bin:/usr/bin";
+/// What this program calls itself when it starts itself.
+const OWN_NAME: &[u8] = b"rexec-agent";
 
 /// All that the new process needs, made before it is, so that what is wrong with it is known early.
 pub(super) struct Image {
@@ -29,8 +31,8 @@ pub(super) struct Image {
     credentials: Option<Credentials>,
     umask: Mode,
     limits: Limits,
-    /// The file that the command must inherit: the script it consists of.
-    script: Option<OwnedFd>,
+    /// The file that the command must inherit: the script it consists of, or what it is to do.
+    inherited: Option<OwnedFd>,
 }
 
 /// Where a job's limits are set.
@@ -73,20 +75,30 @@ fn forgo_protection() {
 }
 
 impl Image {
-    pub(super) fn new(spec: &LaunchSpec, script: Option<OwnedFd>) -> nix::Result<Self> {
+    pub(super) fn new(spec: &LaunchSpec, inherited: Option<OwnedFd>) -> nix::Result<Self> {
         let c = |bytes: &[u8]| CString::new(bytes).map_err(|_| Errno::EINVAL);
         let all = |words: &mut dyn Iterator<Item = &[u8]>| words.map(c).collect::<Result<_, _>>();
+        let file = inherited.as_ref().map(|file| format!("/proc/self/fd/{}", file.as_raw_fd()));
+        let file = file.map(|path| c(path.as_bytes())).transpose()?;
         let mut argv: Vec<CString> = match &spec.program {
             Program::Argv { words, .. } => all(&mut words.iter().map(|word| word.as_slice()))?,
             Program::Script { args, name, .. } => {
                 let words = args.iter().map(|word| word.as_slice());
                 all(&mut std::iter::once(name.as_slice()).chain(words))?
             }
+            Program::Own { words, .. } => {
+                let words = words.iter().map(|word| word.as_slice());
+                let mut argv: Vec<_> = all(&mut std::iter::once(OWN_NAME).chain(words))?;
+                argv.extend(file.clone());
+                argv
+            }
         };
         let first = argv.first_mut().ok_or(Errno::EINVAL)?;
-        let candidates = match &script {
-            Some(file) => vec![c(format!("/proc/self/fd/{}", file.as_raw_fd()).as_bytes())?],
-            None => candidates(first.as_bytes(), spec),
+        let candidates = match (&spec.program, file) {
+            // Also after another build was put in the place of this one.
+            (Program::Own { .. }, _) => vec![c(b"/proc/self/exe")?],
+            (_, Some(file)) => vec![file],
+            (_, None) => candidates(first.as_bytes(), spec),
         };
         if let Program::Argv { argv0: Some(name), .. } = &spec.program {
             *first = c(name)?;
@@ -101,7 +113,7 @@ impl Image {
             credentials: spec.credentials.clone(),
             umask: Mode::from_bits(spec.umask).ok_or(Errno::EINVAL)?,
             limits: spec.limits,
-            script,
+            inherited,
         })
     }
 
@@ -165,8 +177,8 @@ impl Image {
         }
         // Every descriptor here is close-on-exec already; this is for the one that some day is not.
         sys::close_on_exec_from(3);
-        if let Some(script) = &self.script {
-            fcntl(script, FcntlArg::F_SETFD(FdFlag::empty()))?;
+        if let Some(inherited) = &self.inherited {
+            fcntl(inherited, FcntlArg::F_SETFD(FdFlag::empty()))?;
         }
         Ok(())
     }

@@ -133,19 +133,20 @@ fn hatch(launch: &Launch, keeper: &UnixStream, stdio: &Stdio, site: &Site<'_>) -
         Ok(slave) => slave,
         Err(errno) => return Failure::new(Stage::Terminal, errno),
     };
-    let script = match &spec.program {
-        Program::Script { text, name, .. } => script(text, name).map(Some),
+    let inherited = match &spec.program {
+        Program::Script { text, name, .. } => sealed(text, name).map(Some),
+        Program::Own { input, .. } => sealed(input, b"request").map(Some),
         Program::Argv { .. } => Ok(None),
     };
-    let script = match script {
-        Ok(script) => script,
+    let inherited = match inherited {
+        Ok(inherited) => inherited,
         Err(errno) => return Failure::new(Stage::Resources, errno),
     };
     let stdin = match &slave {
         Some(slave) => Some(slave),
         None => Some(&stdio.stdin).filter(|_| spec.stdin),
     };
-    match Image::new(spec, script) {
+    match Image::new(spec, inherited) {
         Ok(image) => image.become_command(stdin, slave.as_ref(), site),
         Err(errno) => Failure::new(Stage::Order, errno),
     }
@@ -162,9 +163,9 @@ fn open_terminal(
     Ok(slave)
 }
 
-/// The script as a file in memory, which nobody can change any more: no name that could be taken,
+/// Bytes as a file in memory, which nobody can change any more: no name that could be taken,
 /// no disk that could be full, nothing to clean up.
-fn script(text: &[u8], name: &[u8]) -> nix::Result<OwnedFd> {
+fn sealed(text: &[u8], name: &[u8]) -> nix::Result<OwnedFd> {
     /// Says that it is to be executed (Linux 6.3); older kernels do not know it and always allow.
     const MFD_EXEC: u32 = 0x10;
     // The name only shows in /proc. It has a limit, so it is cut.

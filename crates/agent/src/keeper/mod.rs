@@ -150,6 +150,13 @@ pub enum Program {
         /// What `/proc` and error messages call it.
         name: ByteBuf,
     },
+    /// This very program, as another process that reads what it is to do from a sealed file in memory.
+    Own {
+        /// Its arguments; after them comes the path of that file.
+        words: Vec<ByteBuf>,
+        /// What is in the file.
+        input: ByteBuf,
+    },
 }
 
 impl LaunchSpec {
@@ -159,6 +166,7 @@ impl LaunchSpec {
         let (words, is_empty) = match &self.program {
             Program::Argv { words, .. } => (words, words.first().is_none_or(|w| w.is_empty())),
             Program::Script { args, .. } => (args, false),
+            Program::Own { words, .. } => (words, false),
         };
         let mut all = words.iter().chain(self.env.iter().flat_map(|(name, value)| [name, value]));
         if is_empty {

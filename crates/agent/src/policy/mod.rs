@@ -8,6 +8,7 @@
 //! | module | what it does |
 //! |---|---|
 //! | [`engine`] | rules and questions, as plain values: what a policy means |
+//! | [`transfer`] | a transfer of files, as questions about paths |
 //! | [`files`] | finds and reads the files, and refuses those that others may write |
 //! | [`reload`] | follows them while the agent runs |
 //! | [`explain`] | `rexec-agent policy test` |
@@ -18,6 +19,7 @@ pub mod engine;
 pub mod explain;
 pub mod files;
 pub mod reload;
+mod transfer;
 
 pub use engine::{
     Action, Answer, Caller, Effect, Limits, Local, Policy, PolicyError, Question, Rule,
@@ -194,6 +196,11 @@ fn permit(
     account: &Arc<Account>,
     spec: ExecSpec,
 ) -> Result<Permit, Denied> {
+    if let Command::Files(request) = &spec.command {
+        let (request, rule) = transfer::decide(policy, caller, account, request)?;
+        let spec = ExecSpec { command: Command::Files(request), ..spec };
+        return Ok(allowed(rule, account, spec, None));
+    }
     let shell = account.shell.as_os_str().as_bytes();
     let words = words(&spec.command, shell)?;
     let argv: Vec<&[u8]> = words.iter().map(AsRef::as_ref).collect();
@@ -214,18 +221,29 @@ fn permit(
         _ => None,
     };
     let original = (rule.force.is_some() && asked).then(|| Original { words: quoted(&argv), line });
-    Ok(Permit {
+    Ok(allowed(rule, account, spec, original))
+}
+
+/// What a rule has allowed.
+fn allowed(
+    rule: &Rule,
+    account: &Arc<Account>,
+    spec: ExecSpec,
+    original: Option<Original>,
+) -> Permit {
+    Permit {
         account: Arc::clone(account),
         spec: under(rule, spec),
         rule: rule.name.clone(),
         grant: Grant { limits: rule.limits.clone(), umask: rule.umask },
         original,
-    })
+    }
 }
 
 /// The spec as a rule lets it run.
 fn under(rule: &Rule, mut spec: ExecSpec) -> ExecSpec {
-    if let Some(force) = &rule.force
+    let is_command = !matches!(spec.command, Command::Files(_));
+    if let Some(force) = rule.force.as_ref().filter(|_| is_command)
         && !holds("policy.force", false)
     {
         let words = force.iter().map(|word| ByteBuf::from(word.as_bytes()));
@@ -256,6 +274,7 @@ fn words<'a>(command: &'a Command, shell: &'a [u8]) -> Result<Vec<Cow<'a, [u8]>>
             Err(Denied { message, rule: None })
         }
         Command::Argv(words) => Ok(words.iter().map(borrowed).collect()),
+        Command::Files(request) => Ok(request.words()),
         Command::Line(line) => Ok(vec![shell.into(), b"-c".as_slice().into(), borrowed(line)]),
         Command::Login {} => Ok(vec![shell.into()]),
         // One that it has was replaced by its line before anybody was asked.

@@ -1,7 +1,9 @@
 use super::data::Channel;
 use crate::digest::Algorithm;
+use crate::files::FilesRequest;
 use crate::ids::JobId;
 use crate::outcome::{printable, shorten};
+use rexec_guard::holds;
 use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
 use std::fmt;
@@ -227,6 +229,8 @@ pub enum Command {
     Login {},
     /// The line for the login shell that the agent's configuration has under this name.
     Subsystem(String),
+    /// A transfer of files, which the agent's own program carries out; see [`crate::files`].
+    Files(FilesRequest),
 }
 
 impl fmt::Display for Command {
@@ -243,11 +247,15 @@ impl fmt::Display for Command {
                 f.write_str("(script)")?;
                 args
             }
+            Self::Files(request) => return f.write_str(&joined(&request.words())),
         };
-        let text =
-            words.iter().map(|word| String::from_utf8_lossy(word)).collect::<Vec<_>>().join(" ");
-        f.write_str(&printable(&shorten(text)))
+        f.write_str(&joined(words))
     }
+}
+
+fn joined<T: AsRef<[u8]>>(words: &[T]) -> String {
+    let words: Vec<_> = words.iter().map(|word| String::from_utf8_lossy(word.as_ref())).collect();
+    printable(&shorten(words.join(" ")))
 }
 
 /// The command runs; its output follows.
@@ -319,6 +327,12 @@ impl ExecSpec {
             }
             Command::Line(_) | Command::Login {} | Command::Subsystem(_) => &[],
             Command::Script { args, .. } => args,
+            Command::Files(request) => {
+                if let Some(fault) = request.fault().or_else(|| self.unfit_for_files()) {
+                    return Some(fault);
+                }
+                &[]
+            }
         };
         let no_program = matches!(&self.command, Command::Argv(words) if words.first().is_none_or(|w| w.is_empty()));
         if no_program {
@@ -344,11 +358,34 @@ impl ExecSpec {
             _ => None,
         }
     }
+
+    /// What a transfer has no use for, and policy is not asked about.
+    fn unfit_for_files(&self) -> Option<&'static str> {
+        let is_plain = self.env.is_empty() && self.cwd.is_none() && self.terminal.is_none();
+        if !holds("files.plain", is_plain) {
+            return Some("a file transfer has no variables, no directory and no terminal");
+        }
+        (!self.stdin).then_some("a file transfer needs its stdin")
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::files::Get;
+
+    #[test]
+    fn a_transfer_has_nothing_that_policy_is_not_asked_about() {
+        let paths = vec![ByteBuf::from("x")];
+        let get = Get { paths, recursive: false, glob: false, ask: false, links: false };
+        let command = Command::Files(FilesRequest::Get(get));
+        let spec = ExecSpec { stdin: true, ..ExecSpec::new(command) };
+        assert_eq!(spec.fault(), None);
+        let env = vec![(ByteBuf::from("LD_PRELOAD"), ByteBuf::from("x"))];
+        assert!(ExecSpec { env, ..spec.clone() }.fault().is_some());
+        assert!(ExecSpec { cwd: Some(ByteBuf::from("/")), ..spec.clone() }.fault().is_some());
+        assert!(ExecSpec { stdin: false, ..spec }.fault().is_some());
+    }
 
     #[test]
     fn a_locale_is_a_name_and_no_path() {

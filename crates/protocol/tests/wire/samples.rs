@@ -1,6 +1,7 @@
 //! One frame per verb, and per form that a verb can take; each has a golden file of its name.
 
 use bytes::Bytes;
+use rexec_protocol::files::{FilesRequest, Get, Put, Store, Target, Update};
 use rexec_protocol::hello;
 use rexec_protocol::message::*;
 use rexec_protocol::stream::{Sender, Tally};
@@ -22,6 +23,8 @@ pub(crate) fn golden() -> Vec<(&'static str, Frame)> {
         ("exec-first-sent", exec(1, Exec::new(2 << 20, Algorithm::Blake3), &first_spec())),
         ("exec-line", exec(2, Exec::new(256 << 10, Algorithm::Sha256), &line())),
         ("exec-script", exec(3, Exec::new(256 << 10, Algorithm::Sha256), &script())),
+        ("exec-files-get", exec(4, Exec::new(256 << 10, Algorithm::Sha256), &get())),
+        ("exec-files-put", exec(5, Exec::new(256 << 10, Algorithm::Sha256), &put())),
         ("exec-terminal", exec(4, Exec::new(256 << 10, Algorithm::Sha256), &terminal())),
         ("exec-subsystem", exec(6, Exec::new(256 << 10, Algorithm::Sha256), &subsystem())),
         ("exec-login", exec(5, Exec::new(256 << 10, Algorithm::Sha256), &login())),
@@ -222,6 +225,30 @@ fn listing_of_a_terminal() -> Frame {
 
 pub(crate) fn line() -> ExecSpec {
     ExecSpec::new(Command::Line(ByteBuf::from("df -h | tail -1")))
+}
+
+fn transfer(request: FilesRequest) -> ExecSpec {
+    ExecSpec { stdin: true, ..ExecSpec::new(Command::Files(request)) }
+}
+
+pub(crate) fn get() -> ExecSpec {
+    let paths = vec![ByteBuf::from("/var/log/*.log"), ByteBuf::from(&b"\xff"[..])];
+    let get = Get { paths, recursive: true, glob: true, ask: true, links: true };
+    transfer(FilesRequest::Get(get))
+}
+
+pub(crate) fn put() -> ExecSpec {
+    let store = Store {
+        preserve: true,
+        special: true,
+        update: Some(Update::Digest),
+        partial: true,
+        delete: true,
+        dry_run: true,
+    };
+    let (path, name) = (ByteBuf::from("/srv/www"), Some(ByteBuf::from("site")));
+    let put = Put { path, target: Target::Exact, name, recursive: true, links: true, store };
+    transfer(FilesRequest::Put(put))
 }
 
 pub(crate) fn script() -> ExecSpec {

@@ -1,0 +1,428 @@
+//! Carrying a transfer out: one end here on a thread, the other one a job.
+
+use super::Summary;
+use super::bridge::{self, FromJob, ToJob};
+use super::options::{Options, Transfer, TransferError, TransferEvent, Watch, Work};
+use crate::child::Child;
+use crate::command::{Command, Stdio};
+use crate::error::Error;
+use crate::session::Session;
+use rexec_files::receive::landing::Landing;
+use rexec_files::receive::scraps::Scraps;
+use rexec_files::receive::stream::ToStream;
+use rexec_files::receive::{Receiver, Rules};
+use rexec_files::send::{Choice, Sender, Sent};
+use rexec_files::wire::{Reader, Writer};
+use rexec_files::{Error as Fault, open, pattern};
+use rexec_protocol::Outcome;
+use rexec_protocol::files::{
+    FilesRequest, Finished, Get, MAX_ASKED, Put, Target, ToReceiver, ToSender,
+};
+use serde_bytes::ByteBuf;
+use std::cell::{Cell, RefCell};
+use std::ffi::{OsStr, OsString};
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
+use std::sync::mpsc::sync_channel;
+use std::sync::{Arc, Mutex, PoisonError};
+use tokio::io::AsyncReadExt;
+use tokio::task::spawn_blocking;
+
+/// How much of what a helper says on stderr is kept, in bytes.
+const LAST_WORDS: u64 = 4096;
+
+/// Whoever watches, from several threads.
+#[derive(Clone)]
+struct Watched(Arc<Mutex<Watch>>);
+
+impl Watched {
+    fn tell(&self, event: TransferEvent) {
+        (self.0.lock().unwrap_or_else(PoisonError::into_inner))(event);
+    }
+
+    fn sent(&self, sent: Sent) {
+        self.tell(match sent {
+            Sent::Found(n) => TransferEvent::Found(n),
+            Sent::Bytes(n) => TransferEvent::Moved(n),
+            Sent::Spared(n) => TransferEvent::Spared(n),
+        });
+    }
+
+    /// Takes a result. `Some` is the end.
+    fn result(&self, result: ToSender) -> Result<Option<Finished>, Fault> {
+        let event = match result {
+            ToSender::Stored(stored) => TransferEvent::Stored {
+                path: stored.path.into_vec(),
+                size: stored.size,
+                sha256: stored.sha256,
+                dry_run: stored.dry_run,
+            },
+            ToSender::Skipped(skipped) => TransferEvent::Skipped {
+                path: skipped.path.into_vec(),
+                size: skipped.size,
+                sha256: skipped.sha256,
+            },
+            ToSender::Failed(failed) => {
+                TransferEvent::Failed { path: failed.path.into_vec(), message: failed.message }
+            }
+            ToSender::Removed { path } => TransferEvent::Removed { path: path.into_vec() },
+            ToSender::Finished(finished) => return Ok(Some(finished)),
+            ToSender::Broken { message } => return Err(Fault::Other(message)),
+            ToSender::Want(_) | ToSender::Skip {} | ToSender::Compare(_) => {
+                return Err(Fault::Peer("an answer to nothing".to_owned()));
+            }
+        };
+        self.tell(event);
+        Ok(None)
+    }
+}
+
+impl Transfer {
+    /// Carries it out. `Ok` says that it went to its end, and how many files failed on the way.
+    ///
+    /// # Errors
+    /// The transfer did not go to its end. What was reported as stored is stored.
+    pub async fn run(self) -> Result<Summary, TransferError> {
+        let Self { session, work, options, watch } = self;
+        let watched = Watched(Arc::new(Mutex::new(watch)));
+        match work {
+            Work::Put { files, to } => {
+                let name = match files.as_slice() {
+                    [only] => name_of(only.as_os_str()),
+                    _ => None,
+                };
+                let choice = choice(&options);
+                let child = start(&session, put(&to, name, &options), options.user).await?;
+                send(child, choice, watched, move |sender| {
+                    files.iter().try_for_each(|file| sender.path(file.as_os_str().as_bytes()))
+                })
+                .await
+            }
+            Work::PutStream { mut input, to } => {
+                let name =
+                    name_of(&to).ok_or_else(|| failed("a stream needs a name where it is put"))?;
+                let mut request = put(&to, Some(name.clone()), &options);
+                request.target = Target::Exact;
+                let choice = choice(&options);
+                let child = start(&session, request, options.user).await?;
+                send(child, choice, watched, move |sender| sender.stream(&mut input, &name)).await
+            }
+            Work::Get { files, to } => {
+                let child = start(&session, get(&files, &options), options.user.clone()).await?;
+                receive(child, files, to, options, watched).await
+            }
+            Work::GetStream { file, mut output } => {
+                let child = start(&session, get(&[file], &options), options.user).await?;
+                take(child, move |mut reader, _| {
+                    let finished = Cell::new(None);
+                    let mut out = |result| watched.result(result).map(|end| finished.set(end));
+                    let mut receiver = ToStream::new(&mut output, &mut out);
+                    while let Some((message, body)) = reader.read::<ToReceiver>()? {
+                        moved(&watched, &message, body);
+                        if receiver.take(message, body)? {
+                            break;
+                        }
+                    }
+                    Ok(finished.get())
+                })
+                .await
+            }
+            Work::Relay { files, other, to } => {
+                let name = match files.as_slice() {
+                    [only] if !options.glob => name_of(only),
+                    _ => None,
+                };
+                let target = put(&to, name, &options);
+                let from = start(&session, get(&files, &options), options.user).await?;
+                let to = start(&other, target, options.other_user).await?;
+                relay(from, to, watched).await
+            }
+        }
+    }
+}
+
+fn choice(options: &Options) -> Choice {
+    let Options { recursive, store, .. } = options;
+    Choice { recursive: *recursive, ask: store.asks(), links: true }
+}
+
+fn get(files: &[OsString], options: &Options) -> Get {
+    Get {
+        paths: files.iter().map(|file| ByteBuf::from(file.as_bytes())).collect(),
+        recursive: options.recursive,
+        glob: options.glob,
+        ask: options.store.asks(),
+        links: true,
+    }
+}
+
+fn put(to: &OsStr, name: Option<ByteBuf>, options: &Options) -> Put {
+    let path = match to.as_bytes() {
+        b"" => ByteBuf::from("."),
+        path => ByteBuf::from(path),
+    };
+    let Options { target, recursive, store, .. } = *options;
+    Put { path, target, name, recursive, links: true, store }
+}
+
+impl From<Get> for Request {
+    fn from(get: Get) -> Self {
+        Self(FilesRequest::Get(get))
+    }
+}
+
+impl From<Put> for Request {
+    fn from(put: Put) -> Self {
+        Self(FilesRequest::Put(put))
+    }
+}
+
+struct Request(FilesRequest);
+
+/// Starts the other end, which ends if this one does.
+async fn start(
+    session: &Session,
+    request: impl Into<Request>,
+    user: Option<String>,
+) -> Result<Child, Error> {
+    let Request(request) = request.into();
+    let mut command = Command::files(session.clone(), request);
+    if let Some(user) = user {
+        command = command.user(user);
+    }
+    // With a signal that it can hear, so that it leaves nothing behind.
+    Ok(command.stdin(Stdio::Piped).spawn().await?.cancel_on_drop())
+}
+
+/// Sends from here.
+async fn send(
+    mut child: Child,
+    choice: Choice,
+    watched: Watched,
+    work: impl FnOnce(&mut Sender<'_, ToJob>) -> Result<(), Fault> + Send + 'static,
+) -> Result<Summary, TransferError> {
+    let (input, read) = bridge::from_job(child.stdout.take());
+    let (output, write) = bridge::to_job(child.stdin.take());
+    // The other end gives an answer to each question, of which there are only so many at a time.
+    let (answer, answers) = sync_channel(MAX_ASKED);
+    let told = watched.clone();
+    let sending = spawn_blocking(move || {
+        let gone = |_| Fault::from(io::Error::from(io::ErrorKind::UnexpectedEof));
+        let mut answers = || answers.recv().map_err(gone);
+        let mut watch = |sent| told.sent(sent);
+        let mut sender = Sender::new(output, choice, &mut answers, &mut watch);
+        work(&mut sender)?;
+        sender.finish()
+    });
+    let hearing = spawn_blocking(move || {
+        let mut reader = Reader::new(input);
+        while let Some((message, _)) = reader.read::<ToSender>()? {
+            match message {
+                ToSender::Want(_) | ToSender::Skip {} | ToSender::Compare(_) => {
+                    let unasked = |_| Fault::Peer("more answers than questions".to_owned());
+                    answer.try_send(message).map_err(unasked)?;
+                }
+                result => {
+                    if let Some(finished) = watched.result(result)? {
+                        return Ok(Some(finished));
+                    }
+                }
+            }
+        }
+        Ok(None)
+    });
+    let sent = async {
+        let (heard, sent) = tokio::join!(hearing, sending);
+        // What the receiving end says of a failure is nearer to its reason.
+        match (joined(heard), joined(sent)) {
+            (Err(fault @ (Fault::Other(_) | Fault::Peer(_))), _) => Err(fault),
+            (_, Err(fault)) => Err(fault),
+            (heard, Ok(())) => heard,
+        }
+    };
+    let ((), (), sent, words) = tokio::join!(read, write, sent, last_words(&mut child));
+    conclude(child, sent, words).await
+}
+
+/// Receives here.
+async fn receive(
+    child: Child,
+    files: Vec<OsString>,
+    to: PathBuf,
+    options: Options,
+    watched: Watched,
+) -> Result<Summary, TransferError> {
+    let landing = Landing::find(to.as_os_str().as_bytes(), options.target, true).map_err(failed)?;
+    take(child, move |mut reader, answers| {
+        // The names that were asked for, and no others: what the agent offers is its own affair.
+        let names: Vec<&[u8]> = files.iter().map(|file| last_part(file)).collect();
+        let glob = options.glob;
+        let expected = |name: &[u8]| {
+            names.iter().any(|wanted| match *wanted {
+                b"." | b".." | b"" => name.is_empty(),
+                b"**" if glob => !name.is_empty(),
+                wanted if glob => pattern::matches(wanted, name),
+                wanted => wanted == name,
+            })
+        };
+        let (store, recursive) = (options.store, options.recursive);
+        let rules = Rules { store, recursive, expected: &expected };
+        let (finished, answers) = (Cell::new(None), RefCell::new(answers));
+        let mut out = |message: ToSender| match message {
+            ToSender::Want(_) | ToSender::Skip {} | ToSender::Compare(_) => {
+                answers.borrow_mut().send(&message, &[])
+            }
+            result => watched.result(result).map(|end| finished.set(end)),
+        };
+        let scraps = Scraps::default();
+        let mut receiver = Receiver::new(landing, rules, scraps, &mut out);
+        loop {
+            if reader.is_drained() {
+                answers.borrow_mut().flush()?;
+            }
+            let Some((message, body)) = reader.read::<ToReceiver>()? else { break };
+            moved(&watched, &message, body);
+            if receiver.take(message, body)? {
+                break;
+            }
+        }
+        Ok(finished.get())
+    })
+    .await
+}
+
+fn name_of(path: &OsStr) -> Option<ByteBuf> {
+    open::name(path.as_bytes()).map(ByteBuf::from)
+}
+
+/// The last part of a remote path.
+fn last_part(path: &OsStr) -> &[u8] {
+    let path = path.as_bytes();
+    let end = path.iter().rposition(|byte| *byte != b'/').map_or(0, |at| at + 1);
+    let path = path.get(..end).unwrap_or_default();
+    path.rsplit(|byte| *byte == b'/').next().unwrap_or_default()
+}
+
+fn moved(watched: &Watched, message: &ToReceiver, body: &[u8]) {
+    match message {
+        ToReceiver::File(file) => {
+            watched.tell(TransferEvent::Found(file.size.unwrap_or_default()));
+            watched.tell(TransferEvent::Moved(body.len() as u64));
+        }
+        ToReceiver::Data(_) => watched.tell(TransferEvent::Moved(body.len() as u64)),
+        ToReceiver::Begin(begin) => watched.tell(TransferEvent::Spared(begin.from)),
+        _ => {}
+    }
+}
+
+/// Has `work` read, on a thread, what a sending job says.
+async fn take(
+    mut child: Child,
+    work: impl FnOnce(Reader<FromJob>, Writer<ToJob>) -> Result<Option<Finished>, Fault>
+    + Send
+    + 'static,
+) -> Result<Summary, TransferError> {
+    let (input, read) = bridge::from_job(child.stdout.take());
+    let (output, write) = bridge::to_job(child.stdin.take());
+    let working = spawn_blocking(move || work(Reader::new(input), Writer::new(output)));
+    let taken = async { joined(working.await) };
+    let ((), (), taken, words) = tokio::join!(read, write, taken, last_words(&mut child));
+    conclude(child, taken, words).await
+}
+
+/// Passes on what one job sends to another that receives it.
+async fn relay(mut from: Child, mut to: Child, watched: Watched) -> Result<Summary, TransferError> {
+    let (input, hear) = bridge::from_job(to.stdout.take());
+    let (output, answer) = bridge::to_job(from.stdin.take());
+    let (source, sink) = (from.stdout.take(), to.stdin.take());
+    let told = watched.clone();
+    // Both are closed with this.
+    let pass_on = async move {
+        let (Some(mut source), Some(mut sink)) = (source, sink) else { return };
+        while let Ok(Some(chunk)) = source.chunk().await {
+            if sink.send(bytes::Bytes::copy_from_slice(&chunk)).await.is_err() {
+                break;
+            }
+            told.tell(TransferEvent::Moved(chunk.len() as u64));
+        }
+    };
+    let hearing = spawn_blocking(move || {
+        let (mut reader, mut answers) = (Reader::new(input), Writer::new(output));
+        loop {
+            if reader.is_drained() {
+                answers.flush()?;
+            }
+            let Some((message, _)) = reader.read::<ToSender>()? else { return Ok(None) };
+            match message {
+                ToSender::Want(_) | ToSender::Skip {} | ToSender::Compare(_) => {
+                    answers.send(&message, &[])?;
+                }
+                result => {
+                    if let Some(finished) = watched.result(result)? {
+                        return Ok(Some(finished));
+                    }
+                }
+            }
+        }
+    });
+    let heard = async { joined(hearing.await) };
+    let ((), (), (), heard, words, others) =
+        tokio::join!(hear, answer, pass_on, heard, last_words(&mut to), last_words(&mut from));
+    let sent = from.wait().await;
+    let summary = conclude(to, heard, words).await?;
+    match sent?.outcome() {
+        outcome if outcome.success() => Ok(summary),
+        outcome => Err(failed(format!("the sending side {outcome}{others}"))),
+    }
+}
+
+fn joined<T>(result: Result<Result<T, Fault>, tokio::task::JoinError>) -> Result<T, Fault> {
+    result.unwrap_or_else(|error| Err(Fault::Other(error.to_string())))
+}
+
+/// What the other end says beside its messages, for when it ends without a last one.
+async fn last_words(child: &mut Child) -> String {
+    let Some(stderr) = child.stderr.take() else { return String::new() };
+    let mut words = Vec::new();
+    let _ = stderr.take(LAST_WORDS).read_to_end(&mut words).await;
+    match String::from_utf8_lossy(&words).trim() {
+        "" => String::new(),
+        words => format!(": {words}"),
+    }
+}
+
+/// A transfer has succeeded if its last message came, and the job that it was ended well, with all of
+/// its output verified.
+async fn conclude(
+    mut child: Child,
+    end: Result<Option<Finished>, Fault>,
+    words: String,
+) -> Result<Summary, TransferError> {
+    match end {
+        Ok(Some(finished)) => match child.wait().await?.outcome() {
+            outcome if outcome.success() => Ok(finished.into()),
+            outcome => Err(failed(format!("the other end {outcome}{words}"))),
+        },
+        Err(Fault::Peer(what)) => {
+            child.cancel().await;
+            let message = format!(
+                "the agent's end broke the rules of a transfer, which was given up: {what}"
+            );
+            Err(Error::from(Outcome::Incomplete { message }).into())
+        }
+        Err(Fault::Target(message) | Fault::Other(message)) => {
+            child.cancel().await;
+            Err(TransferError::Failed(message))
+        }
+        Ok(None) | Err(Fault::Cut(_)) => {
+            // The end of the job knows the reason.
+            let outcome = child.wait().await?.outcome().clone();
+            Err(failed(format!("the other end {outcome} before the transfer was complete{words}")))
+        }
+    }
+}
+
+fn failed(message: impl Into<String>) -> TransferError {
+    TransferError::Failed(message.into())
+}

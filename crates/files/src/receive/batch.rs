@@ -1,0 +1,167 @@
+//! Files that are complete, until they are in their places.
+//!
+//! To make 10,000 small files durable one by one takes 10,000 waits for the disk. So they wait for
+//! each other: one syncfs(2) for all of a batch, then the renames, then once more for the folders. A
+//! few files are made durable one by one, because syncfs also writes what others have to write.
+
+use super::cannot;
+use super::folder::{Folder, Slot};
+use super::scraps::Scrap;
+use crate::error::why;
+use crate::open::c_string;
+use nix::errno::Errno;
+use nix::sys::stat::{Mode, fchmod, futimens};
+use nix::sys::time::TimeSpec;
+use nix::unistd::{fsync, syncfs};
+use rexec_protocol::Digest;
+use rexec_protocol::files::Meta;
+use std::collections::HashMap;
+use std::fs::File;
+use std::sync::Arc;
+
+/// How many wait at most, with how many bytes, and how many folders that were left. Each folder is a
+/// descriptor; see [`crate::helper`] for how many there may be.
+const FILES: usize = 2048;
+const BYTES: u64 = 128 * 1024 * 1024;
+const FOLDERS: usize = 256;
+/// Up to this many are made durable one by one.
+const FEW: usize = 4;
+
+/// A complete file, or a link, under a temporary name.
+#[derive(Debug)]
+pub(crate) struct Ready {
+    pub(crate) scrap: Scrap,
+    pub(crate) slot: Slot,
+    pub(crate) size: u64,
+    pub(crate) sha256: Option<Digest>,
+    /// `None`: it is on the disk already, or a link.
+    pub(crate) file: Option<File>,
+}
+
+/// What became of one.
+pub(super) type Settled = (Slot, u64, Option<Digest>, Result<(), String>);
+
+#[derive(Debug, Default)]
+pub(crate) struct Batch {
+    ready: Vec<Ready>,
+    bytes: u64,
+    /// How many are not on the disk.
+    volatile: usize,
+    left: Vec<Left>,
+}
+
+/// A folder in which all is done, but for the renames of this batch.
+#[derive(Debug)]
+struct Left {
+    folder: Arc<Folder>,
+    mode: Option<u32>,
+    time: Option<Meta>,
+}
+
+impl Batch {
+    /// Adds a file.
+    pub(super) fn push(&mut self, mut ready: Ready) {
+        self.bytes += ready.size;
+        if ready.file.is_some() {
+            self.volatile += 1;
+            if self.volatile > FEW {
+                // One call will do for all, and descriptors are few.
+                ready.file = None;
+            }
+        }
+        self.ready.push(ready);
+    }
+
+    /// Adds a folder that gets this mode and this time at last.
+    pub(super) fn leave(&mut self, folder: Arc<Folder>, mode: Option<u32>, time: Option<Meta>) {
+        if mode.is_some() || time.is_some() {
+            self.left.push(Left { folder, mode, time });
+        }
+    }
+
+    pub(super) fn is_full(&self) -> bool {
+        self.ready.len() >= FILES || self.bytes >= BYTES || self.left.len() >= FOLDERS
+    }
+
+    /// Puts all in their places.
+    pub(super) fn settle(&mut self) -> Vec<Settled> {
+        let Self { ready, volatile, left, .. } = std::mem::take(self);
+        let mut synced = Synced { few: volatile <= FEW, systems: HashMap::new() };
+        let mut folders: HashMap<*const Folder, Arc<Folder>> = HashMap::new();
+        let mut settled = Vec::with_capacity(ready.len());
+        for Ready { scrap, slot, size, sha256, file } in ready {
+            let folder = Arc::clone(scrap.folder());
+            let outcome = synced.file(file, &folder).and_then(|()| {
+                let name = c_string(&slot.name).map_err(|errno| cannot("use this name", errno))?;
+                scrap.rename(&name).map_err(|errno| cannot("put it in its place", errno))
+            });
+            folders.insert(Arc::as_ptr(&folder), folder);
+            settled.push((slot, size, sha256, outcome));
+        }
+        for Left { folder, mode, time } in left {
+            dress(&folder, mode, time);
+        }
+        let mut again = Synced { few: folders.len() <= FEW, systems: HashMap::new() };
+        let failed: HashMap<_, _> = folders
+            .iter()
+            .filter_map(|(key, folder)| again.folder(folder).err().map(|why| (*key, why)))
+            .collect();
+        if !failed.is_empty() {
+            for (slot, .., outcome) in &mut settled {
+                let key = slot.folder.as_ref().map(Arc::as_ptr);
+                if let Some(why) = key.and_then(|key| failed.get(&key)) {
+                    *outcome = Err(why.clone());
+                }
+            }
+        }
+        settled
+    }
+}
+
+/// What is on the disk.
+struct Synced {
+    /// So few that each is made durable on its own.
+    few: bool,
+    /// File systems that were synced as a whole.
+    systems: HashMap<u64, Result<(), Errno>>,
+}
+
+impl Synced {
+    fn file(&mut self, file: Option<File>, folder: &Folder) -> Result<(), String> {
+        match (file, self.few) {
+            (_, false) => self.system(folder),
+            (Some(file), true) => {
+                file.sync_all().map_err(|error| format!("cannot write: {}", why(error)))
+            }
+            (None, true) => Ok(()),
+        }
+    }
+
+    fn folder(&mut self, folder: &Folder) -> Result<(), String> {
+        if !self.few {
+            return self.system(folder);
+        }
+        match fsync(&folder.fd) {
+            // Not every file system can do that for a folder.
+            Ok(()) | Err(Errno::EINVAL) => Ok(()),
+            Err(errno) => Err(cannot("write its folder", errno)),
+        }
+    }
+
+    fn system(&mut self, folder: &Folder) -> Result<(), String> {
+        let synced = self.systems.entry(folder.device).or_insert_with(|| syncfs(&folder.fd));
+        synced.map_err(|errno| cannot("write", errno))
+    }
+}
+
+/// What a folder looks like at last. It belongs to this user, or has not been touched; what cannot be
+/// set on it is no reason to call its files failed.
+fn dress(folder: &Folder, mode: Option<u32>, time: Option<Meta>) {
+    if let Some(mode) = mode {
+        let _ = fchmod(&folder.fd, Mode::from_bits_truncate(mode));
+    }
+    if let Some(Meta { mtime, nsec, .. }) = time {
+        let time = TimeSpec::new(mtime, i64::from(nsec.min(999_999_999)));
+        let _ = futimens(&folder.fd, &time, &time);
+    }
+}

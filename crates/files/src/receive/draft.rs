@@ -1,0 +1,265 @@
+//! A file that is being written, under a temporary name.
+
+use super::batch::Ready;
+use super::cannot;
+use super::folder::{Old, Slot, hash};
+use super::scraps::{PREFIX, Scrap, Scraps};
+use crate::error::why;
+use crate::open::{SAFE, c_string};
+use nix::fcntl::{OFlag, openat};
+use nix::sys::stat::{Mode, fchmod, fstat, futimens};
+use nix::sys::statvfs::fstatvfs;
+use nix::sys::time::TimeSpec;
+use nix::unistd::{Gid, Uid, fchown, geteuid};
+use rexec_guard::holds;
+use rexec_protocol::files::{End, Meta, Want};
+use rexec_protocol::{Algorithm, Digest, Hasher};
+use std::fs::File;
+use std::io::{self, Seek};
+use std::os::unix::fs::FileExt;
+use std::sync::mpsc::{SyncSender, sync_channel};
+use std::thread::JoinHandle;
+
+/// A part of a file that is smaller than this is not worth keeping, in bytes.
+pub(super) const WORTH_KEEPING: u64 = 1024 * 1024;
+/// A larger file is made durable on its own, and the disk is set to work while the rest still comes.
+const LARGE: u64 = 8 * 1024 * 1024;
+/// After so many bytes the disk gets the next ones.
+const WRITEBACK: u64 = 32 * 1024 * 1024;
+static ZEROS: [u8; 64 * 1024] = [0; 64 * 1024];
+
+/// A file that is not complete.
+#[derive(Debug)]
+pub(super) struct Draft {
+    file: File,
+    scrap: Scrap,
+    old: Option<Old>,
+    hasher: Hasher,
+    /// Up to where it is written and hashed.
+    at: u64,
+    /// It is to be kept when the transfer fails.
+    is_part: bool,
+    writeback: Option<Writeback>,
+    asked_at: u64,
+}
+
+impl Draft {
+    /// An empty one.
+    pub(super) fn new(slot: &Slot, old: Option<Old>, scraps: &Scraps) -> Result<Self, String> {
+        let (fd, scrap) = scraps
+            .file(slot.folder()?)
+            .map_err(|errno| cannot("make a file in this folder", errno))?;
+        Ok(Self::with(File::from(fd), scrap, old, false))
+    }
+
+    fn with(file: File, scrap: Scrap, old: Option<Old>, is_part: bool) -> Self {
+        let hasher = Hasher::new(Algorithm::Sha256);
+        Self { file, scrap, old, hasher, at: 0, is_part, writeback: None, asked_at: 0 }
+    }
+
+    /// The one that an earlier transfer has left, or an empty one that a later one will find. `None`
+    /// if that name cannot be used: it is somebody else's, or another transfer uses it now.
+    pub(super) fn part(slot: &Slot, old: Option<Old>) -> Option<Self> {
+        let folder = slot.folder.as_ref()?;
+        let digest = Digest::of(Algorithm::Sha256, &slot.name).to_string();
+        let name = c_string(format!("{PREFIX}part-{}", digest.get(..32)?).as_bytes()).ok()?;
+        let flags = OFlag::O_RDWR | OFlag::O_CREAT | OFlag::O_NOFOLLOW | SAFE;
+        let mode = Mode::S_IRUSR | Mode::S_IWUSR;
+        let mut file = File::from(openat(&folder.fd, name.as_c_str(), flags, mode).ok()?);
+        let stat = fstat(&file).ok()?;
+        let is_own = stat.st_uid == geteuid().as_raw()
+            && stat.st_nlink == 1
+            && stat.st_mode & 0o170_077 == 0o100_000;
+        if !holds("files.own_part", is_own) || file.try_lock().is_err() {
+            return None;
+        }
+        let hasher = hash(&mut file, Hasher::new(Algorithm::Sha256)).ok()?;
+        let at = file.stream_position().ok()?;
+        let draft = Self::with(file, Scraps::kept(folder, name), old, true);
+        Some(Self { hasher, at, asked_at: at, ..draft })
+    }
+
+    pub(super) fn length(&self) -> u64 {
+        self.at
+    }
+
+    /// What is asked for.
+    pub(super) fn want(&self) -> Want {
+        match self.at {
+            0 => Want::default(),
+            from => Want { from, sha256: Some(self.hasher.prefix()) },
+        }
+    }
+
+    /// Content follows, from the end of what is here or from 0.
+    pub(super) fn begin(&mut self, from: u64) -> Result<(), String> {
+        if from == 0 && self.at > 0 {
+            self.file.set_len(0).map_err(|error| self.cannot_write(error, 0, None))?;
+            (self.hasher, self.at, self.asked_at) = (Hasher::new(Algorithm::Sha256), 0, 0);
+        }
+        Ok(())
+    }
+
+    /// Takes a piece.
+    pub(super) fn data(
+        &mut self,
+        offset: u64,
+        body: &[u8],
+        size: Option<u64>,
+    ) -> Result<(), String> {
+        let end = offset.checked_add(body.len() as u64);
+        let end = end.filter(|end| size.is_none_or(|size| *end <= size));
+        let fits = offset >= self.at && end.is_some();
+        if !holds("files.piece", fits) {
+            return Err("content came that does not belong to this file".to_owned());
+        }
+        self.hole(offset)?;
+        let mut rest = body;
+        while !rest.is_empty() {
+            let at = offset + (body.len() - rest.len()) as u64;
+            match self.file.write_at(rest, at) {
+                Ok(n) => rest = rest.get(n..).unwrap_or_default(),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(self.cannot_write(error, at, size)),
+            }
+        }
+        self.hasher.update(body);
+        self.at = offset + body.len() as u64;
+        self.set_disk_to_work();
+        Ok(())
+    }
+
+    /// Zeros up to `end`, without writing them.
+    fn hole(&mut self, end: u64) -> Result<(), String> {
+        if end > self.at {
+            // First, so that a size that no file here can have is found out at once.
+            self.file.set_len(end).map_err(|error| self.cannot_write(error, self.at, Some(end)))?;
+        }
+        while self.at < end {
+            let n = (end - self.at).min(ZEROS.len() as u64);
+            self.hasher.update(ZEROS.get(..n as usize).unwrap_or_default());
+            self.at += n;
+        }
+        Ok(())
+    }
+
+    /// What was sent must be what is here.
+    pub(super) fn check(&mut self, announced: Option<u64>, end: End) -> Result<(), String> {
+        let size = end.size;
+        let is_whole = self.at <= size && announced.is_none_or(|announced| announced == size);
+        if !holds("files.size", is_whole) {
+            return Err(format!("{} bytes came of a file of {size}", self.at));
+        }
+        self.hole(size)?;
+        let digest = self.hasher.prefix();
+        if !holds("files.digest", digest == end.sha256) {
+            return Err(format!("what came has the SHA-256 {digest}, not {}", end.sha256));
+        }
+        Ok(())
+    }
+
+    pub(super) fn old(&self) -> Option<&Old> {
+        self.old.as_ref()
+    }
+
+    /// Gives the complete file its owner, mode and time, by its descriptor. A large one is on the
+    /// disk after this.
+    pub(super) fn dress(&mut self, mode: u32, time: Option<Meta>) -> Result<(), String> {
+        if let Some(Old { owner: (uid, gid), .. }) = self.old {
+            let stat = fstat(&self.file).map_err(|errno| cannot("look at the file", errno))?;
+            let other = |own, old| (own != old).then_some(old);
+            let uid = other(stat.st_uid, uid).map(Uid::from_raw);
+            let gid = other(stat.st_gid, gid).map(Gid::from_raw);
+            if (uid.is_some() || gid.is_some()) && fchown(&self.file, uid, gid).is_err() {
+                // Who may not give files away may still be in the group.
+                let _ = fchown(&self.file, None, gid);
+            }
+        }
+        let mode = Mode::from_bits_truncate(mode);
+        fchmod(&self.file, mode).map_err(|errno| cannot("set the mode", errno))?;
+        if let Some(Meta { mtime, nsec, .. }) = time {
+            let time = TimeSpec::new(mtime, i64::from(nsec.min(999_999_999)));
+            futimens(&self.file, &time, &time).map_err(|errno| cannot("set the time", errno))?;
+        }
+        if self.at >= LARGE {
+            if let Some(writeback) = self.writeback.take() {
+                writeback.end();
+            }
+            self.file.sync_all().map_err(|error| self.cannot_write(error, self.at, None))?;
+        }
+        Ok(())
+    }
+
+    /// It is complete, and waits for its name.
+    pub(super) fn ready(self, slot: Slot, size: u64, sha256: Digest) -> Ready {
+        let file = (self.at < LARGE).then_some(self.file);
+        Ready { scrap: self.scrap, slot, size, sha256: Some(sha256), file }
+    }
+
+    /// It will not be complete. A part stays for the next time.
+    pub(super) fn give_up(self) {
+        if self.is_part && self.at == 0 {
+            self.scrap.discard();
+        }
+    }
+
+    /// It is wrong.
+    pub(super) fn discard(self) {
+        self.scrap.discard();
+    }
+
+    fn set_disk_to_work(&mut self) {
+        if self.at - self.asked_at < WRITEBACK {
+            return;
+        }
+        self.asked_at = self.at;
+        if self.writeback.is_none() {
+            self.writeback = self.file.try_clone().ok().and_then(Writeback::start);
+        }
+        if let Some(writeback) = &self.writeback {
+            // If it is still at work, it will find this too.
+            let _ = writeback.ask.try_send(());
+        }
+    }
+
+    /// Why it cannot be written, and how much room there is.
+    fn cannot_write(&self, error: io::Error, at: u64, size: Option<u64>) -> String {
+        let why = why(error);
+        let free = fstatvfs(&self.scrap.folder().fd)
+            .map(|system| system.blocks_available() * system.fragment_size());
+        match (size, free) {
+            (Some(size), Ok(free)) => {
+                format!("cannot write: {why}; {at} of {size} bytes were written, {free} are free")
+            }
+            (None, Ok(free)) => format!("cannot write: {why}; {free} bytes are free"),
+            _ => format!("cannot write: {why}"),
+        }
+    }
+}
+
+/// A thread that has the disk write what there is while more comes, so that the wait at the end is
+/// short.
+#[derive(Debug)]
+struct Writeback {
+    ask: SyncSender<()>,
+    thread: JoinHandle<()>,
+}
+
+impl Writeback {
+    fn start(file: File) -> Option<Self> {
+        let (ask, asked) = sync_channel(1);
+        let work = move || {
+            while let Ok(()) = asked.recv() {
+                // What fails here is still to be written, and fails again at the end.
+                let _ = file.sync_data();
+            }
+        };
+        let thread = std::thread::Builder::new().name("writeback".to_owned()).spawn(work).ok()?;
+        Some(Self { ask, thread })
+    }
+
+    fn end(self) {
+        drop(self.ask);
+        let _ = self.thread.join();
+    }
+}

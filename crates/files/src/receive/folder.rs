@@ -1,0 +1,184 @@
+//! An open folder, and what is under a name in it.
+
+use super::cannot;
+use super::scraps::{Scrap, Scraps};
+use crate::open::{SAFE, c_string};
+use nix::errno::Errno;
+use nix::fcntl::{AtFlags, OFlag, openat, readlinkat};
+use nix::sys::stat::{Mode, SFlag, fstat, fstatat, mkdirat};
+use rexec_guard::holds;
+use rexec_protocol::{Algorithm, Digest, Hasher};
+use std::fs::File;
+use std::io::Read;
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
+use std::sync::Arc;
+
+/// An open folder.
+#[derive(Debug)]
+pub(crate) struct Folder {
+    pub(crate) fd: OwnedFd,
+    /// The file system that it is on.
+    pub(crate) device: u64,
+    /// It was made for this transfer: nobody has anything in it.
+    pub(crate) is_new: bool,
+}
+
+impl Folder {
+    pub(crate) fn new(fd: OwnedFd, is_new: bool) -> nix::Result<Self> {
+        let device = fstat(&fd)?.st_dev;
+        Ok(Self { fd, device, is_new })
+    }
+}
+
+/// A place for something: a name in a folder.
+#[derive(Debug)]
+pub(crate) struct Slot {
+    /// `None`: the folder is not there.
+    pub(crate) folder: Option<Arc<Folder>>,
+    pub(crate) name: Vec<u8>,
+    /// Below the destination, for reports.
+    pub(crate) path: Vec<u8>,
+}
+
+/// What is under a name already.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Old {
+    pub(crate) is_file: bool,
+    pub(crate) size: u64,
+    pub(crate) mtime: (i64, u32),
+    pub(crate) mode: u32,
+    pub(crate) owner: (u32, u32),
+}
+
+const NO_FOLDER: &str = "its folder is not there";
+
+impl Slot {
+    /// No place at all.
+    pub(super) fn nowhere() -> Self {
+        Self { folder: None, name: Vec::new(), path: Vec::new() }
+    }
+
+    pub(super) fn folder(&self) -> Result<&Arc<Folder>, String> {
+        self.folder.as_ref().ok_or_else(|| NO_FOLDER.to_owned())
+    }
+
+    /// What is there already. Only a file or a link can be replaced.
+    pub(super) fn look(&self) -> Result<Option<Old>, String> {
+        let Some(folder) = &self.folder else { return Ok(None) };
+        let name = c_string(&self.name).map_err(|errno| cannot("use this name", errno))?;
+        let stat = match fstatat(&folder.fd, name.as_c_str(), AtFlags::AT_SYMLINK_NOFOLLOW) {
+            Ok(stat) => stat,
+            Err(Errno::ENOENT) => return Ok(None),
+            Err(errno) => return Err(cannot("look at what is there", errno)),
+        };
+        let kind = SFlag::from_bits_truncate(stat.st_mode & SFlag::S_IFMT.bits());
+        match kind {
+            SFlag::S_IFDIR => Err("there is a folder of this name".to_owned()),
+            SFlag::S_IFREG | SFlag::S_IFLNK => Ok(Some(Old {
+                is_file: kind == SFlag::S_IFREG,
+                size: stat.st_size.unsigned_abs(),
+                mtime: (stat.st_mtime, u32::try_from(stat.st_mtime_nsec).unwrap_or_default()),
+                mode: if kind == SFlag::S_IFREG { stat.st_mode & 0o7777 } else { 0o666 },
+                owner: (stat.st_uid, stat.st_gid),
+            })),
+            _ => {
+                Err("there is a device, FIFO or socket of this name, which is not replaced"
+                    .to_owned())
+            }
+        }
+    }
+
+    /// The folder of this name, made if it is not there. `None`: it is not, and nothing is made.
+    pub(super) fn enter(&self, dry_run: bool) -> Result<Option<Folder>, String> {
+        let Some(parent) = &self.folder else { return Ok(None) };
+        let name = c_string(&self.name).map_err(|errno| cannot("use this name", errno))?;
+        let made = match mkdir_unless(dry_run, parent, &name) {
+            Ok(made) => made,
+            Err(Errno::EEXIST) => false,
+            Err(errno) => return Err(cannot("make this folder", errno)),
+        };
+        let mut flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | SAFE;
+        if !holds("files.no_link_as_folder", false) {
+            flags |= OFlag::O_NOFOLLOW;
+        }
+        match openat(&parent.fd, name.as_c_str(), flags, Mode::empty())
+            .and_then(|fd| Folder::new(fd, made))
+        {
+            Ok(folder) => Ok(Some(folder)),
+            Err(Errno::ENOENT) if dry_run => Ok(None),
+            Err(Errno::ELOOP | Errno::ENOTDIR) => {
+                Err("there is something of this name that is no folder".to_owned())
+            }
+            Err(errno) => Err(cannot("enter this folder", errno)),
+        }
+    }
+
+    /// A link of another name, to be renamed. `None`: it is there already; `Some(None)`: only said.
+    pub(super) fn link(
+        &self,
+        target: &[u8],
+        dry_run: bool,
+        scraps: &Scraps,
+    ) -> Result<Option<Option<Scrap>>, String> {
+        let old = self.look()?;
+        let Some(folder) = self.folder.as_ref() else {
+            return if dry_run { Ok(Some(None)) } else { Err(NO_FOLDER.to_owned()) };
+        };
+        let name = c_string(&self.name).map_err(|errno| cannot("use this name", errno))?;
+        if old.is_some_and(|old| !old.is_file)
+            && readlinkat(&folder.fd, name.as_c_str()).is_ok_and(|to| to.as_bytes() == target)
+        {
+            return Ok(None);
+        }
+        if dry_run {
+            return Ok(Some(None));
+        }
+        let target = c_string(target).map_err(|errno| cannot("make this link", errno))?;
+        scraps
+            .link(folder, &target)
+            .map(|scrap| Some(Some(scrap)))
+            .map_err(|errno| cannot("make this link", errno))
+    }
+
+    /// The SHA-256 of the file that is there.
+    pub(super) fn digest(&self) -> Result<Digest, String> {
+        let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | SAFE;
+        let name = c_string(&self.name).map_err(|errno| cannot("use this name", errno))?;
+        let opened = openat(&self.folder()?.fd, name.as_c_str(), flags, Mode::empty());
+        let mut file = File::from(opened.map_err(|errno| cannot("read what is there", errno))?);
+        let failed = |error| format!("cannot read what is there: {}", crate::error::why(error));
+        hash(&mut file, Hasher::new(Algorithm::Sha256))
+            .map(|hasher| hasher.prefix())
+            .map_err(failed)
+    }
+}
+
+/// Hashes all that is to be read.
+pub(super) fn hash(file: &mut File, mut hasher: Hasher) -> std::io::Result<Hasher> {
+    let mut buffer = vec![0; 256 * 1024];
+    loop {
+        match file.read(&mut buffer) {
+            Ok(0) => return Ok(hasher),
+            Ok(n) => hasher.update(buffer.get(..n).unwrap_or_default()),
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// Open to nobody else until it is complete.
+fn mkdir_unless(dry_run: bool, parent: &Folder, name: &std::ffi::CStr) -> nix::Result<bool> {
+    if dry_run {
+        return Ok(false);
+    }
+    mkdirat(&parent.fd, name, Mode::S_IRWXU).map(|()| true)
+}
+
+/// The umask of this process, which can only be read here; see proc_pid_status(5). 022 before Linux
+/// 4.7.
+pub(super) fn umask() -> u32 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("Umask:"));
+    line.and_then(|octal| u32::from_str_radix(octal.trim(), 8).ok()).unwrap_or(0o022)
+}

@@ -1,0 +1,74 @@
+//! What the path of a destination means here and now.
+
+use super::folder::{Folder, Slot};
+use crate::open;
+use nix::errno::Errno;
+use rexec_protocol::files::Target;
+use std::sync::Arc;
+
+/// Where things go.
+#[derive(Debug)]
+pub struct Landing(Place);
+
+#[derive(Debug)]
+enum Place {
+    /// Into this folder, under their own names.
+    Into(Arc<Folder>),
+    /// Into this folder, under this name, and only one thing.
+    As { parent: Arc<Folder>, name: Vec<u8>, taken: bool },
+}
+
+impl Landing {
+    /// Finds out what `path` is. With `links`, links in it are followed.
+    pub fn find(path: &[u8], target: Target, links: bool) -> Result<Self, String> {
+        let folder = |path: &[u8]| {
+            open::folder(path, links).and_then(|fd| Folder::new(fd, false)).map(Arc::new)
+        };
+        let split = open::split(path);
+        if target != Target::Exact || split.is_none() {
+            match (folder(path), target) {
+                (Ok(folder), _) => return Ok(Self(Place::Into(folder))),
+                (Err(Errno::ENOENT | Errno::ENOTDIR), Target::Either) if split.is_some() => {}
+                (Err(Errno::ENOTDIR), _) => {
+                    return Err(format!("{}: is not a folder", open::shown(path)));
+                }
+                (Err(errno), _) => return Err(open::fault_at(path, links, errno)),
+            }
+        }
+        let Some((parent, name)) = split else {
+            return Err("a destination without a name".to_owned());
+        };
+        let opened = folder(parent).map_err(|errno| open::fault_at(parent, links, errno))?;
+        Ok(Self(Place::As { parent: opened, name: name.to_vec(), taken: false }))
+    }
+
+    /// The place for something that is called `name` where it comes from.
+    pub(super) fn slot(&mut self, name: &[u8]) -> Result<Slot, String> {
+        let (folder, name) = match &mut self.0 {
+            Place::Into(folder) => (folder, name.to_vec()),
+            Place::As { taken: true, name, .. } => {
+                return Err(format!(
+                    "{}: is not a folder, so only one thing can go there",
+                    open::shown(name)
+                ));
+            }
+            Place::As { parent, name, taken } => {
+                *taken = true;
+                (parent, name.clone())
+            }
+        };
+        Ok(Slot { folder: Some(Arc::clone(folder)), path: name.clone(), name })
+    }
+
+    /// For the contents of a folder: the folder of the destination, or the place where it is to be.
+    pub(super) fn itself(&mut self) -> Result<Slot, Arc<Folder>> {
+        match &mut self.0 {
+            Place::Into(folder) => Err(Arc::clone(folder)),
+            Place::As { parent, name, taken } => {
+                *taken = true;
+                let folder = Some(Arc::clone(parent));
+                Ok(Slot { folder, name: name.clone(), path: Vec::new() })
+            }
+        }
+    }
+}

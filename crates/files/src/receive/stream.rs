@@ -1,0 +1,115 @@
+//! A destination that is no place in a file system: the one file that comes is written to a pipe.
+//!
+//! What was written cannot be taken back, so only the end tells whether it was right.
+
+use crate::error::{Error, why};
+use rexec_guard::holds;
+use rexec_protocol::files::{Failed, Finished, Stored, ToReceiver, ToSender};
+use rexec_protocol::{Algorithm, Hasher};
+use serde_bytes::ByteBuf;
+use std::io::Write;
+
+static ZEROS: [u8; 64 * 1024] = [0; 64 * 1024];
+
+/// Writes one file to `output`.
+pub struct ToStream<'a> {
+    output: &'a mut dyn Write,
+    out: super::Out<'a>,
+    name: ByteBuf,
+    hasher: Hasher,
+    at: u64,
+    announced: Option<u64>,
+    seen: u64,
+    totals: Finished,
+}
+
+impl<'a> ToStream<'a> {
+    /// Writes to `output`.
+    pub fn new(output: &'a mut dyn Write, out: super::Out<'a>) -> Self {
+        Self {
+            output,
+            out,
+            name: ByteBuf::new(),
+            hasher: Hasher::new(Algorithm::Sha256),
+            at: 0,
+            announced: None,
+            seen: 0,
+            totals: Finished::default(),
+        }
+    }
+
+    /// Takes the next message. True after the last one.
+    pub fn take(&mut self, message: ToReceiver, body: &[u8]) -> Result<bool, Error> {
+        match message {
+            ToReceiver::File(file) if self.seen == 0 && !file.ask => {
+                self.seen = 1;
+                (self.name, self.announced) = (file.name, file.size);
+                if let Some(sha256) = file.whole {
+                    self.write(0, body)?;
+                    self.end(body.len() as u64, sha256)?;
+                }
+            }
+            ToReceiver::Data(data) if self.seen == 1 => self.write(data.offset, body)?,
+            ToReceiver::End(end) if self.seen == 1 => self.end(end.size, end.sha256)?,
+            ToReceiver::Fail(fail) => {
+                self.seen = self.seen.max(1);
+                let path = fail.name.unwrap_or_else(|| self.name.clone());
+                self.failed(path, fail.message)?;
+            }
+            ToReceiver::Done(_) => {
+                (self.out)(ToSender::Finished(self.totals))?;
+                return Ok(true);
+            }
+            _ => return Err(Error::peer("only one file can go to a pipe")),
+        }
+        Ok(false)
+    }
+
+    fn write(&mut self, offset: u64, body: &[u8]) -> Result<(), Error> {
+        let end = offset.checked_add(body.len() as u64);
+        let fits = end.is_some_and(|end| self.announced.is_none_or(|size| end <= size));
+        if offset < self.at || !fits {
+            return Err(Error::peer("content that does not belong to this file"));
+        }
+        self.zeros(offset)?;
+        self.piece(body)
+    }
+
+    fn zeros(&mut self, end: u64) -> Result<(), Error> {
+        while self.at < end {
+            let n = (end - self.at).min(ZEROS.len() as u64) as usize;
+            self.piece(ZEROS.get(..n).unwrap_or_default())?;
+        }
+        Ok(())
+    }
+
+    fn piece(&mut self, piece: &[u8]) -> Result<(), Error> {
+        let written = self.output.write_all(piece);
+        written.map_err(|error| Error::Target(format!("cannot write: {}", why(error))))?;
+        self.hasher.update(piece);
+        self.at += piece.len() as u64;
+        Ok(())
+    }
+
+    fn end(&mut self, size: u64, sha256: rexec_protocol::Digest) -> Result<(), Error> {
+        if self.announced.is_some_and(|announced| announced != size) {
+            return Err(Error::peer("a file of another size than it was said to have"));
+        }
+        self.zeros(size)?;
+        let written = self.output.flush();
+        written.map_err(|error| Error::Target(format!("cannot write: {}", why(error))))?;
+        self.seen = 2;
+        let (digest, path) = (self.hasher.prefix(), self.name.clone());
+        if !holds("files.stream_digest", digest == sha256 && self.at == size) {
+            return self.failed(path, format!("what came has the SHA-256 {digest}, not {sha256}"));
+        }
+        self.totals.stored += 1;
+        self.totals.bytes += size;
+        (self.out)(ToSender::Stored(Stored { path, size, sha256: Some(sha256), dry_run: false }))
+    }
+
+    fn failed(&mut self, path: ByteBuf, message: String) -> Result<(), Error> {
+        self.totals.failed += 1;
+        (self.out)(ToSender::Failed(Failed { path, message }))
+    }
+}

@@ -1,0 +1,345 @@
+//! A receiver, and what a sender can do to it.
+
+use super::*;
+use rexec_protocol::Algorithm;
+use rexec_protocol::files::{Compared, Target};
+use std::fs;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::path::Path;
+use tempfile::TempDir;
+
+/// What a test says to a receiver, and what that did.
+struct Bench {
+    dir: TempDir,
+    said: Vec<ToSender>,
+}
+
+impl Bench {
+    fn new() -> Self {
+        Self { dir: tempfile::tempdir().unwrap(), said: Vec::new() }
+    }
+
+    fn path(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// Has a receiver take messages for the folder of this test, up to its first refusal.
+    fn take(&mut self, store: Store, messages: &[(ToReceiver, &[u8])]) -> Result<bool, Error> {
+        let expected = |name: &[u8]| matches!(name, b"f" | b"d" | b"");
+        let rules = Rules { store, recursive: true, expected: &expected };
+        self.take_by(rules, messages)
+    }
+
+    fn take_by(
+        &mut self,
+        rules: Rules<'_>,
+        messages: &[(ToReceiver, &[u8])],
+    ) -> Result<bool, Error> {
+        let path = self.dir.path().as_os_str().as_bytes();
+        let landing = Landing::find(path, Target::Into, true).unwrap();
+        let scraps = Scraps::default();
+        let mut out = |message| {
+            self.said.push(message);
+            Ok(())
+        };
+        let mut receiver = Receiver::new(landing, rules, scraps, &mut out);
+        let mut done = false;
+        for (message, body) in messages {
+            done = receiver.take(message.clone(), body)?;
+        }
+        Ok(done)
+    }
+
+    fn names(&self) -> Vec<String> {
+        let entries = fs::read_dir(self.path()).unwrap();
+        let mut names: Vec<_> =
+            entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    }
+}
+
+fn refused(taken: Result<bool, Error>, why: &str) {
+    match taken {
+        Err(Error::Peer(text)) => assert!(text.contains(why), "{text}"),
+        other => panic!("{other:?} instead of {why}"),
+    }
+}
+
+fn sha256(bytes: &[u8]) -> Digest {
+    Digest::of(Algorithm::Sha256, bytes)
+}
+
+const META: Meta = Meta { mode: 0o6755, mtime: 1_000_000_000, nsec: 5 };
+
+fn file(name: &[u8], size: u64) -> File {
+    let (name, size) = (ByteBuf::from(name), Some(size));
+    File { name, size, meta: META, ask: false, whole: None }
+}
+
+fn small<'a>(name: &[u8], body: &'a [u8]) -> (ToReceiver, &'a [u8]) {
+    let whole = Some(sha256(body));
+    (ToReceiver::File(File { whole, ..file(name, body.len() as u64) }), body)
+}
+
+fn dir(name: &[u8]) -> (ToReceiver, &'static [u8]) {
+    (ToReceiver::Dir(Entry { name: ByteBuf::from(name), meta: META }), b"")
+}
+
+fn data(offset: u64, body: &[u8]) -> (ToReceiver, &[u8]) {
+    (ToReceiver::Data(Data { offset }), body)
+}
+
+fn end(size: u64, all: &[u8]) -> (ToReceiver, &'static [u8]) {
+    (ToReceiver::End(End { size, sha256: sha256(all) }), b"")
+}
+
+fn done(entries: u64) -> (ToReceiver, &'static [u8]) {
+    (ToReceiver::Done(Done { entries }), b"")
+}
+
+fn leave() -> (ToReceiver, &'static [u8]) {
+    (ToReceiver::Leave(Leave { complete: true }), b"")
+}
+
+#[test]
+fn names_that_lead_elsewhere_are_refused() {
+    for name in [&b".."[..], b".", b"../x", b"/etc/x", b"a/b", b"x\0y", b""] {
+        let mut bench = Bench::new();
+        refused(bench.take(Store::default(), &[dir(b"d"), small(name, b"x")]), "a file named");
+        assert_eq!(bench.names(), ["d"]);
+        assert_eq!(fs::read_dir(bench.path().join("d")).unwrap().count(), 0);
+    }
+}
+
+#[test]
+fn names_that_were_not_asked_for_are_refused() {
+    let mut bench = Bench::new();
+    refused(bench.take(Store::default(), &[small(b".profile", b"x")]), "not asked for");
+    assert!(bench.names().is_empty());
+}
+
+#[test]
+fn contents_are_refused_where_a_folder_was_asked_for() {
+    let mut bench = Bench::new();
+    let expected = |name: &[u8]| name == b"d";
+    let rules = Rules { store: Store::default(), recursive: true, expected: &expected };
+    refused(bench.take_by(rules, &[dir(b""), small(b"x", b"x")]), "contents of a folder");
+    assert!(bench.names().is_empty());
+}
+
+#[test]
+fn folders_are_refused_where_a_file_was_asked_for() {
+    let mut bench = Bench::new();
+    let rules = Rules { store: Store::default(), recursive: false, expected: &|_| true };
+    refused(bench.take_by(rules, &[dir(b"d")]), "sends a folder");
+    assert!(bench.names().is_empty());
+}
+
+#[test]
+fn a_link_that_was_sent_is_not_entered() {
+    let outside = tempfile::tempdir().unwrap();
+    let target = ByteBuf::from(outside.path().as_os_str().as_bytes());
+    let link = ToReceiver::Link(Link { name: ByteBuf::from("d"), target, meta: META });
+    let mut bench = Bench::new();
+    let sent = [(link, &b""[..]), done(1)];
+    assert!(bench.take(Store::default(), &sent).unwrap());
+    let sent = [dir(b"d"), small(b"x", b"evil"), leave(), done(1)];
+    assert!(bench.take(Store::default(), &sent).unwrap());
+    assert_eq!(fs::read_dir(outside.path()).unwrap().count(), 0);
+    let said = format!("{:?}", bench.said);
+    assert!(said.contains("no folder"), "{said}");
+}
+
+#[test]
+fn a_file_takes_the_place_of_a_link_and_not_of_what_that_leads_to() {
+    let outside = tempfile::NamedTempFile::new().unwrap();
+    let mut bench = Bench::new();
+    symlink(outside.path(), bench.path().join("f")).unwrap();
+    assert!(bench.take(Store::default(), &[small(b"f", b"new"), done(1)]).unwrap());
+    assert_eq!(fs::read(bench.path().join("f")).unwrap(), b"new");
+    assert_eq!(fs::read(outside.path()).unwrap(), b"");
+}
+
+#[test]
+fn a_file_that_is_not_what_was_said_is_not_stored() {
+    for (why, content) in [
+        ("SHA-256", vec![data(0, b"abcd"), end(4, b"other")]),
+        ("bytes came", vec![data(0, b"ab"), end(2, b"ab")]),
+        ("does not belong", vec![data(0, b"abcd"), data(4, b"e"), end(5, b"abcde")]),
+        ("does not belong", vec![data(0, b"abcd"), data(0, b"abcd"), end(4, b"abcdabcd")]),
+    ] {
+        let mut bench = Bench::new();
+        fs::write(bench.path().join("f"), "old").unwrap();
+        let announced = [(ToReceiver::File(file(b"f", 4)), &b""[..])];
+        let sent = [&announced[..], &content, &[done(1)]].concat();
+        assert!(bench.take(Store::default(), &sent).unwrap());
+        let ToSender::Failed(Failed { message, .. }) = &bench.said[0] else { panic!() };
+        assert!(message.contains(why), "{message}");
+        assert_eq!(fs::read(bench.path().join("f")).unwrap(), b"old");
+        assert_eq!(bench.names(), ["f"], "no debris");
+    }
+}
+
+/// The checks one by one, so that each of them can be seen to matter.
+#[test]
+fn a_file_with_another_digest_is_not_stored() {
+    let mut bench = Bench::new();
+    let wrong = ToReceiver::File(File { whole: Some(sha256(b"y")), ..file(b"f", 1) });
+    assert!(bench.take(Store::default(), &[(wrong, b"x"), done(1)]).unwrap());
+    assert!(bench.names().is_empty(), "{:?}", bench.said);
+}
+
+#[test]
+fn a_file_of_another_size_is_not_stored() {
+    let mut bench = Bench::new();
+    let file = (ToReceiver::File(file(b"f", 4)), &b""[..]);
+    assert!(bench.take(Store::default(), &[file, data(0, b"ab"), end(2, b"ab"), done(1)]).unwrap());
+    assert!(bench.names().is_empty(), "{:?}", bench.said);
+}
+
+#[test]
+fn a_piece_that_comes_again_is_not_hashed_twice() {
+    let mut bench = Bench::new();
+    let file = (ToReceiver::File(file(b"f", 2)), &b""[..]);
+    let sent = [file, data(0, b"ab"), data(0, b"ab"), end(2, b"abab"), done(1)];
+    assert!(bench.take(Store::default(), &sent).unwrap());
+    assert!(bench.names().is_empty(), "{:?}", bench.said);
+}
+
+#[test]
+fn files_that_did_not_come_are_missed() {
+    let mut bench = Bench::new();
+    refused(bench.take(Store::default(), &[small(b"f", b"x"), done(2)]), "1 of 2 files came");
+}
+
+#[test]
+fn an_end_in_the_middle_of_a_file_leaves_nothing() {
+    let mut bench = Bench::new();
+    let file = (ToReceiver::File(file(b"f", 4)), &b""[..]);
+    assert!(!bench.take(Store::default(), &[file, data(0, b"ab")]).unwrap());
+    assert!(bench.names().is_empty());
+}
+
+#[test]
+fn modes_are_masked_and_special_ones_dropped_unless_asked_for() {
+    let umask = folder::umask();
+    for (store, mode) in [
+        (Store::default(), 0o755 & !umask),
+        (Store { preserve: true, ..Store::default() }, 0o755),
+        (Store { preserve: true, special: true, ..Store::default() }, 0o6755),
+    ] {
+        let mut bench = Bench::new();
+        let sent = [dir(b"d"), small(b"x", b"x"), leave(), small(b"f", b"x"), done(2)];
+        assert!(bench.take(store, &sent).unwrap());
+        for name in ["f", "d"] {
+            let meta = fs::metadata(bench.path().join(name)).unwrap();
+            assert_eq!(meta.permissions().mode() & 0o7777, mode, "{name} {store:?}");
+            assert_eq!(meta.mtime() == META.mtime, store.preserve);
+        }
+    }
+}
+
+#[test]
+fn a_file_that_is_replaced_keeps_its_mode() {
+    let mut bench = Bench::new();
+    let path = bench.path().join("f");
+    fs::write(&path, "old").unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
+    assert!(bench.take(Store::default(), &[small(b"f", b"new"), done(1)]).unwrap());
+    assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o7777, 0o640);
+    assert_eq!(fs::read(&path).unwrap(), b"new");
+}
+
+#[test]
+fn what_is_no_file_is_not_replaced() {
+    let mut bench = Bench::new();
+    let path = bench.path().join("f");
+    nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    assert!(bench.take(Store::default(), &[small(b"f", b"new"), done(1)]).unwrap());
+    assert!(matches!(&bench.said[0], ToSender::Failed(_)));
+    assert!(
+        fs::metadata(&path).unwrap().file_type()
+            != fs::metadata("/proc/self/exe").unwrap().file_type()
+    );
+}
+
+#[test]
+fn holes_stay_holes() {
+    let mut bench = Bench::new();
+    let size = 1 << 20;
+    let mut all = vec![0; size];
+    all[300_000..300_003].copy_from_slice(b"abc");
+    let file = (ToReceiver::File(file(b"f", size as u64)), &b""[..]);
+    let sent = [file, data(300_000, b"abc"), end(size as u64, &all), done(1)];
+    assert!(bench.take(Store::default(), &sent).unwrap());
+    assert_eq!(fs::read(bench.path().join("f")).unwrap(), all);
+    assert!(fs::metadata(bench.path().join("f")).unwrap().blocks() < 64);
+}
+
+const PARTS: Store = Store {
+    preserve: false,
+    special: false,
+    update: None,
+    partial: true,
+    delete: false,
+    dry_run: false,
+};
+
+fn ask(size: u64) -> (ToReceiver, &'static [u8]) {
+    (ToReceiver::File(File { ask: true, ..file(b"f", size) }), b"")
+}
+
+fn begin(from: u64) -> (ToReceiver, &'static [u8]) {
+    (ToReceiver::Begin(Begin { from }), b"")
+}
+
+#[test]
+fn a_part_is_kept_and_gone_on_with() {
+    let whole: Vec<u8> = (0..3 << 20).map(|n: u32| (n % 251) as u8).collect();
+    let size = whole.len() as u64;
+    let mut bench = Bench::new();
+    let piece = &whole[..100_000];
+    assert!(!bench.take(PARTS, &[ask(size), begin(0), data(0, piece)]).unwrap());
+    let names = bench.names();
+    assert!(names.len() == 1 && names[0].starts_with(".rexec-part-"), "{names:?}");
+    let part = bench.path().join(&names[0]);
+    assert_eq!(fs::metadata(&part).unwrap().permissions().mode() & 0o7777, 0o600);
+    bench.said.clear();
+    let rest = &whole[100_000..];
+    let pieces: Vec<_> = rest
+        .chunks(200_000)
+        .enumerate()
+        .map(|(n, piece)| data(100_000 + n as u64 * 200_000, piece))
+        .collect();
+    let sent = [&[ask(size), begin(100_000)], &pieces[..], &[end(size, &whole), done(1)]].concat();
+    assert!(bench.take(PARTS, &sent).unwrap());
+    let sha256 = Some(sha256(piece));
+    assert_eq!(bench.said[0], ToSender::Want(Want { from: 100_000, sha256 }));
+    assert_eq!(bench.names(), ["f"]);
+    assert_eq!(fs::read(bench.path().join("f")).unwrap(), whole);
+}
+
+/// Others could have prepared it, or could read along.
+#[test]
+fn a_part_that_others_can_reach_is_not_used() {
+    let mut bench = Bench::new();
+    assert!(!bench.take(PARTS, &[ask(2 << 20), begin(0), data(0, b"abc")]).unwrap());
+    let part = bench.path().join(&bench.names()[0]);
+    fs::set_permissions(&part, fs::Permissions::from_mode(0o644)).unwrap();
+    bench.said.clear();
+    assert!(!bench.take(PARTS, &[ask(2 << 20)]).unwrap());
+    assert_eq!(bench.said, [ToSender::Want(Want::default())]);
+}
+
+#[test]
+fn only_what_was_asked_about_has_content_or_a_verdict() {
+    for message in [begin(0), (ToReceiver::Compared(Compared { same: true }), b""), data(0, b"x")] {
+        let mut bench = Bench::new();
+        assert!(matches!(bench.take(PARTS, &[message]), Err(Error::Peer(_))));
+    }
+    let mut bench = Bench::new();
+    let too_many = vec![ask(1 << 21); MAX_ASKED + 1];
+    refused(bench.take(PARTS, &too_many), "too many");
+}

@@ -1,0 +1,333 @@
+//! The sending end: walks what it is told to send, in the order in which folders list it.
+//!
+//! Without `ask` nothing is waited for: a tree of any number of files costs no round trip. With it,
+//! up to [`MAX_ASKED`] files are announced before an answer is waited for, so it costs no round trip
+//! for each file either.
+//!
+//! A link that is named as a source is followed, if links are; a link in a folder is sent as a link.
+
+mod content;
+mod walk;
+
+use crate::error::Error;
+use crate::open;
+use crate::wire::Writer;
+use content::Content;
+use nix::fcntl::OFlag;
+use nix::sys::stat::{FileStat, SFlag, fstat};
+use rexec_protocol::files::{
+    Begin, Compared, Done, Entry, Fail, File as Announced, Leave, MAX_ASKED, Meta, SMALL,
+    ToReceiver, ToSender, Want,
+};
+use serde_bytes::ByteBuf;
+use std::collections::VecDeque;
+use std::ffi::CString;
+use std::fs::File;
+use std::io::{Read, Write};
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+/// What is sent.
+#[derive(Debug, Clone, Copy)]
+pub struct Choice {
+    /// Folders too, with all that is in them.
+    pub recursive: bool,
+    /// Ask before each file.
+    pub ask: bool,
+    /// Follow links in the paths of sources.
+    pub links: bool,
+}
+
+/// What the sending end tells of its progress.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sent {
+    /// A file of this size is among what is sent.
+    Found(u64),
+    /// So many bytes of content are on their way.
+    Bytes(u64),
+    /// So many bytes need not be sent.
+    Spared(u64),
+}
+
+/// Gives the next answer of the receiver.
+pub type Answers<'a> = &'a mut dyn FnMut() -> Result<ToSender, Error>;
+/// Is told of progress.
+pub type Watch<'a> = &'a mut dyn FnMut(Sent);
+
+/// Sends files.
+pub struct Sender<'a, W: Write> {
+    out: Writer<W>,
+    choice: Choice,
+    answers: Answers<'a>,
+    watch: Watch<'a>,
+    asked: VecDeque<Asked>,
+    entries: u64,
+    buffer: Vec<u8>,
+}
+
+/// A file that was announced, and is to be opened again when it is wanted.
+struct Asked {
+    place: Place,
+    stat: FileStat,
+}
+
+/// Where a file was found.
+#[derive(Clone)]
+enum Place {
+    /// By a path that somebody has named.
+    Named(Vec<u8>),
+    /// In a folder.
+    In(Arc<OwnedFd>, CString),
+}
+
+impl<'a, W: Write> Sender<'a, W> {
+    /// Sends to `out`.
+    pub fn new(out: W, choice: Choice, answers: Answers<'a>, watch: Watch<'a>) -> Self {
+        Self {
+            out: Writer::new(out),
+            choice,
+            answers,
+            watch,
+            asked: VecDeque::new(),
+            entries: 0,
+            buffer: Vec::new(),
+        }
+    }
+
+    /// Sends what is at `path`.
+    pub fn path(&mut self, path: &[u8]) -> Result<(), Error> {
+        let links = self.choice.links;
+        let name = open::name(path).unwrap_or_default();
+        // Looked at before it is opened: opening a device can do things.
+        let looked = open::at_path(path, OFlag::O_PATH | OFlag::O_CLOEXEC, links)
+            .and_then(|file| fstat(&file));
+        let stat = match looked {
+            Ok(stat) => stat,
+            Err(errno) => return self.fail(Some(name), open::fault(links, errno)),
+        };
+        match kind(&stat) {
+            SFlag::S_IFDIR if !self.choice.recursive => self.fail(
+                Some(name),
+                "is a folder; with -r all that is in it is copied too".to_owned(),
+            ),
+            SFlag::S_IFDIR => match open::folder(path, links) {
+                Ok(folder) => self.tree(folder, name),
+                Err(errno) => self.fail(Some(name), open::fault(links, errno)),
+            },
+            SFlag::S_IFREG => self.file(Place::Named(path.to_vec()), name),
+            other => self.fail(Some(name), odd(other).to_owned()),
+        }
+    }
+
+    /// Sends all that a pattern matches.
+    pub fn pattern(&mut self, pattern: &[u8]) -> Result<(), Error> {
+        let (links, mut count) = (self.choice.links, 0);
+        let expanded = crate::pattern::expand(pattern, links, &mut |path| {
+            count += 1;
+            self.path(path)
+        });
+        match expanded {
+            Ok(Ok(())) if count == 0 => {
+                let message = format!("{}: nothing matches", open::shown(pattern));
+                self.fail(Some(b""), message)
+            }
+            Ok(sent) => sent,
+            Err(errno) => self.fail(Some(b""), open::fault_at(pattern, links, errno)),
+        }
+    }
+
+    /// Sends a stream of unknown length as a file.
+    pub fn stream(&mut self, input: &mut dyn Read, name: &[u8]) -> Result<(), Error> {
+        self.entries += 1;
+        let meta = Meta { mode: 0o666, ..Meta::default() };
+        let name = ByteBuf::from(name);
+        let file = Announced { name, size: None, meta, ask: false, whole: None };
+        self.send(&ToReceiver::File(file), &[])?;
+        content::stream(self, input)
+    }
+
+    /// Says that all was sent, once every answer is here.
+    pub fn finish(mut self) -> Result<(), Error> {
+        while !self.asked.is_empty() {
+            self.hear()?;
+        }
+        let entries = self.entries;
+        self.send(&ToReceiver::Done(Done { entries }), &[])?;
+        self.out.flush()
+    }
+
+    fn send(&mut self, message: &ToReceiver, body: &[u8]) -> Result<(), Error> {
+        self.out.send(message, body)
+    }
+
+    fn fail(&mut self, name: Option<&[u8]>, message: String) -> Result<(), Error> {
+        if name.is_some() {
+            self.entries += 1;
+        }
+        self.send(&ToReceiver::Fail(Fail { name: name.map(ByteBuf::from), message }), &[])
+    }
+
+    fn enter(&mut self, name: &[u8], stat: &FileStat) -> Result<(), Error> {
+        let entry = Entry { name: ByteBuf::from(name), meta: meta(stat) };
+        self.send(&ToReceiver::Dir(entry), &[])
+    }
+
+    fn leave(&mut self, complete: bool) -> Result<(), Error> {
+        self.send(&ToReceiver::Leave(Leave { complete }), &[])
+    }
+
+    /// Announces a file, and sends it unless it has to be asked for.
+    fn file(&mut self, place: Place, name: &[u8]) -> Result<(), Error> {
+        let (file, stat) = match place.open(self.choice.links) {
+            Ok(opened) => opened,
+            Err(message) => return self.fail(Some(name), message),
+        };
+        let mut content = match Content::new(file, stat) {
+            Ok(content) => content,
+            Err(message) => return self.fail(Some(name), message),
+        };
+        let size = content.size();
+        (self.watch)(Sent::Found(size.unwrap_or(0)));
+        let announced = |ask, whole| {
+            let name = ByteBuf::from(name);
+            ToReceiver::File(Announced { name, size, meta: meta(&stat), ask, whole })
+        };
+        if self.choice.ask {
+            self.entries += 1;
+            self.send(&announced(true, None), &[])?;
+            self.asked.push_back(Asked { place, stat });
+            while self.asked.len() >= MAX_ASKED {
+                self.hear()?;
+            }
+            return Ok(());
+        }
+        if size.is_some_and(|size| size <= SMALL as u64) {
+            let mut buffer = std::mem::take(&mut self.buffer);
+            let sent = match content.whole(&mut buffer) {
+                Ok((body, digest)) => {
+                    self.entries += 1;
+                    self.send(&announced(false, Some(digest)), body)?;
+                    (self.watch)(Sent::Bytes(body.len() as u64));
+                    Ok(())
+                }
+                Err(message) => self.fail(Some(name), message),
+            };
+            self.buffer = buffer;
+            return sent;
+        }
+        self.entries += 1;
+        self.send(&announced(false, None), &[])?;
+        content.send(self, 0)
+    }
+
+    /// Takes one answer, and does what it asks for.
+    fn hear(&mut self) -> Result<(), Error> {
+        self.out.flush()?;
+        let answer = (self.answers)()?;
+        let unasked = || Error::peer("an answer to nothing");
+        let Asked { place, stat } = self.asked.pop_front().ok_or_else(unasked)?;
+        let size = stat.st_size.unsigned_abs();
+        match answer {
+            ToSender::Skip {} => {
+                (self.watch)(Sent::Spared(size));
+                return Ok(());
+            }
+            ToSender::Want(_) | ToSender::Compare(_) => {}
+            ToSender::Broken { message } => return Err(Error::Other(message)),
+            _ => return Err(Error::peer("a result in the place of an answer")),
+        }
+        let opened = place.open(self.choice.links).and_then(|(file, now)| {
+            if same(&stat, &now) { Content::new(file, now) } else { Err(CHANGED.to_owned()) }
+        });
+        let mut content = match opened {
+            Ok(content) => content,
+            Err(message) => return self.fail(None, message),
+        };
+        let from = match answer {
+            ToSender::Compare(compare) => {
+                match content.digest(size) {
+                    Err(message) => return self.fail(None, message),
+                    Ok(digest) if digest == compare.sha256 || compare.only => {
+                        (self.watch)(Sent::Spared(size));
+                        let same = digest == compare.sha256;
+                        return self.send(&ToReceiver::Compared(Compared { same }), &[]);
+                    }
+                    Ok(_) => content.rewind(),
+                }
+                0
+            }
+            ToSender::Want(Want { from, sha256: Some(claimed) }) if from <= size => {
+                match content.digest(from) {
+                    Err(message) => return self.fail(None, message),
+                    Ok(digest) if digest == claimed => {
+                        (self.watch)(Sent::Spared(from));
+                        from
+                    }
+                    Ok(_) => {
+                        content.rewind();
+                        0
+                    }
+                }
+            }
+            _ => 0,
+        };
+        self.send(&ToReceiver::Begin(Begin { from }), &[])?;
+        content.send(self, from)
+    }
+}
+
+const CHANGED: &str = "changed while it was being sent; nothing was stored";
+
+impl Place {
+    /// Opens the file, and makes sure that it is one.
+    fn open(&self, links: bool) -> Result<(File, FileStat), String> {
+        let flags = OFlag::O_RDONLY | open::SAFE;
+        let opened = match self {
+            Self::Named(path) => {
+                open::at_path(path, flags, links).map_err(|errno| open::fault(links, errno))?
+            }
+            Self::In(folder, name) => {
+                let flags = flags | OFlag::O_NOFOLLOW;
+                let mode = nix::sys::stat::Mode::empty();
+                nix::fcntl::openat(folder, name.as_c_str(), flags, mode)
+                    .map_err(crate::error::why)?
+            }
+        };
+        let stat = fstat(&opened).map_err(crate::error::why)?;
+        match kind(&stat) {
+            SFlag::S_IFREG => Ok((File::from(opened), stat)),
+            other => Err(odd(other).to_owned()),
+        }
+    }
+}
+
+fn kind(stat: &FileStat) -> SFlag {
+    SFlag::from_bits_truncate(stat.st_mode & SFlag::S_IFMT.bits())
+}
+
+/// Why something is not sent that is neither file nor folder nor link.
+fn odd(kind: SFlag) -> &'static str {
+    match kind {
+        SFlag::S_IFIFO => "is a FIFO, and not copied",
+        SFlag::S_IFSOCK => "is a socket, and not copied",
+        SFlag::S_IFCHR | SFlag::S_IFBLK => "is a device, and not copied",
+        SFlag::S_IFDIR => "is a folder now",
+        _ => "is no file",
+    }
+}
+
+fn meta(stat: &FileStat) -> Meta {
+    Meta {
+        mode: stat.st_mode & 0o7777,
+        mtime: stat.st_mtime,
+        nsec: u32::try_from(stat.st_mtime_nsec).unwrap_or_default(),
+    }
+}
+
+/// Whether a file was not changed between two looks at it.
+fn same(before: &FileStat, after: &FileStat) -> bool {
+    let times = |stat: &FileStat| {
+        (stat.st_size, stat.st_mtime, stat.st_mtime_nsec, stat.st_ctime, stat.st_ctime_nsec)
+    };
+    before.st_ino == after.st_ino && times(before) == times(after)
+}

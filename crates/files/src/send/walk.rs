@@ -1,0 +1,117 @@
+//! A tree, as a stream: one open folder per level is all that is held.
+
+use super::{Place, Sender, kind, odd};
+use crate::error::{Error, why};
+use crate::open;
+use nix::dir::{Dir, OwningIter, Type};
+use nix::fcntl::{AtFlags, OFlag, openat, readlinkat};
+use nix::sys::stat::{FileStat, Mode, SFlag, fstat, fstatat};
+use rexec_protocol::files::{Link, MAX_DEPTH, ToReceiver};
+use serde_bytes::ByteBuf;
+use std::ffi::CStr;
+use std::io::Write;
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStringExt;
+use std::sync::Arc;
+
+/// A folder that is being listed.
+struct Level {
+    folder: Arc<OwnedFd>,
+    entries: OwningIter,
+    complete: bool,
+}
+
+impl Level {
+    fn new(folder: OwnedFd) -> nix::Result<(Self, FileStat)> {
+        let stat = fstat(&folder)?;
+        let listed = folder.try_clone().map_err(|_| nix::errno::Errno::EMFILE)?;
+        let entries = Dir::from_fd(listed)?.into_iter();
+        Ok((Self { folder: Arc::new(folder), entries, complete: true }, stat))
+    }
+}
+
+impl<W: Write> Sender<'_, W> {
+    /// Sends a folder with all that is in it, under a name, or as what the destination itself holds.
+    pub(super) fn tree(&mut self, folder: OwnedFd, name: &[u8]) -> Result<(), Error> {
+        let mut levels = Vec::new();
+        self.descend(&mut levels, Ok(folder), name)?;
+        while let Some(level) = levels.last_mut() {
+            match level.entries.next() {
+                None => {
+                    self.leave(level.complete)?;
+                    levels.pop();
+                }
+                Some(Err(errno)) => {
+                    level.complete = false;
+                    let message = format!("cannot be listed to its end: {}", why(errno));
+                    self.fail(Some(b""), message)?;
+                    self.leave(false)?;
+                    levels.pop();
+                }
+                Some(Ok(entry)) => {
+                    let name = entry.file_name();
+                    if !matches!(name.to_bytes(), b"." | b"..") {
+                        let folder = Arc::clone(&level.folder);
+                        self.entry(&mut levels, &folder, name, entry.file_type())?;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn entry(
+        &mut self,
+        levels: &mut Vec<Level>,
+        folder: &Arc<OwnedFd>,
+        name: &CStr,
+        listed: Option<Type>,
+    ) -> Result<(), Error> {
+        let bytes = name.to_bytes();
+        let look = || fstatat(folder, name, AtFlags::AT_SYMLINK_NOFOLLOW);
+        let found = match listed {
+            Some(Type::File) => Ok(SFlag::S_IFREG),
+            Some(Type::Directory) => Ok(SFlag::S_IFDIR),
+            // Of links the times are needed too; and not every file system tells the type.
+            _ => look().map(|stat| kind(&stat)),
+        };
+        match found {
+            Ok(SFlag::S_IFREG) => self.file(Place::In(Arc::clone(folder), name.to_owned()), bytes),
+            Ok(SFlag::S_IFDIR) => {
+                let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | open::SAFE;
+                let opened = openat(folder, name, flags, Mode::empty());
+                self.descend(levels, opened, bytes)
+            }
+            Ok(SFlag::S_IFLNK) => match readlinkat(folder, name).and_then(|to| Ok((to, look()?))) {
+                Ok((target, stat)) => {
+                    self.entries += 1;
+                    let (name, target) = (ByteBuf::from(bytes), ByteBuf::from(target.into_vec()));
+                    let link = Link { name, target, meta: super::meta(&stat) };
+                    self.send(&ToReceiver::Link(link), &[])
+                }
+                Err(errno) => self.fail(Some(bytes), why(errno)),
+            },
+            Ok(other) => self.fail(Some(bytes), odd(other).to_owned()),
+            Err(errno) => self.fail(Some(bytes), why(errno)),
+        }
+    }
+
+    fn descend(
+        &mut self,
+        levels: &mut Vec<Level>,
+        folder: nix::Result<OwnedFd>,
+        name: &[u8],
+    ) -> Result<(), Error> {
+        if levels.len() >= MAX_DEPTH {
+            let message = format!("is more than {MAX_DEPTH} folders deep, and not copied");
+            return self.fail(Some(name), message);
+        }
+        match folder.and_then(Level::new) {
+            Ok((level, stat)) => {
+                levels.push(level);
+                self.enter(name, &stat)
+            }
+            Err(errno) => self.fail(Some(name), why(errno)),
+        }
+    }
+}
