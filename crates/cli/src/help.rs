@@ -5,6 +5,42 @@ pub(crate) const USAGE: &str = "rexec [OPTIONS] [USER@]HOST[:PORT] [COMMAND [ARG
 
 pub(crate) const RUN_USAGE: &str = "rexec [run] [OPTIONS] [USER@]HOST[:PORT] [COMMAND [ARG]…]";
 
+pub(crate) const COPY_USAGE: &str = "rexec cp [OPTIONS] SOURCE… DESTINATION";
+
+pub(crate) const PUT_USAGE: &str = "rexec put [OPTIONS] FILE… [USER@]HOST:PATH";
+
+pub(crate) const GET_USAGE: &str = "rexec get [OPTIONS] [USER@]HOST:FILE… PATH";
+
+pub(crate) const COPY: &str = "\
+Examples:
+  rexec cp notes.txt web1:
+      To the home there. A colon before any slash makes a path remote.
+  rexec cp -r site web1:/srv/www
+      A folder: /srv/www/site if /srv/www is there, otherwise /srv/www itself.
+  rexec cp -ruT --delete site/ web1:/srv/www
+      Makes /srv/www what site is, and moves only what differs.
+  rexec get --glob 'web1:/var/log/*.log' logs/
+      Patterns are expanded there.
+  rexec cp web1:big.img web2:
+      From one machine to another, through this one.
+  pg_dump db | rexec put - web1:db.sql
+      From stdin, or with - as the destination to stdout.
+  rexec cp --checksum-only -r site web1:/srv/www
+      Says which files differ.
+
+What is guaranteed:
+  A file is checked by size and SHA-256 where it arrives, before it gets its name. At every moment
+  the name stands for the old file or the new one. A connection that is lost is made again, and the
+  transfer goes on where it was.
+
+Exit status:
+  0        every file is in its place, and proven
+  1        some are not, and each is named; or with --checksum-only, not all are the same
+  125      usage, refused by policy, or a failure on this side
+  130      cancelled by Ctrl-C
+  254      what the other side sent is not what it should be
+  255      no connection";
+
 pub(crate) const SHORT: &str = "\
 Examples:
   rexec web1 'df -h | tail -1'      one word: a line for the login shell

@@ -16,6 +16,7 @@ pub mod config;
 pub mod doctor;
 pub mod event;
 pub mod exit;
+pub mod files;
 mod help;
 pub mod interrupt;
 pub mod jobs;
@@ -172,6 +173,9 @@ fn run_named(named: Named) -> ExitCode {
         Named::Wait(wait) => jobs::wait(*wait),
         Named::Kill(kill) => jobs::kill(kill),
         Named::Rm(rm) => jobs::remove(rm),
+        Named::Cp(args) => files::run(*args, files::plan::Way::Copy),
+        Named::Put(args) => files::run(*args, files::plan::Way::Put),
+        Named::Get(args) => files::run(*args, files::plan::Way::Get),
         Named::Ca(args) => match ca::run(args, &mut io::stdout().lock()) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => fail(Ended::local(None, error.to_string()), false, None),

@@ -14,6 +14,7 @@ pub use options::{CommandOptions, ConnectOptions, JobOptions, OutputOptions, Run
 pub use parse::{parse, reporting};
 
 use crate::ca::CaArgs;
+use crate::files::args::FileArgs;
 use crate::help;
 use clap::{Args, Parser, Subcommand, ValueHint};
 use clap_complete::Shell;
@@ -134,6 +135,15 @@ pub enum Named {
     Kill(Kill),
     /// Have an agent forget jobs that have ended, with their output
     Rm(Rm),
+    /// Copy files and folders to, from and between other machines
+    #[command(override_usage = help::COPY_USAGE, after_long_help = help::COPY)]
+    Cp(Box<FileArgs>),
+    /// Copy files of this machine to another: put FILE… HOST:PATH
+    #[command(override_usage = help::PUT_USAGE, after_long_help = help::COPY)]
+    Put(Box<FileArgs>),
+    /// Copy files of another machine to this one: get HOST:FILE… PATH
+    #[command(override_usage = help::GET_USAGE, after_long_help = help::COPY)]
+    Get(Box<FileArgs>),
     /// Make and inspect the certificates of agents and users
     Ca(CaArgs),
     /// Print completions for a shell

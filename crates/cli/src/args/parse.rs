@@ -43,6 +43,9 @@ fn is_subcommand(word: &str) -> bool {
     matches!(
         word,
         "run"
+            | "cp"
+            | "put"
+            | "get"
             | "ping"
             | "jobs"
             | "logs"

@@ -40,9 +40,19 @@ pub fn endpoint_of(
     connect: ConnectOptions,
     env: Env<'_>,
 ) -> Result<Endpoint, String> {
+    reach(target, connect, env).map(|(endpoint, _)| endpoint)
+}
+
+/// Where to reach the agent of a target, and as which user there; `None` leaves that to the agent.
+pub fn reach(
+    target: &OsStr,
+    connect: ConnectOptions,
+    env: Env<'_>,
+) -> Result<(Endpoint, Option<String>), String> {
     let target = Target::parse(target)?;
-    let settings = settings(connect, None, &target, env)?;
-    endpoint(target, settings, env)
+    let mut settings = settings(connect, None, &target, env)?;
+    let user = settings.user.take();
+    Ok((endpoint(target, settings, env)?, user))
 }
 
 /// All sources in their order: the letters, `-o`, the target, the environment, the files.

@@ -6,7 +6,7 @@ mod terminal;
 #[cfg(test)]
 mod tests;
 
-pub use endpoint::{Endpoint, endpoint_of};
+pub use endpoint::{Endpoint, endpoint_of, reach};
 pub use terminal::Terminal;
 
 use crate::args::{CommandOptions, ConnectOptions, Run, RunOptions};

@@ -1,0 +1,108 @@
+//! `HOST:PATH`, as scp takes it apart.
+
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::PathBuf;
+
+/// One end of a transfer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Place {
+    /// A path here.
+    Local(PathBuf),
+    /// stdin or stdout.
+    Stream,
+    /// A path on another machine.
+    Remote {
+        /// `[user@]host`, as [`crate::target::Target`] takes it.
+        target: OsString,
+        /// Empty is the home.
+        path: OsString,
+    },
+}
+
+impl Place {
+    /// Takes it apart. A colon before any slash ends the host; an IPv6 address is in brackets.
+    pub fn parse(text: &OsStr) -> Result<Self, String> {
+        let bytes = text.as_bytes();
+        if bytes == b"-" {
+            return Ok(Self::Stream);
+        }
+        let Some((target, path)) = split(bytes) else {
+            if bytes.is_empty() {
+                return Err("a path is empty".to_owned());
+            }
+            return Ok(Self::Local(PathBuf::from(text)));
+        };
+        let path = match path {
+            b"~" => b"".as_slice(),
+            path => path.strip_prefix(b"~/").unwrap_or(path),
+        };
+        if path.starts_with(b"~") {
+            return Err(format!(
+                "{}: other users' homes are not looked up; for a file of that name write ./~…",
+                text.display()
+            ));
+        }
+        let own = |bytes: &[u8]| OsString::from_vec(bytes.to_vec());
+        Ok(Self::Remote { target: own(target), path: own(path) })
+    }
+
+    /// What is remote of it.
+    pub fn target(&self) -> Option<&OsStr> {
+        match self {
+            Self::Remote { target, .. } => Some(target),
+            _ => None,
+        }
+    }
+}
+
+fn split(text: &[u8]) -> Option<(&[u8], &[u8])> {
+    let user = text.iter().take_while(|byte| !matches!(byte, b'/' | b'[' | b':')).count();
+    let is_address = text.get(user) == Some(&b'[')
+        && (user == 0 || text.get(user.wrapping_sub(1)) == Some(&b'@'));
+    let end = if is_address {
+        let close = text.iter().position(|byte| *byte == b']')?;
+        (text.get(close + 1) == Some(&b':')).then_some(close + 1)?
+    } else {
+        text.iter().position(|byte| matches!(byte, b'/' | b':'))?
+    };
+    let (target, rest) = text.split_at(end);
+    // As with scp, a colon at the beginning belongs to a name here.
+    rest.strip_prefix(b":").filter(|_| !target.is_empty()).map(|path| (target, path))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn remote(target: &str, path: &str) -> Place {
+        Place::Remote { target: target.into(), path: path.into() }
+    }
+
+    #[test]
+    fn what_is_remote_and_what_is_not() {
+        for (text, place) in [
+            ("web1:", remote("web1", "")),
+            ("web1:a b", remote("web1", "a b")),
+            ("bob@web1:/x:y", remote("bob@web1", "/x:y")),
+            ("[::1]:x", remote("[::1]", "x")),
+            ("bob@[fe80::1]:/x", remote("bob@[fe80::1]", "/x")),
+            ("web1:~/x", remote("web1", "x")),
+            ("web1:~", remote("web1", "")),
+            ("-", Place::Stream),
+            ("./-", Place::Local("./-".into())),
+            ("./a:b", Place::Local("./a:b".into())),
+            ("/a:b", Place::Local("/a:b".into())),
+            (":b", Place::Local(":b".into())),
+            ("a[1]", Place::Local("a[1]".into())),
+            ("plain", Place::Local("plain".into())),
+        ] {
+            assert_eq!(Place::parse(text.as_ref()), Ok(place), "{text}");
+        }
+        let odd = OsStr::from_bytes(b"web1:\xff");
+        let path = OsString::from_vec(b"\xff".to_vec());
+        assert_eq!(Place::parse(odd), Ok(Place::Remote { target: "web1".into(), path }));
+        assert!(Place::parse("".as_ref()).is_err());
+        assert!(Place::parse("web1:~bob/x".as_ref()).is_err());
+    }
+}
