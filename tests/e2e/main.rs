@@ -23,6 +23,7 @@ mod doctor;
 mod documents;
 mod exec;
 mod exit_status;
+mod files;
 mod forgotten;
 mod hostile;
 mod identity;

@@ -216,7 +216,8 @@ pub fn own_user() -> String {
 fn everything() -> String {
     let user = own_user();
     format!(
-        "[[rule]]\nname = 'everything'\nusers = ['*']\nas = ['{user}']\ncommands = 'any'\nenv = ['*']\nterminal = true\n"
+        "[[rule]]\nname = 'everything'\nusers = ['*']\nas = ['{user}']\ncommands = 'any'\nenv = ['*']\nterminal = true\n\
+         read = ['/**']\nwrite = ['/**']\n"
     )
 }
 

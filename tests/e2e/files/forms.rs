@@ -1,0 +1,173 @@
+//! The forms of a call: where things land, what `-u`, `--delete` and the like do, and the library.
+
+use super::*;
+use rexec_client::{Target, TransferEvent, Update};
+use std::io::Write;
+use std::process::Stdio;
+use std::sync::{Arc, Mutex};
+
+#[test]
+fn where_things_land() {
+    let agent = TestAgent::start();
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name);
+    fs::write(path("a"), "a").unwrap();
+    fs::write(path("b"), "b").unwrap();
+    fs::create_dir_all(path("tree/in")).unwrap();
+    fs::create_dir(path("folder")).unwrap();
+    // Options, sources, destination, and the file that is there then; none if it must fail.
+    for (options, from, to, lands) in [
+        ("cp", "a", "new", "new"),
+        ("cp", "a", "folder", "folder/a"),
+        ("cp", "a", "folder/", "folder/a"),
+        ("cp", "a b", "folder", "folder/b"),
+        ("cp", "a", "missing/", ""),
+        ("cp", "a b", "missing", ""),
+        ("cp -T", "a", "folder", ""),
+        ("cp", "a", "missing/x", ""),
+        ("cp", "tree", "never", ""),
+        ("cp -r", "tree", "copy", "copy/in"),
+        ("cp -r", "tree", "folder", "folder/tree/in"),
+        ("cp -rT", "tree", "folder", "folder/in"),
+        ("cp -r", "tree/.", "contents", "contents/in"),
+        ("cp -r", "tree/.", "folder/sub", "folder/sub/in"),
+    ] {
+        for up in [true, false] {
+            let base = path(if up { "up" } else { "down" });
+            let _ = fs::remove_dir_all(&base);
+            fs::create_dir_all(base.join("folder")).unwrap();
+            let mut command = rexec(&agent, options);
+            for name in from.split(' ') {
+                let from = path("").join(name).into_os_string();
+                command.arg(if up { from } else { there(from) });
+            }
+            // Not joined as a path: a slash at the end would be lost.
+            let mut to_path = base.clone().into_os_string();
+            to_path.push("/");
+            to_path.push(to);
+            command.arg(if up { there(to_path) } else { to_path });
+            let output = command.output().unwrap();
+            let is_there = !lands.is_empty() && base.join(lands).exists();
+            assert_eq!(code(&output) == 0, is_there, "{command:?}: {output:?}");
+        }
+    }
+}
+
+#[test]
+fn only_what_differs_moves_and_what_is_gone_goes() {
+    let agent = TestAgent::start();
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name);
+    for (from, to) in [("src1", "dst1"), ("src2", "dst2")] {
+        let up = from == "src1";
+        let (from, to) = (path(from), path(to));
+        let ends_of = |options: &str, expected| {
+            let mut command = rexec(&agent, options);
+            let output = if up {
+                ends(command.arg(&from).arg(there(&to)), expected)
+            } else {
+                ends(command.arg(there(&from)).arg(&to), expected)
+            };
+            let text = String::from_utf8(output.stdout).unwrap();
+            let mut lines: Vec<String> = text
+                .lines()
+                .map(|line| {
+                    let words: Vec<&str> = line.split(' ').collect();
+                    let name = words[3].split_once('/').map_or("", |(_, name)| name);
+                    format!("{} {name}", words[0])
+                })
+                .collect();
+            lines.sort();
+            lines.join(", ")
+        };
+        fs::create_dir_all(from.join("d")).unwrap();
+        fs::write(from.join("d/same"), "same").unwrap();
+        fs::write(from.join("d/other"), "one").unwrap();
+        assert_eq!(ends_of("cp -ruT --report", 0), "stored d/other, stored d/same");
+        fs::write(from.join("d/other"), "two").unwrap();
+        fs::create_dir_all(to.join("extra/deep")).unwrap();
+        fs::write(to.join("d/extra"), "x").unwrap();
+        let differs = "removed d/extra, removed extra, would-store d/other";
+        assert_eq!(ends_of("cp -ruT --delete -n", 0), differs);
+        assert_eq!(ends_of("cp -rT --delete --checksum-only", 1), differs);
+        assert_eq!(fs::read(to.join("d/other")).unwrap(), b"one");
+        assert!(to.join("extra/deep").exists(), "a dry run changes nothing");
+        let done = "removed d/extra, removed extra, same d/same, stored d/other";
+        assert_eq!(ends_of("cp -rcT --delete --report", 0), done);
+        assert_eq!(ends_of("cp -rT --delete --checksum-only", 0), "");
+        assert!(!to.join("extra").exists());
+        assert_eq!(fs::read(to.join("d/other")).unwrap(), b"two");
+    }
+}
+
+#[test]
+fn streams_and_patterns() {
+    let agent = TestAgent::start();
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name);
+    let content = noise(3, 3_000_000);
+    let mut put =
+        rexec(&agent, "put -").arg(there(path("x.log"))).stdin(Stdio::piped()).spawn().unwrap();
+    put.stdin.take().unwrap().write_all(&content).unwrap();
+    assert!(put.wait().unwrap().success());
+    assert!(fs::read(path("x.log")).unwrap() == content);
+    let got = ends(rexec(&agent, "get").arg(there(path("x.log"))).arg("-"), 0);
+    assert!(got.stdout == content);
+    fs::write(path("y.log"), "y").unwrap();
+    fs::write(path("z.txt"), "z").unwrap();
+    fs::create_dir(path("out")).unwrap();
+    ends(rexec(&agent, "get --glob").arg(there(path("*.log"))).arg(path("out")), 0);
+    assert_eq!(fs::read_dir(path("out")).unwrap().count(), 2);
+    // Without the option it is a name.
+    let output = ends(rexec(&agent, "get").arg(there(path("*.log"))).arg(path("out")), 1);
+    assert!(said(&output).contains("no such file"));
+}
+
+#[test]
+fn calls_that_make_no_sense_are_explained() {
+    let agent = TestAgent::start();
+    for (words, says) in [
+        ("cp a b", "no HOST:"),
+        ("put h:a b", "put takes"),
+        ("get a h:b", "get takes"),
+        ("cp a h1:b h2:c", "different machines"),
+        ("cp -T a b h:c", "-T"),
+        ("cp h:~bob/x y", "homes"),
+        ("cp -r - h:x", "\"-\""),
+        ("cp --delete a h:b", "--recursive"),
+        ("cp a", "DESTINATION"),
+    ] {
+        let output = ends(agent.rexec().args(words.split(' ')), 125);
+        assert!(said(&output).contains(says), "{words}: {output:?}");
+    }
+}
+
+#[tokio::test]
+async fn the_library_moves_files_and_tells_of_each() {
+    let agent = TestAgent::start();
+    let session = agent.session().await;
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name);
+    fs::create_dir(path("src")).unwrap();
+    fs::write(path("src/a"), noise(1, 600_000)).unwrap();
+    fs::write(path("src/b"), "b").unwrap();
+    let events = Arc::new(Mutex::new(Vec::new()));
+    let seen = Arc::clone(&events);
+    let watch = move |event| seen.lock().unwrap().push(event);
+    let put = session.put([path("src")], path("there")).recursive(true).watch(watch);
+    let summary = put.run().await.unwrap();
+    assert!(summary.is_proven());
+    assert_eq!((summary.stored, summary.bytes), (2, 600_001));
+    let events = std::mem::take(&mut *events.lock().unwrap());
+    let sum = |of: fn(&TransferEvent) -> u64| events.iter().map(of).sum::<u64>();
+    assert_eq!(sum(|e| if let TransferEvent::Found(n) = e { *n } else { 0 }), 600_001);
+    assert_eq!(sum(|e| if let TransferEvent::Moved(n) = e { *n } else { 0 }), 600_001);
+    assert_eq!(sum(|e| u64::from(matches!(e, TransferEvent::Stored { .. }))), 2);
+    let get = session.get([path("there")], path("back")).recursive(true).target(Target::Exact);
+    assert_eq!(get.run().await.unwrap().stored, 2);
+    let again = session.get([path("there")], path("back")).recursive(true);
+    let again = again.target(Target::Exact).update(Some(Update::Digest)).run().await.unwrap();
+    assert_eq!((again.stored, again.skipped), (0, 2));
+    // A transfer is a job among others on the same connection.
+    assert!(session.command("true").status().await.unwrap().success());
+}
