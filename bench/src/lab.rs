@@ -59,10 +59,17 @@ impl Lab {
 
     /// The same at another agent.
     pub(crate) fn rexec_at(&self, port: u16, line: &str) -> Command {
+        let mut command = self.rexec_words(port);
+        command.args(["127.0.0.1", line]);
+        command
+    }
+
+    /// `rexec`, without its words.
+    pub(crate) fn rexec_words(&self, port: u16) -> Command {
         let Files { identity, authority, .. } = self.files();
         let mut command = Command::new(self.bin.join("rexec"));
         command.env("REXEC_IDENTITY", identity).env("REXEC_AUTHORITY", authority);
-        command.env("REXEC_PORT", port.to_string()).args(["127.0.0.1", line]);
+        command.env("REXEC_PORT", port.to_string());
         command
     }
 

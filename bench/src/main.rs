@@ -8,6 +8,7 @@
 //! |---|---|
 //! | [`cold`] | one small command from a new process |
 //! | [`bulk`] | output and input by the gigabyte; [`bare`] is the copy to compare with |
+//! | [`files`] | one large file and many small ones, both ways |
 //! | [`rate`] | commands one after another on one connection |
 //! | [`idle`] | what an idle connection costs the agent |
 //! | [`size`] | the programs themselves |
@@ -18,6 +19,7 @@
 mod bare;
 mod bulk;
 mod cold;
+mod files;
 mod idle;
 mod lab;
 mod policy;
@@ -99,6 +101,7 @@ struct Identity {
 enum What {
     Cold,
     Bulk,
+    Files,
     Rate,
     Idle,
     Size,
@@ -142,6 +145,9 @@ fn compare(lab: &Lab, what: &[What], quick: bool) -> Result<()> {
     }
     if wanted(What::Bulk) {
         bulk::measure(lab, quick, &mut table)?;
+    }
+    if wanted(What::Files) {
+        files::measure(lab, quick, &mut table)?;
     }
     if wanted(What::Rate) {
         rate::measure(lab, quick, &mut table)?;
