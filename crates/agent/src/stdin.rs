@@ -43,7 +43,8 @@ struct Credit {
     before: u64,
     /// The end came from a client before it, and may come from it too.
     may_repeat_end: bool,
-    from: From,
+    /// Bytes from clients before it that it sends again, because it begins at the start.
+    known: u64,
     stream: StreamId,
     outbox: Outbox,
 }
@@ -92,8 +93,12 @@ impl Feed {
         } else if from == From::WhereItIs {
             window.consumed(0);
         }
-        let may_repeat_end = lock(&self.receiver).ended();
-        let credit = Credit { window, before, may_repeat_end, from, stream, outbox };
+        let (may_repeat_end, there) = {
+            let receiver = lock(&self.receiver);
+            (receiver.ended(), receiver.offset())
+        };
+        let known = if from == From::Start { there } else { 0 };
+        let credit = Credit { window, before, may_repeat_end, known, stream, outbox };
         let former = lock(&self.credit).replace(credit);
         if let Some(former) = former {
             stop(former.stream, &former.outbox);
@@ -133,8 +138,8 @@ impl Feed {
         let mut known = 0;
         if let Some(credit) = &*lock(&self.credit) {
             credit.window.received(body.len() as u64)?;
-            if credit.from == From::Start {
-                known = receiver.offset().saturating_sub(data.offset).min(body.len() as u64);
+            known = credit.known.saturating_sub(data.offset).min(body.len() as u64);
+            if known > 0 {
                 credit.window.consumed(known);
             }
         }
@@ -164,9 +169,7 @@ impl Feed {
         if may_repeat && receiver.tally() == Some(eof.tally()) {
             return Ok(());
         }
-        let is_from_start =
-            lock(&self.credit).as_ref().is_some_and(|credit| credit.from == From::Start);
-        if is_from_start && eof.size < receiver.offset() {
+        if lock(&self.credit).as_ref().is_some_and(|credit| eof.size < credit.known) {
             // It hears from `started` that another has sent more, and leaves.
             return Ok(());
         }
