@@ -132,9 +132,11 @@ async fn start_a_hundred(zygote: &Arc<Zygote>) {
     let launches = (0..100).map(|number| {
         let (zygote, has_terminal) = (Arc::clone(zygote), u32::is_multiple_of(number, 2));
         tokio::spawn(async move {
-            let spec = LaunchSpec { stdin: true, ..spec(&["cat"]) };
+            let spec = LaunchSpec { stdin: true, ..sh("echo ready; read line") };
             let spec = if has_terminal { on_terminal(spec) } else { spec };
             let mut running = launch(&zygote, spec).await;
+            // Until it speaks, its loader may have a library open.
+            shown(&mut running.stdout, "ready").await;
             let held = descriptors(running.pid);
             assert_eq!(held.len(), 3, "{held:?}");
             let kind = if has_terminal { "/dev/pts/" } else { "pipe:" };
