@@ -43,6 +43,7 @@ pub mod files;
 pub mod intake;
 pub mod jobs;
 pub mod keeper;
+pub mod ledger;
 pub mod log;
 pub mod notify;
 pub mod output;

@@ -52,13 +52,15 @@ pub(super) fn own_name() -> String {
     format!("keeper-{}", std::process::id())
 }
 
-/// Removes the directories of jobs whose keepers are dead.
+/// Ends what is left of jobs whose keepers are dead, and removes their directories. A keeper that is
+/// alive waits for its next agent, or has one.
 pub(super) fn sweep(jobs: &Path) {
     for entry in fs::read_dir(jobs).into_iter().flatten().flatten() {
         let name = entry.file_name();
         let keeper = name.to_str().and_then(|name| name.strip_prefix("keeper-"));
         let is_dead = keeper.is_some_and(|pid| !Path::new("/proc").join(pid).exists());
         if is_dead {
+            kill(&entry.path());
             remove(&entry.path());
         }
     }

@@ -4,8 +4,13 @@ use super::Event;
 use super::force::Force;
 use super::wire::{self, Inbox, Order, Report};
 use rexec_protocol::Signal;
+use rexec_protocol::message::Channel;
+use serde::de::DeserializeOwned;
+use serde_bytes::ByteBuf;
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
 use std::time::Duration;
 use tokio::io::{AsyncWriteExt, Interest};
 use tokio::net::UnixStream;
@@ -14,8 +19,37 @@ use tokio::time::timeout;
 /// How long a keeper may leave its orders unread: it reads at once, unless something stopped it.
 const SAY_TIME: Duration = Duration::from_secs(2);
 
+/// What a keeper does when the agent is gone: see [`Keeper::leave`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Will {
+    /// What the next agent has to know of the job; the keeper does not read it.
+    pub memo: Vec<u8>,
+    /// Where that agent will listen, in a folder that is nobody else's. [`super::Adoptions`] does.
+    pub socket: PathBuf,
+    /// How long to wait for it; `None`: for ever.
+    pub lease: Option<Duration>,
+    /// How long the command may run, from its start.
+    pub timeout: Option<Duration>,
+    /// How long it then has to end.
+    pub grace: Duration,
+}
+
+impl Will {
+    fn order(&self, ends: Vec<Channel>) -> Order {
+        let ms = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        Order::Will(wire::Will {
+            memo: ByteBuf::from(self.memo.as_slice()),
+            socket: ByteBuf::from(self.socket.as_os_str().as_bytes()),
+            lease_ms: self.lease.map(ms),
+            timeout_ms: self.timeout.map(ms),
+            grace_ms: ms(self.grace),
+            ends,
+        })
+    }
+}
+
 /// The keeper of one running command. Dropping it is what the keeper takes for the agent's death:
-/// it ends the command's tree, with SIGHUP and five seconds of grace.
+/// unless it has a will, it ends the command's tree, with SIGHUP and five seconds of grace.
 #[derive(Debug)]
 pub struct Keeper {
     line: Line,
@@ -40,6 +74,31 @@ impl Keeper {
     pub async fn end(&mut self, signal: Signal, grace: Duration) -> io::Result<()> {
         let grace_ms = u64::try_from(grace.as_millis()).unwrap_or(u64::MAX);
         self.line.say(&Order::End { signal, grace_ms }).await
+    }
+
+    /// Leaves the job to the next agent, if this one is gone before it releases it. `ends` are all of
+    /// the agent's ends of the pipes that are open, one of each channel, or one terminal; from now on
+    /// the keeper has them too, and each that the agent closes is to be closed there as well.
+    pub async fn leave(
+        &mut self,
+        will: &Will,
+        ends: &[(Channel, BorrowedFd<'_>)],
+        ledger: BorrowedFd<'_>,
+    ) -> io::Result<()> {
+        let channels = ends.iter().map(|(channel, _)| *channel).collect();
+        let fds: Vec<_> = ends.iter().map(|(_, end)| *end).chain([ledger]).collect();
+        let fds: Vec<_> = fds.iter().map(AsRawFd::as_raw_fd).collect();
+        self.line.say_with(&will.order(channels), &fds).await
+    }
+
+    /// Changes the words of the will.
+    pub async fn amend(&mut self, will: &Will) -> io::Result<()> {
+        self.line.say(&will.order(Vec::new())).await
+    }
+
+    /// The agent has closed its end of a pipe: the command is to see that.
+    pub async fn close(&mut self, channel: Channel) -> io::Result<()> {
+        self.line.say(&Order::Close { channel }).await
     }
 
     /// Kills the command, all that is below the keeper, and the keeper, without its help: for one
@@ -96,13 +155,20 @@ impl Line {
         timeout(SAY_TIME, self.send(&wire::frame(order)?)).await?
     }
 
+    async fn say_with(&mut self, order: &Order, fds: &[RawFd]) -> io::Result<()> {
+        let frame = wire::frame(order)?;
+        let send = || wire::send_some(self.socket.as_fd(), &frame, fds);
+        let sent = timeout(SAY_TIME, self.socket.async_io(Interest::WRITABLE, send)).await??;
+        timeout(SAY_TIME, self.send(frame.get(sent..).unwrap_or_default())).await?
+    }
+
     /// Returns once there is something to hear.
     pub(super) async fn speaks(&self) -> io::Result<()> {
         self.socket.readable().await
     }
 
     /// `None` at the end. Safe to cancel: whatever was read is in the inbox.
-    pub(super) async fn hear(&mut self) -> io::Result<Option<Report>> {
+    pub(super) async fn hear<T: DeserializeOwned>(&mut self) -> io::Result<Option<T>> {
         loop {
             if let Some(report) = self.inbox.take()? {
                 return Ok(Some(report));

@@ -1,10 +1,11 @@
 //! A keeper's own life: start one command, reap it and all it leaves behind, and end the whole tree
-//! when told to, or when there is nobody left who could.
+//! when told to, or when there is nobody left who could and nobody comes.
 
 use super::cgroup::{Cgroup, Parent, own_name};
 use super::ending::{Ending, Step};
 use super::launch::Embryo;
 use super::limits::Controllers;
+use super::orphan::{self, Orphaned, Wait, Will};
 use super::process::watch_children;
 use super::wire::{self, Failure, Inbox, Order, Report, Stage};
 use super::{Status, sys, tree};
@@ -18,7 +19,7 @@ use nix::unistd::{Pid, dup2_stderr, getpid};
 use rexec_protocol::Signal;
 use serde_bytes::ByteBuf;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::time::{Duration, Instant};
 
@@ -79,13 +80,13 @@ fn start(socket: OwnedFd, children: SignalFd, embryo: Embryo, controllers: &Cont
     let Embryo { pid, ends, handles, cgroup, .. } = embryo;
     let path = cgroup.as_ref().map(|c| ByteBuf::from(c.path().as_os_str().as_bytes()));
     let ends = terminal.map_or_else(|| Vec::from(ends), |terminal| vec![terminal]);
-    let fds: Vec<_> = ends.into_iter().chain(handles).collect();
+    let fds: Vec<_> = ends.iter().chain(&handles).map(AsRawFd::as_raw_fd).collect();
     let keeper = std::process::id();
     let pid_number = pid.as_raw().unsigned_abs();
     let started = Report::Started { pid: pid_number, keeper, cgroup: path, terminal: has_terminal };
     report(&socket, &started, &fds);
     // The agent has its own now, and must see their ends.
-    drop(fds);
+    drop(ends);
     let job = Job {
         agent: Some(Agent { socket, inbox: Inbox::default() }),
         children,
@@ -94,7 +95,13 @@ fn start(socket: OwnedFd, children: SignalFd, embryo: Embryo, controllers: &Cont
         born,
         has_ended: false,
         is_childless: false,
+        exited: None,
+        gone: None,
         ending: None,
+        will: None,
+        orphaned: None,
+        timed_out: false,
+        handles,
         cgroup,
         controllers,
     };
@@ -102,10 +109,9 @@ fn start(socket: OwnedFd, children: SignalFd, embryo: Embryo, controllers: &Cont
 }
 
 /// Failures are left to the side that reads: what the agent said last must still be heard.
-fn report(socket: &OwnedFd, report: &Report, fds: &[OwnedFd]) {
-    let fds: Vec<_> = fds.iter().map(AsRawFd::as_raw_fd).collect();
+fn report(socket: &OwnedFd, report: &Report, fds: &[RawFd]) {
     if let Ok(frame) = wire::frame(report) {
-        let _ = wire::send(socket.as_fd(), &frame, &fds);
+        let _ = wire::send(socket.as_fd(), &frame, fds);
     }
 }
 
@@ -127,7 +133,17 @@ struct Job<'a> {
     has_ended: bool,
     /// Nothing is left below this process.
     is_childless: bool,
+    /// What was said, for an agent that was not there to hear it.
+    exited: Option<Report>,
+    gone: Option<Report>,
     ending: Option<Ending>,
+    will: Option<Will>,
+    /// The agent died, and no other has said anything yet.
+    orphaned: Option<Wait>,
+    /// The command has run for too long while there was no agent.
+    timed_out: bool,
+    /// The command's process and this one.
+    handles: Vec<OwnedFd>,
     cgroup: Option<Cgroup>,
     controllers: &'a Controllers,
 }
@@ -138,7 +154,8 @@ impl Job<'_> {
         while !is_released {
             self.reap();
             let due = self.advance();
-            if self.agent.is_none() && self.ending.is_none() {
+            let due = due.into_iter().chain(self.seek_agent()).min();
+            if self.agent.is_none() && self.ending.is_none() && self.orphaned.is_none() {
                 break;
             }
             is_released = self.wait(due, self.agent.as_ref()) && self.listen();
@@ -165,7 +182,9 @@ impl Job<'_> {
                     usage.wall_ms = self.born.elapsed().as_millis() as u64;
                     let status = Status::from_wait(status);
                     let out_of_memory = self.was_out_of_memory(status);
-                    self.report(&Report::Exited { status, usage, out_of_memory });
+                    let exited = Report::Exited { status, usage, out_of_memory };
+                    self.report(&exited);
+                    self.exited = Some(exited);
                 }
                 sys::Wait::Ended(..) => {}
             }
@@ -194,7 +213,9 @@ impl Job<'_> {
                 }
             };
             self.ending = None;
-            self.report(&Report::TreeGone { survivors });
+            let gone = Report::TreeGone { survivors };
+            self.report(&gone);
+            self.gone = Some(gone);
         }
     }
 
@@ -213,22 +234,83 @@ impl Job<'_> {
         let Some(agent) = &mut self.agent else { return false };
         let is_open = matches!(agent.inbox.fill(agent.socket.as_fd()), Ok(1..));
         loop {
-            match self.agent.as_mut().map(|agent| agent.inbox.take()) {
-                Some(Ok(Some(Order::Release {}))) => return true,
-                Some(Ok(Some(Order::Signal { signal }))) => {
-                    self.signal_group(i32::from(signal.number()))
-                }
-                Some(Ok(Some(Order::End { signal, grace_ms }))) => {
+            let Some(agent) = &mut self.agent else { return false };
+            let order = match agent.inbox.take() {
+                Ok(Some(order)) => order,
+                Ok(None) if is_open => return false,
+                // It died, or speaks in tongues.
+                Ok(None) | Err(_) => break,
+            };
+            // Whoever says something has the job.
+            self.orphaned = None;
+            match order {
+                Order::Release {} => return true,
+                Order::Signal { signal } => self.signal_group(i32::from(signal.number())),
+                Order::End { signal, grace_ms } => {
                     self.end(signal, Duration::from_millis(grace_ms));
                 }
-                Some(Ok(None)) if is_open => return false,
-                // It died, or speaks in tongues.
-                None | Some(_) => break,
+                Order::Will(words) => {
+                    let fds = agent.inbox.take_fds();
+                    self.will = Some(Will::take(self.will.take(), words, fds));
+                }
+                Order::Close { channel } => {
+                    if let Some(will) = &mut self.will {
+                        will.close(channel);
+                    }
+                }
             }
         }
         self.agent = None;
-        self.end(Signal::HUP, ORPHAN_GRACE);
+        match &self.will {
+            None => self.end(Signal::HUP, ORPHAN_GRACE),
+            // That it found one which said nothing makes the wait no longer.
+            Some(_) if self.orphaned.is_some() => {}
+            Some(will) => self.orphaned = Some(Wait::new(will, Instant::now())),
+        }
         false
+    }
+
+    /// Looks for an agent if there is none, and says when to do so again. Meanwhile this process
+    /// keeps the command's time.
+    fn seek_agent(&mut self) -> Option<Instant> {
+        let now = Instant::now();
+        let will = self.will.as_ref()?;
+        let wait = self.orphaned.as_mut()?;
+        let deadline = will.deadline(self.born).filter(|_| !self.has_ended && !self.timed_out);
+        if deadline.is_some_and(|deadline| now >= deadline) {
+            self.timed_out = true;
+            let signal = if self.has_terminal { Signal::HUP } else { Signal::TERM };
+            let grace = will.grace();
+            self.end(signal, grace);
+            return Some(now);
+        }
+        match wait.step(self.agent.is_some(), now) {
+            orphan::Step::Wait(until) => Some(deadline.map_or(until, |at| at.min(until))),
+            orphan::Step::GiveUp => {
+                self.orphaned = None;
+                self.will = None;
+                self.end(Signal::HUP, ORPHAN_GRACE);
+                Some(now)
+            }
+            orphan::Step::Look => {
+                let job = Orphaned {
+                    pid: self.command.as_raw().unsigned_abs(),
+                    cgroup: self.cgroup.as_ref().map(Cgroup::path),
+                    has_terminal: self.has_terminal,
+                    age: self.born.elapsed(),
+                    timed_out: self.timed_out,
+                    handles: &self.handles,
+                };
+                if let Ok(socket) = will.execute(&job) {
+                    self.agent = Some(Agent { socket, inbox: Inbox::default() });
+                    [&self.exited, &self.gone]
+                        .into_iter()
+                        .flatten()
+                        .for_each(|said| self.report(said));
+                }
+                Some(now)
+            }
+        }
     }
 
     fn end(&mut self, signal: Signal, grace: Duration) {

@@ -35,7 +35,10 @@
 //! system has cgroup v2, the job also gets a cgroup, which is killed with one write.
 //!
 //! A keeper lives as long as its command, and then until the agent releases it. When the socket
-//! closes before that, the agent died, and the keeper ends the tree (HUP, and KILL five seconds
+//! closes before that, the agent is gone. If it has left a will ([`Keeper::leave`]), the keeper has
+//! duplicates of the agent's ends of the pipes, so that the command notices nothing; it looks for the
+//! next agent at the socket that the will names, hands all of it over ([`Adoptions`]), and goes on as
+//! before. Without a will, or when nobody came in time, it ends the tree (HUP, and KILL five seconds
 //! later). When a keeper dies or does not answer (a command of the same user can kill or stop it),
 //! the agent kills the tree from outside. The zygote may die at any time: keepers do not depend on
 //! it, and the next launch starts another one.
@@ -49,9 +52,11 @@
 //! | `force` | agent | the end of a job whose keeper is dead or stuck |
 //! | `room` | agent | room for the descriptors of a launch |
 //! | `error` | agent | [`LaunchError`]: an errno in words |
+//! | `adopt` | agent | jobs of the agent before it |
 //! | `wire` | all | the messages, and descriptors beside them |
 //! | `process` | zygote | its main loop: keep some keepers ready |
 //! | `job` | keeper | its main loop |
+//! | `orphan` | keeper | the wait for another agent |
 //! | `ending` | keeper | when to ask, when to kill; no I/O |
 //! | `launch` | keeper, embryo | pipes, cgroup, fork, script |
 //! | `exec` | embryo | what makes it the command |
@@ -62,6 +67,7 @@
 //! | `tree`, `cgroup` | keeper | all processes of a job |
 //! | `sys` | all | system calls without a safe wrapper |
 
+mod adopt;
 mod cgroup;
 mod credentials;
 mod ending;
@@ -73,6 +79,7 @@ mod handle;
 mod job;
 mod launch;
 mod limits;
+mod orphan;
 mod process;
 mod room;
 mod sys;
@@ -83,19 +90,23 @@ mod tree;
 mod wire;
 mod zygote;
 
+pub use adopt::{Adopted, Adoptions, Orphan};
 pub use credentials::Credentials;
 pub use ends::{Reader, Writer};
 pub use error::LaunchError;
-pub use handle::Keeper;
+pub use handle::{Keeper, Will};
 pub use limits::Limits;
 pub use process::{ZYGOTE, zygote_main};
 pub use terminal::Terminal;
 pub use zygote::Zygote;
 
 use rexec_protocol::Signal;
-use rexec_protocol::message::{TerminalSize, Usage};
+use rexec_protocol::message::{Channel, TerminalSize, Usage};
 use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
+
+/// The version of what keepers and agents say to each other.
+const VERSION: u32 = 1;
 
 /// What to start, with every choice made.
 ///

@@ -1,6 +1,7 @@
 //! Real processes. The test binary is its own zygote: before its `main`, [`become_zygote`] looks
 //! whether it was started as one.
 
+mod adopt;
 mod end;
 mod limits;
 mod run_as;
@@ -29,6 +30,12 @@ extern "C" fn become_zygote() {
     if words == ["rexec-agent", ZYGOTE] {
         zygote_main();
         sys::exit_now(0);
+    }
+    let words: Vec<_> = std::env::args().take(3).collect();
+    if let [name, what, path] = &words[..]
+        && name == "rexec-stranger"
+    {
+        adopt::stranger(what, Path::new(path));
     }
 }
 

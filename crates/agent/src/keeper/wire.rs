@@ -2,7 +2,7 @@
 //! descriptors beside them. Every loop over partial reads and writes of these sockets is here.
 
 use super::limits::Controller;
-use super::{LaunchSpec, Status, sys};
+use super::{Channel, LaunchSpec, Status, sys};
 use nix::cmsg_space;
 use nix::errno::Errno;
 use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, sendmsg};
@@ -20,8 +20,8 @@ use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
 const MAX_MESSAGE: usize = 4 * 1024 * 1024;
 /// An argv of the most words that the protocol can carry, and room for the same.
 const LIMITS: Limits = Limits { values: msgpack::BODY.values + 16 * 1024 };
-/// The most descriptors beside one message: stdin, stdout, stderr, command, keeper.
-const MAX_FDS: usize = 5;
+/// The most descriptors beside one message: stdin, stdout, stderr, ledger, command, keeper.
+const MAX_FDS: usize = 6;
 
 /// The first message, read by the process that will be the command.
 #[derive(Debug, Serialize, Deserialize)]
@@ -32,9 +32,56 @@ pub(super) struct Launch {
 /// The later ones.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum Order {
-    Signal { signal: Signal },
-    End { signal: Signal, grace_ms: u64 },
+    Signal {
+        signal: Signal,
+    },
+    End {
+        signal: Signal,
+        grace_ms: u64,
+    },
     Release {},
+    /// What to do if the agent dies. The agent's ends and its ledger are beside it.
+    Will(Will),
+    /// The agent has closed its end of a pipe.
+    Close {
+        channel: Channel,
+    },
+}
+
+/// What an agent leaves to its successor.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Will {
+    /// What it has to know of the job.
+    pub(super) memo: ByteBuf,
+    /// Where it will listen.
+    pub(super) socket: ByteBuf,
+    /// How long to wait for it; `None`: for ever.
+    pub(super) lease_ms: Option<u64>,
+    /// How long the command may run, from its start.
+    pub(super) timeout_ms: Option<u64>,
+    /// How long it then has to end.
+    pub(super) grace_ms: u64,
+    /// Whose ends are beside this, before the ledger; none if this only replaces the words.
+    pub(super) ends: Vec<Channel>,
+}
+
+/// The first message of a keeper to an agent that did not start it. What is new in it must be
+/// optional: keepers live longer than agents.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Adopt {
+    pub(super) version: u32,
+    pub(super) memo: ByteBuf,
+    pub(super) pid: u32,
+    pub(super) keeper: u32,
+    pub(super) cgroup: Option<ByteBuf>,
+    pub(super) terminal: bool,
+    /// How long ago the command was started.
+    pub(super) age_ms: u64,
+    /// It has run for too long, and was told to end.
+    pub(super) timed_out: bool,
+    /// Whose ends are beside this, then the ledger if there is one, then handles as beside `Started`.
+    pub(super) ends: Vec<Channel>,
+    pub(super) ledger: bool,
 }
 
 /// What a keeper says.

@@ -1,0 +1,189 @@
+//! How far the agent has come with a job's pipes, for the agent after it.
+//!
+//! A file in memory that the job's keeper holds too. A change is one write within a page, so it is
+//! there whole or not at all, whenever the agent is killed. What cannot be known is whether a read or
+//! a write that was under way took place; so it is said before each that there will be one, and how
+//! much it can move, and after it how much it was. For each channel there is a slot:
+//!
+//! ```text
+//!  0  under way  u32   bytes that a read or write under way moves at most; 0: none is
+//!  4  ended      u8    1: output is over
+//!  5  length     u8    of `state`
+//!  6  zero       u16
+//!  8  offset     u64   bytes that `hash` and `state` are about
+//! 16  written    u64   stdin: bytes that the command was given, `offset` or more
+//! 24  hash       32 bytes, the digest of the channel up to `offset`
+//! 56  state      its running state, if the algorithm can give it
+//! ```
+
+use bytes::{Buf, BufMut};
+use nix::sys::memfd::{MFdFlags, memfd_create};
+use rexec_protocol::message::Channel;
+use rexec_protocol::{Algorithm, Digest, Hasher};
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::FileExt;
+
+const SLOT: usize = 256;
+const HEAD: usize = 56;
+
+/// The ledger of one job.
+#[derive(Debug)]
+pub struct Ledger(File);
+
+/// What it says of a channel.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Place {
+    /// A read or write of at most so many bytes was under way; whether it took place is not known.
+    pub under_way: u32,
+    /// The output is over.
+    pub ended: bool,
+    /// Bytes that the digest is about.
+    pub offset: u64,
+    /// Bytes of stdin that the command was given.
+    pub written: u64,
+    /// The digest up to `offset`.
+    pub hash: Digest,
+    state: Vec<u8>,
+}
+
+impl Ledger {
+    /// An empty one.
+    pub fn new(algorithm: Algorithm) -> io::Result<Self> {
+        let ledger = Self(memfd_create(c"rexec-ledger", MFdFlags::MFD_CLOEXEC)?.into());
+        let nothing = Place::of(0, &Hasher::new(algorithm));
+        let slots = [nothing.encode(), nothing.encode(), nothing.encode()];
+        ledger.0.write_all_at(slots.as_flattened(), 0)?;
+        Ok(ledger)
+    }
+
+    /// One that another agent has left.
+    pub fn of(file: OwnedFd) -> Self {
+        Self(file.into())
+    }
+
+    /// A read or write of at most `length` bytes begins.
+    pub fn begin(&self, channel: Channel, length: usize) {
+        let length = u32::try_from(length).unwrap_or(u32::MAX);
+        self.put(channel, &length.to_be_bytes());
+    }
+
+    /// It moved nothing.
+    pub fn nothing(&self, channel: Channel) {
+        self.put(channel, &[0; 4]);
+    }
+
+    /// This is how far it is now, and nothing is under way.
+    pub fn is_at(&self, channel: Channel, place: &Place) {
+        self.put(channel, &place.encode());
+    }
+
+    /// What it says of a channel.
+    pub fn place(&self, channel: Channel) -> io::Result<Place> {
+        let mut slot = [0; SLOT];
+        self.0.read_exact_at(&mut slot, start(channel))?;
+        Place::decode(&slot).ok_or_else(|| io::ErrorKind::InvalidData.into())
+    }
+
+    fn put(&self, channel: Channel, bytes: &[u8]) {
+        // A file in memory of one page that is there: there is nothing that could fail.
+        if let Err(error) = self.0.write_all_at(bytes, start(channel)) {
+            tracing::error!(%error, "cannot write the ledger of a job");
+        }
+    }
+}
+
+impl AsFd for Ledger {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+fn start(channel: Channel) -> u64 {
+    let number = match channel {
+        Channel::In => 0,
+        Channel::Out => 1,
+        Channel::Err => 2,
+    };
+    number * SLOT as u64
+}
+
+impl Place {
+    /// After `offset` bytes, which `hasher` has seen.
+    pub fn of(offset: u64, hasher: &Hasher) -> Self {
+        let state = hasher.save().unwrap_or_default();
+        let hash = hasher.prefix();
+        Self { under_way: 0, ended: false, offset, written: offset, hash, state }
+    }
+
+    /// Its digest, to go on with; `None` if that cannot be.
+    pub fn hasher(&self, algorithm: Algorithm) -> Option<Hasher> {
+        if self.offset == 0 {
+            return Some(Hasher::new(algorithm));
+        }
+        Hasher::restore(algorithm, &self.state)
+    }
+
+    fn encode(&self) -> [u8; SLOT] {
+        let mut slot = [0; SLOT];
+        let mut rest = &mut slot[..];
+        let state = self.state.get(..SLOT - HEAD).unwrap_or(&self.state);
+        rest.put_u32(self.under_way);
+        rest.put_u8(u8::from(self.ended));
+        rest.put_u8(state.len() as u8);
+        rest.put_u16(0);
+        rest.put_u64(self.offset);
+        rest.put_u64(self.written);
+        rest.put_slice(self.hash.as_bytes());
+        rest.put_slice(state);
+        slot
+    }
+
+    fn decode(mut slot: &[u8]) -> Option<Self> {
+        let under_way = slot.get_u32();
+        let ended = slot.get_u8() == 1;
+        let length = usize::from(slot.get_u8());
+        slot.advance(2);
+        let (offset, written) = (slot.get_u64(), slot.get_u64());
+        let (hash, state) = slot.split_first_chunk::<32>()?;
+        let state = state.get(..length)?.to_vec();
+        Some(Self { under_way, ended, offset, written, hash: (*hash).into(), state })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_written_is_read_by_another() {
+        let ledger = Ledger::new(Algorithm::Sha256).unwrap();
+        let mut hasher = Hasher::new(Algorithm::Sha256);
+        hasher.update(b"some output");
+        let place = Place { ended: true, ..Place::of(11, &hasher) };
+        ledger.is_at(Channel::Err, &place);
+        let other = Ledger::of(ledger.as_fd().try_clone_to_owned().unwrap());
+        assert_eq!(other.place(Channel::Err).unwrap(), place);
+        assert_eq!(other.place(Channel::Out).unwrap().offset, 0);
+        let mut restored = place.hasher(Algorithm::Sha256).unwrap();
+        restored.update(b", and more");
+        assert_eq!(restored.prefix(), Digest::of(Algorithm::Sha256, b"some output, and more"));
+    }
+
+    #[test]
+    fn what_is_under_way_is_known_until_it_is_done() {
+        let ledger = Ledger::new(Algorithm::Blake3).unwrap();
+        ledger.begin(Channel::Out, 4096);
+        assert_eq!(ledger.place(Channel::Out).unwrap().under_way, 4096);
+        ledger.nothing(Channel::Out);
+        assert_eq!(ledger.place(Channel::Out).unwrap().under_way, 0);
+        ledger.begin(Channel::In, 7);
+        let mut hasher = Hasher::new(Algorithm::Blake3);
+        hasher.update(b"abc");
+        ledger.is_at(Channel::In, &Place { written: 5, ..Place::of(3, &hasher) });
+        let place = ledger.place(Channel::In).unwrap();
+        assert_eq!((place.under_way, place.written), (0, 5));
+        assert!(place.hasher(Algorithm::Blake3).is_none(), "blake3 cannot be saved");
+    }
+}
