@@ -11,6 +11,7 @@
 //! | [`files`] | one large file and many small ones, both ways |
 //! | [`rate`] | commands one after another on one connection |
 //! | [`idle`] | what an idle connection costs the agent |
+//! | [`jobs`] | what a running command costs the agent and its keeper |
 //! | [`size`] | the programs themselves |
 //! | [`policy`] | a decision |
 //! | [`lab`] | what the script has prepared |
@@ -21,6 +22,7 @@ mod bulk;
 mod cold;
 mod files;
 mod idle;
+mod jobs;
 mod lab;
 mod policy;
 mod rate;
@@ -104,6 +106,7 @@ enum What {
     Files,
     Rate,
     Idle,
+    Jobs,
     Size,
     Policy,
 }
@@ -154,6 +157,9 @@ fn compare(lab: &Lab, what: &[What], quick: bool) -> Result<()> {
     }
     if wanted(What::Idle) {
         idle::measure(lab, quick, &mut table)?;
+    }
+    if wanted(What::Jobs) {
+        jobs::measure(lab, quick, &mut table)?;
     }
     if wanted(What::Size) {
         size::measure(lab, &mut table)?;
