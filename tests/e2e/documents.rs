@@ -106,3 +106,31 @@ fn the_tour_of_the_library_works() {
         assert!(said.contains(line), "{line:?} is not in:\n{said}");
     }
 }
+
+/// As far as the systemd that is here can tell, and the settings that a restart needs are there.
+#[test]
+fn the_unit_leaves_commands_alone_and_is_one_that_systemd_takes() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    let unit = std::fs::read_to_string(root.join("packaging/rexec-agent.service")).unwrap();
+    for line in [
+        "KillMode=process\n",
+        "Delegate=yes\n",
+        "DelegateSubgroup=rexec-agent\n",
+        "ExecReload=/bin/kill -HUP $MAINPID\n",
+    ] {
+        assert!(unit.contains(line), "{line}");
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let copy = dir.path().join("rexec-agent.service");
+    let agent = program("rexec-agent").display().to_string();
+    let unit = unit.replace("/usr/bin/rexec-agent", &agent).replace("Documentation=", "#");
+    std::fs::write(&copy, unit).unwrap();
+    let Ok(output) = Command::new("systemd-analyze").arg("verify").arg(&copy).output() else {
+        return eprintln!("skipped in part: there is no systemd-analyze");
+    };
+    let said = String::from_utf8_lossy(&output.stderr);
+    let about =
+        |line: &&str| line.contains("rexec-agent.service") && !line.contains("DelegateSubgroup");
+    let faults: Vec<&str> = said.lines().filter(about).collect();
+    assert!(faults.is_empty(), "{faults:?}");
+}

@@ -77,8 +77,8 @@ fn a_killed_client_leaves_nothing_behind() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_killed_agent_leaves_nothing_behind() {
-    let agent = TestAgent::start();
+async fn a_killed_agent_that_nobody_replaces_leaves_nothing_behind() {
+    let agent = TestAgent::with("[jobs]\nlease_silent = '300ms'");
     let mark = format!("{}5", agent.pid());
     let connector = Connector::new(&agent.files()).unwrap().reconnect_for(Duration::ZERO);
     let session = connector.connect("127.0.0.1", agent.port).await.unwrap();

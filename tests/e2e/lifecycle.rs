@@ -10,15 +10,15 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
-/// SIGTERM: running commands end in peace, new ones are refused, then the agent is gone.
+/// SIGINT: running commands end in peace, new ones are refused, then the agent is gone.
 #[tokio::test(flavor = "multi_thread")]
-async fn sigterm_drains() {
+async fn sigint_drains() {
     let mut agent = TestAgent::start();
     let session = agent.session().await;
     let mut child = session.shell("echo ready; read x; echo \"$x\"; exit 4").spawn().await.unwrap();
     let mut stdout = child.stdout.take().unwrap();
     assert_eq!(&*stdout.chunk().await.unwrap().unwrap(), b"ready\n");
-    agent.signal(Signal::SIGTERM);
+    agent.signal(Signal::SIGINT);
     eventually("the agent has heard", || agent.log().contains("running commands may finish"));
     let error = session.command("true").status().await.unwrap_err();
     let reason = NeverStarted::Busy;
@@ -33,13 +33,13 @@ async fn sigterm_drains() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_second_sigterm_ends_the_commands() {
+async fn a_second_sigint_ends_the_commands() {
     let mut agent = TestAgent::start();
     let session = agent.session().await;
     let mut child = session.command("sleep").arg("1000").spawn().await.unwrap();
-    agent.signal(Signal::SIGTERM);
+    agent.signal(Signal::SIGINT);
     eventually("the agent has heard", || agent.log().contains("running commands may finish"));
-    agent.signal(Signal::SIGTERM);
+    agent.signal(Signal::SIGINT);
     assert_eq!(child.wait().await.unwrap().signal(), Some(rexec_client::Signal::TERM));
     assert!(agent.wait().success());
 }
@@ -192,15 +192,15 @@ async fn a_reader_that_dies_stalled_leaves_nothing() {
     assert!(agent.wait().success());
 }
 
-/// Two SIGTERMs end an agent even while a client reads nothing.
+/// Two SIGINTs end an agent even while a client reads nothing.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stalled_reader_does_not_hold_up_a_stop() {
     let mut agent = TestAgent::with("[limits]\nkill_grace = '200ms'");
     let session = agent.session().await;
     let child = session.command("cat").arg("/dev/zero").spawn().await.unwrap();
-    agent.signal(Signal::SIGTERM);
+    agent.signal(Signal::SIGINT);
     eventually("the agent has heard", || agent.log().contains("running commands may finish"));
-    agent.signal(Signal::SIGTERM);
+    agent.signal(Signal::SIGINT);
     assert!(agent.wait().success());
     drop(child);
 }

@@ -31,6 +31,7 @@ mod job_commands;
 mod kill_tree;
 mod lifecycle;
 mod policy;
+mod restart;
 mod resume;
 mod revocation;
 mod run_as;

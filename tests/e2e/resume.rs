@@ -25,11 +25,12 @@ fn scattered(seed: u64, n: u64) -> u64 {
 }
 
 /// Sends `bytes` bytes through `cat` and back, and checks every one of them.
-async fn echo(session: &Session, bytes: u64) {
+pub async fn echo(session: &Session, bytes: u64) {
     echo_through(session.command("cat").spawn().await.unwrap(), bytes).await;
 }
 
-async fn echo_through(mut child: Child, bytes: u64) {
+/// The same through a `cat` that runs.
+pub async fn echo_through(mut child: Child, bytes: u64) {
     let mut stdin = child.stdin.take().unwrap();
     let mut stdout = child.stdout.take().unwrap();
     let byte_at = |offset: u64| (scattered(7, offset / 8) >> (offset % 8 * 8)) as u8;

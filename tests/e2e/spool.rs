@@ -1,6 +1,6 @@
 //! Output that outlives the connection and the agent.
 
-use crate::support::proc::{eventually, memory, running_with};
+use crate::support::proc::{eventually, memory, parent_of, running_with};
 use crate::support::{SmallDisk, TestAgent, size_from_environment};
 use rexec_client::{
     ExitStatus, JobEnd, JobId, JobInfo, OnDisconnect, OnFull, Outcome, Place, Session,
@@ -105,7 +105,9 @@ async fn a_job_that_died_with_everything_is_lost_with_its_output_kept() {
     until(&session, &job, |info| info.size.out > 3_000_000).await;
     drop(session);
     agent.kill();
-    for pid in running_with(&mark).into_iter().chain(running_with(job.as_str())) {
+    let command = running_with(&mark);
+    let keepers: Vec<u32> = command.iter().map(|pid| parent_of(*pid)).collect();
+    for pid in keepers.into_iter().chain(command) {
         let pid = nix::unistd::Pid::from_raw(pid.try_into().unwrap());
         let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL);
     }

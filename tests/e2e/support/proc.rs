@@ -31,6 +31,13 @@ pub fn running_with(mark: &str) -> Vec<u32> {
     pids.filter(marked).filter(|pid| is_running(*pid)).collect()
 }
 
+/// The parent of a process: of a command, its keeper.
+pub fn parent_of(pid: u32) -> u32 {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    let (_, fields) = stat.rsplit_once(") ").unwrap();
+    fields.split(' ').nth(1).unwrap().parse().unwrap()
+}
+
 /// How many descriptors a process has open.
 pub fn descriptors(pid: u32) -> usize {
     fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count()
