@@ -6,24 +6,27 @@ use crate::audit::text::Text;
 use crate::audit::{Caller, Event};
 use crate::authorize::{Refused, authorize};
 use crate::environment::Origin;
+use crate::heir::{Heir, Terms};
 use crate::jobs::meta::{End, Ending};
 use crate::jobs::{Attendance, Controls, Job};
 use crate::keeper::{LaunchError, Running};
+use crate::ledger::Ledger;
 use crate::log::now_ms;
 use crate::policy::Permit;
 use crate::server::Agent;
-use crate::stdin;
-use crate::supervisor::{Leftovers, Supervisor};
+use crate::supervisor::{Leftovers, Supervisor, Watched};
 use rexec_guard::holds;
 use rexec_net::Identity;
-use rexec_protocol::message::{ExecSpec, Exit};
+use rexec_protocol::message::{Channel, ExecSpec, Exit};
 use rexec_protocol::outcome::shorten;
 use rexec_protocol::{JobId, NeverStarted, Outcome};
+use std::io;
 use std::net::SocketAddr;
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::task::spawn_blocking;
-use tokio_util::task::AbortOnDropHandle;
+use tokio::time::Instant;
 
 /// How long to wait before trying again to record an end.
 const RETRY: Duration = Duration::from_secs(1);
@@ -47,23 +50,40 @@ pub struct Request {
 /// A command that was started.
 struct Launched {
     running: Running,
-    /// How long it may run.
-    timeout: Option<Duration>,
-    leftovers: Leftovers,
+    terms: Terms,
     /// What it is counted against, until its end.
     places: Places,
 }
 
-type Places = (Held, Option<HeldByRule>);
+/// A command that runs, by whichever agent it was started.
+pub struct Begun {
+    /// Its job.
+    pub job: Arc<Job>,
+    /// What its supervisor will listen to.
+    pub controls: Controls,
+    /// Its process.
+    pub pid: u32,
+    /// The rest of it.
+    pub watched: Watched,
+    /// What it is counted against, until its end.
+    pub places: Places,
+}
+
+/// Places among the commands of an identity, and among those of a rule.
+pub type Places = (Held, Option<HeldByRule>);
 
 impl Request {
     /// Runs the command; returns once it has ended and its log is complete.
     pub async fn run(self, agent: &Agent) {
         let job = Arc::clone(&self.job);
         let (id, user) = (&job.id, &job.owner.name);
+        if agent.is_leaving() && job.is_acknowledged() {
+            // Its client asks the next agent, which knows that it was not begun.
+            return agent.jobs.withdraw(id);
+        }
         tracing::info!(job = %id, user, command = self.spec.command.to_string(), "command requested");
         let outcome = match self.launch(agent).await {
-            Ok(launched) => self.supervise(agent, launched).await,
+            Ok(launched) => return self.begin(agent, launched).await.supervise(agent).await,
             Err(outcome) => {
                 let exit = Exit::of_nothing(outcome.clone(), job.algorithm);
                 if job.log.disk().is_some() {
@@ -100,19 +120,22 @@ impl Request {
             let reason = NeverStarted::Busy;
             return Err(self.failed(agent, LaunchError::NeverStarted { reason, message }));
         }
-        let timeout = permit.spec().timeout_ms.map(Duration::from_millis);
-        let leftovers = Leftovers::of(&permit);
+        let terms = Terms {
+            timeout_ms: permit.spec().timeout_ms,
+            leftovers: Leftovers::of(&permit),
+            limited_by: places.1.is_some().then(|| permit.rule().to_owned()),
+        };
         let (identity, job) = (&*self.identity, &self.job.id);
         let origin = Origin { identity, job, from: self.from, to: self.to };
         match agent.zygote.launch(permit, &origin).await {
-            Ok(running) => Ok(Launched { running, timeout, leftovers, places }),
+            Ok(running) => Ok(Launched { running, terms, places }),
             Err(error) => Err(self.failed(agent, error)),
         }
     }
 
     /// Whether the command may run at all. A no is on record.
     async fn permit(&self, agent: &Agent) -> Result<Permit, Outcome> {
-        if agent.is_stopping() {
+        if agent.is_stopping() || agent.is_leaving() {
             return Err(self.reject(agent, NeverStarted::Busy, "this agent is shutting down"));
         }
         if let Some(fault) = self.spec.fault() {
@@ -169,20 +192,55 @@ impl Request {
         exit.outcome
     }
 
-    async fn supervise(self, agent: &Agent, launched: Launched) -> Outcome {
-        let Launched { mut running, timeout, leftovers, places } = launched;
+    async fn begin(self, agent: &Agent, launched: Launched) -> Begun {
+        let Launched { mut running, terms, places } = launched;
         let Self { job, controls, .. } = self;
-        let pid = running.pid;
-        job.started(pid);
-        let _stdin = running
-            .stdin
-            .take()
-            .zip(job.feed.clone())
-            .map(|(pipe, feed)| AbortOnDropHandle::new(tokio::spawn(stdin::run(feed, pipe))));
-        let limits = agent.config.limits.clone();
-        let watched = Arc::clone(&job);
-        let supervisor = Supervisor::new(running, watched, controls, limits, timeout, leftovers);
-        let exit = supervisor.run().await;
+        job.started(running.pid);
+        let heir = leave(agent, &job, &mut running, &terms).await.unwrap_or_else(|error| {
+            tracing::warn!(job = %job.id, %error, "a command would end with this agent");
+            None
+        });
+        let Running { pid, stdin, stdout, stderr, terminal, keeper } = running;
+        let stdin = stdin.zip(job.feed.clone());
+        let (stdout, started) = (Some(stdout), Instant::now());
+        let watched =
+            Watched { stdin, stdout, stderr, terminal, keeper, terms, started, cause: None, heir };
+        Begun { job, controls, pid, watched, places }
+    }
+}
+
+/// Leaves a command to the next agent, unless it is to end with this one.
+async fn leave(
+    agent: &Agent,
+    job: &Arc<Job>,
+    running: &mut Running,
+    terms: &Terms,
+) -> io::Result<Option<Heir>> {
+    if !job.outlives_agent() {
+        return Ok(None);
+    }
+    let ledger = Ledger::new(job.algorithm)?;
+    let grace = agent.config.limits.kill_grace;
+    let heir = Heir::new(&agent.config.state_dir, ledger, agent.jobs.leases(), grace);
+    let mut ends = vec![(Channel::Out, running.stdout.as_fd())];
+    ends.extend(running.stdin.as_ref().map(|stdin| (Channel::In, stdin.as_fd())));
+    ends.extend(running.stderr.as_ref().map(|stderr| (Channel::Err, stderr.as_fd())));
+    let will = heir.will(job, terms, None);
+    running.keeper.leave(&will, &ends, heir.ledger.as_fd()).await?;
+    Ok(Some(heir))
+}
+
+impl Begun {
+    /// Runs it to its end, or leaves it to the next agent.
+    pub async fn supervise(self, agent: &Agent) {
+        let Self { job, controls, pid, watched, places } = self;
+        let (limits, leaving) = (agent.config.limits.clone(), agent.leaving());
+        let supervisor = Supervisor::new(watched, Arc::clone(&job), controls, limits, leaving);
+        let Some(exit) = supervisor.run().await else {
+            return tracing::info!(job = %job.id, "left to the next agent");
+        };
+        let (id, user, outcome) = (&job.id, &job.owner.name, &exit.outcome);
+        tracing::info!(job = %id, user, %outcome, "command ended");
         let ended = Event::ended(&job.id, &job.owner.name, Some(pid), &exit, job.algorithm);
         agent.audit.record(&ended);
         // Nothing of it runs any more. That its output may still be on its way costs no process.
@@ -194,7 +252,6 @@ impl Request {
         // Last: who reads it finds all the rest as it says.
         job.log.exit(exit.clone());
         settle(agent, &job, end, is_recorded).await;
-        exit.outcome
     }
 }
 
@@ -222,6 +279,7 @@ async fn settle(agent: &Agent, job: &Arc<Job>, end: End, mut is_recorded: bool) 
             () = tokio::time::sleep(RETRY) => {}
             // What it knows goes with the agent.
             () = agent.stopping() => return,
+            () = agent.has_left() => return,
         }
         if job.log.is_removed() {
             return;

@@ -5,6 +5,7 @@
 //! a disk does not say when it has room again.
 
 use crate::jobs::Job;
+use crate::ledger::Ledger;
 use crate::log::blocking;
 use crate::log::disk::{Full, Taken, Urgency};
 use crate::output::{Output, Shared};
@@ -30,6 +31,8 @@ pub struct Intake {
     /// It is.
     on_disk: bool,
     busy: Option<Busy>,
+    /// How far it is, while the log is in memory.
+    ledger: Option<Arc<Ledger>>,
     /// There is no room; until then, unless something is released.
     full: Option<Instant>,
     /// That was said in the agent's log.
@@ -56,19 +59,38 @@ pub enum Got {
 
 impl Intake {
     /// Reads the outputs of `job`.
-    pub fn new(job: Arc<Job>, out: Output, err: Output) -> Self {
+    pub fn new(
+        job: Arc<Job>,
+        mut out: Output,
+        mut err: Output,
+        ledger: Option<Arc<Ledger>>,
+    ) -> Self {
+        if let Some(ledger) = &ledger {
+            out.keep_books(Channel::Out, Arc::clone(ledger));
+            err.keep_books(Channel::Err, Arc::clone(ledger));
+        }
         let on_disk = job.log.disk().is_some();
-        Self {
+        for (channel, output) in [(Channel::Out, &out), (Channel::Err, &err)] {
+            if !output.is_open() {
+                // A terminal is one stream; what another agent has closed is over.
+                job.log.eof(channel);
+            }
+        }
+        let intake = Self {
             job,
             out,
             err,
             to_disk: on_disk,
             on_disk: false,
             busy: None,
+            ledger,
             full: None,
             complained: false,
             urgency: Urgency::None,
-        }
+        };
+        intake.book(Channel::Out);
+        intake.book(Channel::Err);
+        intake
     }
 
     /// True until both have ended.
@@ -142,6 +164,7 @@ impl Intake {
     pub fn close(&mut self, channel: Channel) {
         if self.output(channel).close() {
             self.job.log.eof(channel);
+            self.book(channel);
         }
     }
 
@@ -163,6 +186,12 @@ impl Intake {
         Got::Output
     }
 
+    fn book(&self, channel: Channel) {
+        if let Some(ledger) = &self.ledger {
+            ledger.is_at(channel, &self.job.log.place(channel));
+        }
+    }
+
     /// Empty at the end.
     fn append(&mut self, channel: Channel, bytes: bytes::Bytes) -> usize {
         let n = bytes.len();
@@ -170,6 +199,7 @@ impl Intake {
             self.close(channel);
         } else {
             self.job.log.output(channel, bytes);
+            self.book(channel);
         }
         n
     }

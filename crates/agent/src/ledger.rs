@@ -19,6 +19,7 @@
 use bytes::{Buf, BufMut};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use rexec_protocol::message::Channel;
+use rexec_protocol::stream::Tally;
 use rexec_protocol::{Algorithm, Digest, Hasher};
 use std::fs::File;
 use std::io;
@@ -115,6 +116,18 @@ impl Place {
         let state = hasher.save().unwrap_or_default();
         let hash = hasher.prefix();
         Self { under_way: 0, ended: false, offset, written: offset, hash, state }
+    }
+
+    /// After all of a channel that is over.
+    pub fn over(tally: Tally) -> Self {
+        let (offset, hash) = (tally.size, tally.hash);
+        Self { under_way: 0, ended: true, offset, written: offset, hash, state: Vec::new() }
+    }
+
+    /// The same, with or without its end.
+    #[must_use]
+    pub fn with_end(self, ended: bool) -> Self {
+        Self { ended, ..self }
     }
 
     /// Its digest, to go on with; `None` if that cannot be.

@@ -24,11 +24,17 @@
 //!
 //! How much of all this any one client may have is decided in [`admission`].
 //!
-//! Shutting down: the accept loop stops, sessions say goodbye and take no new commands, running
-//! commands may finish until [`config::Limits::drain`] is over, then they are ended.
+//! Restarts: an agent that is told to leave (SIGTERM) takes nothing new, has each supervisor put what was
+//! read and not delivered on disk, and says to its clients that they shall come back. The keepers of the
+//! commands wait for the next agent, which [`adopt`]s them. What one agent leaves to the other is in
+//! [`heir`], [`ledger`] and [`jobs::handover`].
+//!
+//! Shutting down for good (SIGINT): the accept loop stops, sessions say goodbye and take no new commands,
+//! running commands may finish until [`config::Limits::drain`] is over, then they are ended.
 
 pub mod account;
 pub mod admission;
+pub mod adopt;
 pub mod attach;
 pub mod audit;
 pub mod authorize;
@@ -40,6 +46,7 @@ pub mod doctor;
 pub mod environment;
 pub mod exec;
 pub mod files;
+pub mod heir;
 pub mod intake;
 pub mod jobs;
 pub mod keeper;

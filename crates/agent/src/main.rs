@@ -120,20 +120,30 @@ fn write_ready_file(path: &Path, listening: &str) -> io::Result<()> {
 fn stop_on_signals(agent: Arc<Agent>) -> io::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut hang_up = signal(SignalKind::hangup())?;
+    let reloaded = Arc::clone(&agent);
+    tokio::spawn(async move {
+        while hang_up.recv().await.is_some() {
+            tracing::info!("looking at certificates and policy");
+            // Both who look.
+            reloaded.reload.notify_waiters();
+        }
+    });
     tokio::spawn(async move {
         tokio::select! {
             _ = terminate.recv() => {
+                tracing::info!("stopping: running commands are left to the next agent");
+                agent.leave();
+            }
+            _ = interrupt.recv() => {
                 tracing::info!("stopping: running commands may finish");
-                notify(State::Stopping);
                 agent.stop();
             }
-            _ = interrupt.recv() => {}
         }
-        if agent.is_stopping() {
-            tokio::select! {
-                _ = terminate.recv() => {}
-                _ = interrupt.recv() => {}
-            }
+        notify(State::Stopping);
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
         }
         tracing::info!("stopping: running commands are ended");
         notify(State::Stopping);

@@ -1,15 +1,16 @@
 //! The reading end of one of a command's outputs, until it ends.
 
 use crate::keeper::Reader;
+use crate::ledger::Ledger;
 use crate::pipe_size::PipeSize;
 use bytes::{BufMut, Bytes, BytesMut};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use rexec_net::recycler::Recycler;
 use rexec_protocol::frame::MAX_DATA;
+use rexec_protocol::message::Channel;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
-use tokio::io::AsyncReadExt;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
@@ -26,6 +27,8 @@ pub struct Output {
     pipe: Option<Reader>,
     /// Instead of `pipe`, once it was shared.
     shared: Option<Arc<Shared>>,
+    /// Says before each read that there will be one; what it brought is for the reader's owner to say.
+    ledger: Option<(Channel, Arc<Ledger>)>,
     buffer: BytesMut,
     recycler: Recycler,
     room: usize,
@@ -38,11 +41,17 @@ impl Output {
         Self {
             pipe,
             shared: None,
+            ledger: None,
             buffer: BytesMut::new(),
             recycler: Recycler::default(),
             room: SMALL,
             size: PipeSize::default(),
         }
+    }
+
+    /// From now on the ledger says when this channel is read.
+    pub fn keep_books(&mut self, channel: Channel, ledger: Arc<Ledger>) {
+        self.ledger = Some((channel, ledger));
     }
 
     /// True until the end was read, or [`Output::close`] was called.
@@ -81,19 +90,32 @@ impl Output {
     /// The next bytes; empty at the end. Safe to cancel. A pipe that cannot be read has nothing
     /// more to give, so that counts as its end too.
     pub async fn read(&mut self) -> Bytes {
-        self.make_room();
-        let Some(pipe) = &mut self.pipe else { return Bytes::new() };
-        let mut room = (&mut self.buffer).limit(LARGE);
-        let n = pipe.read_buf(&mut room).await.unwrap_or_default();
-        self.take(n)
+        loop {
+            let Some(pipe) = &self.pipe else { return Bytes::new() };
+            if pipe.readable().await.is_err() {
+                return Bytes::new();
+            }
+            if let Some(bytes) = self.try_read() {
+                return bytes;
+            }
+        }
     }
 
     /// What is in the pipe right now; `None` if nothing is.
     pub fn try_read(&mut self) -> Option<Bytes> {
         self.make_room();
-        let mut room = (&mut self.buffer).limit(LARGE);
+        let room = (self.buffer.capacity() - self.buffer.len()).min(LARGE);
+        if let Some((channel, ledger)) = &self.ledger {
+            ledger.begin(*channel, room);
+        }
+        let mut room = (&mut self.buffer).limit(room);
         match self.pipe.as_ref()?.try_read_buf(&mut room) {
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => None,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                if let Some((channel, ledger)) = &self.ledger {
+                    ledger.nothing(*channel);
+                }
+                None
+            }
             read => Some(self.take(read.unwrap_or_default())),
         }
     }

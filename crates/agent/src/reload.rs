@@ -28,7 +28,10 @@ async fn follow_certificates(agent: &Arc<Agent>) {
     let mut clock = WallClock::start();
     let mut was_stale = false;
     loop {
-        ticks.tick().await;
+        tokio::select! {
+            _ = ticks.tick() => {}
+            () = agent.reload.notified() => {}
+        }
         if clock.was_set() {
             tracing::warn!("this machine's clock was set; certificates are judged by the new time");
             agent.tls.clock_was_set();
@@ -49,7 +52,10 @@ async fn follow_certificates(agent: &Arc<Agent>) {
 async fn follow_policy(agent: &Arc<Agent>) {
     let mut ticks = ticks();
     loop {
-        ticks.tick().await;
+        tokio::select! {
+            _ = ticks.tick() => {}
+            () = agent.reload.notified() => {}
+        }
         let policy = Arc::clone(&agent.policy);
         record(agent, "policy", look("policy", move || policy.refresh()).await);
     }

@@ -4,11 +4,14 @@ use crate::account::Accounts;
 use crate::admission::door::Door;
 use crate::admission::refusals::with_left_out;
 use crate::admission::{Admission, Handshake};
+use crate::adopt;
 use crate::audit::text::Text;
 use crate::audit::{Audit, Caller, Event};
 use crate::config::Config;
+use crate::heir::SOCKET;
 use crate::jobs::Jobs;
-use crate::keeper::Zygote;
+use crate::jobs::handover::Before;
+use crate::keeper::{Adoptions, Zygote};
 use crate::session;
 use crate::{policy, reload};
 use rexec_net::NetError;
@@ -22,6 +25,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Notify, mpsc};
+use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
@@ -29,6 +34,8 @@ use tracing::Instrument;
 
 /// How long the connections have to end, after the time their commands have to end.
 const LAST: Duration = Duration::from_secs(10);
+/// Adopted jobs that are told to the one who waits for them; more than there can be keepers at once.
+const ADOPTED: usize = 65_536;
 
 /// How often what is over is looked for.
 const SWEEP: Duration = Duration::from_secs(60);
@@ -40,7 +47,7 @@ pub struct Agent {
     /// The local users.
     pub accounts: Accounts,
     /// All that was submitted.
-    pub jobs: Jobs,
+    pub jobs: Arc<Jobs>,
     /// Starts commands.
     pub zygote: Zygote,
     /// How much of the agent any one may have.
@@ -51,7 +58,11 @@ pub struct Agent {
     pub audit: Audit,
     /// The certificates, and whom they let in.
     pub tls: Arc<Reloading>,
+    /// Asks for a look at the files at once.
+    pub reload: Notify,
     stop: CancellationToken,
+    leave: CancellationToken,
+    farewell: CancellationToken,
     abort: CancellationToken,
 }
 
@@ -59,6 +70,8 @@ pub struct Agent {
 pub struct Server {
     agent: Arc<Agent>,
     listeners: Vec<TcpListener>,
+    adoptions: Adoptions,
+    before: Before,
 }
 
 impl Server {
@@ -77,23 +90,27 @@ impl Server {
             })?;
             listeners.push(listener);
         }
-        let jobs = Jobs::open(&config.state_dir, config.jobs.clone())?;
+        let (jobs, before) = Jobs::open(&config.state_dir, config.jobs.clone())?;
+        let adoptions = Adoptions::open(&config.state_dir.join(SOCKET))?;
         let zygote = Zygote::start(exe).await?;
         let agent = Agent {
             accounts,
-            jobs,
+            jobs: Arc::new(jobs),
             zygote,
             policy: Arc::new(policy),
             audit,
             tls: Arc::new(tls),
+            reload: Notify::new(),
             stop: CancellationToken::new(),
+            leave: CancellationToken::new(),
+            farewell: CancellationToken::new(),
             abort: CancellationToken::new(),
             admission: Arc::new(Admission::new(config.limits.clone())),
             config,
         };
         let (version, pid) = (env!("CARGO_PKG_VERSION"), std::process::id());
         agent.audit.record(&Event::AgentStarted { version, pid });
-        Ok(Self { agent: Arc::new(agent), listeners })
+        Ok(Self { agent: Arc::new(agent), listeners, adoptions, before })
     }
 
     /// The addresses that are listened on, with the ports that the system chose.
@@ -106,10 +123,23 @@ impl Server {
         &self.agent
     }
 
-    /// Serves until [`Agent::stop`], then until the running commands have ended or the time for
-    /// that is over; [`Agent::abort`] ends them at once.
+    /// Serves until [`Agent::leave`], and leaves the running commands to the next agent; or until
+    /// [`Agent::stop`], then until the running commands have ended or the time for that is over;
+    /// [`Agent::abort`] ends them at once.
     pub async fn run(self) {
-        let Self { agent, listeners } = self;
+        let Self { agent, listeners, adoptions, before } = self;
+        let (adopted, came) = mpsc::channel(ADOPTED);
+        let adopting = AbortOnDropHandle::new(tokio::spawn(adopt::run(
+            Arc::clone(&agent),
+            adoptions,
+            adopted,
+        )));
+        tokio::select! {
+            () = adopt::settle(&before, came) => give_up_pending(&agent).await,
+            // Whoever has not come yet comes to the next one.
+            () = agent.has_left() => {}
+            () = agent.stopping() => {}
+        }
         let sessions = TaskTracker::new();
         let accepting = TaskTracker::new();
         for listener in listeners {
@@ -119,29 +149,103 @@ impl Server {
         let _reload = AbortOnDropHandle::new(tokio::spawn(reload::run(Arc::clone(&agent))));
         accepting.close();
         accepting.wait().await;
-        sessions.close();
-        agent.jobs.tasks.close();
-        let drained = async {
-            tokio::select! {
-                _ = async { tokio::join!(sessions.wait(), agent.jobs.tasks.wait()) } => {}
-                () = agent.abort.cancelled() => {}
-            }
-        };
-        if timeout(agent.config.limits.drain, drained).await.is_err() {
-            tracing::warn!("the time for running commands is over; ending them");
-        }
-        agent.abort.cancel();
-        agent.jobs.running().iter().for_each(|job| job.shut_down());
-        let all = async { tokio::join!(sessions.wait(), agent.jobs.tasks.wait()) };
-        if timeout(agent.config.limits.kill_grace + LAST, all).await.is_err() {
-            tracing::error!("connections or commands do not end; leaving them");
+        drop(adopting);
+        if agent.is_leaving() {
+            hand_over(&agent, &sessions).await;
+        } else {
+            drain(&agent, &sessions).await;
         }
         agent.audit.record(&Event::AgentStopped);
         agent.audit.close().await;
     }
 }
 
+/// Lets the running commands finish, or ends them when the time for that is over.
+async fn drain(agent: &Agent, sessions: &TaskTracker) {
+    sessions.close();
+    agent.jobs.tasks.close();
+    let drained = async {
+        tokio::select! {
+            _ = async { tokio::join!(sessions.wait(), agent.jobs.tasks.wait()) } => {}
+            () = agent.abort.cancelled() => {}
+        }
+    };
+    if timeout(agent.config.limits.drain, drained).await.is_err() {
+        tracing::warn!("the time for running commands is over; ending them");
+    }
+    agent.abort.cancel();
+    agent.jobs.running().iter().for_each(|job| job.shut_down());
+    let all = async { tokio::join!(sessions.wait(), agent.jobs.tasks.wait()) };
+    if timeout(agent.config.limits.kill_grace + LAST, all).await.is_err() {
+        tracing::error!("connections or commands do not end; leaving them");
+    }
+}
+
+async fn give_up_pending(agent: &Agent) {
+    let jobs = Arc::clone(&agent.jobs);
+    if spawn_blocking(move || jobs.give_up_pending()).await.is_err() {
+        tracing::error!("jobs that were running cannot be declared lost");
+    }
+}
+
+/// Leaves everything to the next agent: first the jobs, then the clients are told to come back.
+async fn hand_over(agent: &Arc<Agent>, sessions: &TaskTracker) {
+    agent.jobs.tasks.close();
+    for job in agent.jobs.running() {
+        if !job.outlives_agent() {
+            job.shut_down();
+        }
+    }
+    let left = async {
+        tokio::select! {
+            () = agent.jobs.tasks.wait() => {}
+            () = agent.abort.cancelled() => {}
+        }
+    };
+    if timeout(agent.config.limits.kill_grace + LAST, left).await.is_err() {
+        tracing::error!("some jobs cannot be left to the next agent");
+    }
+    let (jobs, state) = (Arc::clone(&agent.jobs), agent.config.state_dir.clone());
+    match spawn_blocking(move || jobs.hand_over(&state)).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => {
+            tracing::error!(%error, "the next agent will not know what this one does")
+        }
+        Err(error) => tracing::error!(%error, "the next agent will not know what this one does"),
+    }
+    agent.farewell.cancel();
+    sessions.close();
+    if timeout(LAST, sessions.wait()).await.is_err() {
+        tracing::warn!("some connections do not end; leaving them");
+    }
+}
+
 impl Agent {
+    /// Takes nothing new, and leaves the running commands to the next agent.
+    pub fn leave(&self) {
+        self.leave.cancel();
+    }
+
+    /// What is cancelled when the agent leaves.
+    pub fn leaving(&self) -> CancellationToken {
+        self.leave.clone()
+    }
+
+    /// Whether the agent leaves.
+    pub fn is_leaving(&self) -> bool {
+        self.leave.is_cancelled()
+    }
+
+    /// Returns once the agent leaves.
+    pub async fn has_left(&self) {
+        self.leave.cancelled().await;
+    }
+
+    /// Returns once all is left to the next agent, and clients may go there.
+    pub async fn farewell(&self) {
+        self.farewell.cancelled().await;
+    }
+
     /// Takes no new connections and no new commands.
     pub fn stop(&self) {
         self.stop.cancel();
@@ -190,6 +294,7 @@ async fn accept(agent: Arc<Agent>, listener: TcpListener, sessions: TaskTracker)
         let (socket, from) = tokio::select! {
             accepted = door.next() => accepted,
             () = agent.stopping() => return,
+            () = agent.has_left() => return,
         };
         let handshake = match agent.admission.handshake(from) {
             Ok(handshake) => handshake,
@@ -231,6 +336,7 @@ async fn serve(agent: Arc<Agent>, socket: TcpStream, from: SocketAddr, handshake
             }
         },
         () = agent.stopping() => return,
+        () = agent.has_left() => return,
     };
     handshake.succeeded();
     drop(handshake);

@@ -35,6 +35,8 @@ use tokio_util::task::TaskTracker;
 
 mod requests;
 
+/// The last words of an agent that is about to be replaced.
+const LEAVING: &str = "this agent is being restarted; running commands go on";
 /// Streams that have just ended; the session looks often.
 const DONE: usize = 256;
 /// Ended jobs whose client has not said yet that it has everything.
@@ -69,6 +71,7 @@ enum Next {
     Frame(Result<Frame, NetError>),
     Done(StreamId),
     Stopping,
+    Farewell,
     Aborting,
 }
 
@@ -113,6 +116,10 @@ pub async fn serve(
     senders.close();
     let reason = Text::of(end.to_string());
     match end {
+        NetError::Closed if agent.is_leaving() => {
+            tracing::info!("connection left to the next agent");
+            connection.refuse(ErrorCode::ShuttingDown, LEAVING).await;
+        }
         NetError::Closed => {
             tracing::info!("connection closed");
             tokio::join!(senders.wait(), connection.finish());
@@ -160,6 +167,7 @@ impl Session {
                 Some(stream) = done.recv() => Next::Done(stream),
                 end = standing.lost(&agent, !self.streams.is_empty()) => break end,
                 () = agent.stopping(), if !stopping => Next::Stopping,
+                () = agent.farewell() => Next::Farewell,
                 () = agent.aborting(), if overdue.is_none() => Next::Aborting,
                 () = at(overdue), if overdue.is_some() => break NetError::Deadline { phase: "ending the commands", limit: ABORT },
             };
@@ -175,6 +183,7 @@ impl Session {
                     stopping = true;
                     self.say_goodbye();
                 }
+                Next::Farewell => break NetError::Closed,
                 // The agent ends the jobs; this only bounds how long a client can take.
                 Next::Aborting => {
                     overdue = Some(Instant::now() + agent.config.limits.kill_grace + ABORT);

@@ -1,6 +1,7 @@
 //! A command's stdin: what came in for it is written to its pipe, and only then credited.
 
 use crate::keeper::Writer;
+use crate::ledger::{Ledger, Place};
 use crate::pipe_size::PipeSize;
 use bytes::Buf;
 use rexec_net::Outbox;
@@ -10,12 +11,15 @@ use rexec_protocol::frame::MAX_DATA;
 use rexec_protocol::message::{Channel, Data, Eof, Stop};
 use rexec_protocol::stream::{Receiver, Tally};
 use rexec_protocol::{Algorithm, Frame, Hasher, ProtocolError, StreamId, flow};
+use std::collections::VecDeque;
+use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use tokio::io::AsyncWriteExt;
 
 /// Bytes kept for a command that does not read them.
 const WINDOW: u64 = 1024 * 1024;
+/// How far apart the places are at least to which credit is given, while a command does not read.
+const SPACING: u64 = 64 * 1024;
 
 /// The clients' end of a command's stdin: what they send, one after the other, is one stream.
 #[derive(Debug)]
@@ -29,6 +33,12 @@ pub struct Feed {
     credit: Mutex<Option<Credit>>,
     /// What was received and not yet written.
     backlog: AtomicU64,
+    /// Places in what came in, with the digests there: those that may be the next one to be credited.
+    places: Mutex<VecDeque<Place>>,
+    /// What was credited.
+    credited: Mutex<Place>,
+    /// Bytes at the start that the command has already: an agent that is gone has written them.
+    skip: AtomicU64,
     /// The command takes no more.
     closed: AtomicBool,
     /// It is a terminal's.
@@ -64,8 +74,33 @@ impl Feed {
     /// An empty feed. That of a terminal has no end: one client may have no more to type, and another
     /// come later.
     pub fn new(algorithm: Algorithm, is_terminal: bool) -> Self {
+        let nothing = Place::of(0, &Hasher::new(algorithm));
+        Self::at(algorithm, nothing, Receiver::new(algorithm), is_terminal)
+    }
+
+    /// The feed of a job that another agent has begun, which had come to `place`; `None` if its digest
+    /// cannot go on. With `open` the command can still be given something.
+    pub fn after(
+        place: Place,
+        algorithm: Algorithm,
+        open: bool,
+        is_terminal: bool,
+    ) -> Option<Self> {
+        let receiver = Receiver::after(place.offset, place.hasher(algorithm)?);
+        let skip = place.written.saturating_sub(place.offset);
+        let is_closed = !open && !place.ended;
+        let feed = Self::at(algorithm, place, receiver, is_terminal);
+        feed.skip.store(skip, Ordering::Release);
+        feed.closed.store(is_closed, Ordering::Release);
+        Some(feed)
+    }
+
+    fn at(algorithm: Algorithm, place: Place, receiver: Receiver, is_terminal: bool) -> Self {
         Self {
-            receiver: Mutex::new(Receiver::new(algorithm)),
+            receiver: Mutex::new(receiver),
+            places: Mutex::default(),
+            credited: Mutex::new(place),
+            skip: AtomicU64::new(0),
             whole: Mutex::default(),
             algorithm,
             inbox: Inbox::default(),
@@ -148,12 +183,15 @@ impl Feed {
             return Ok(());
         }
         let length = body.len() as u64;
-        let received = receiver.data(data.offset + known, body, hash)?;
-        drop(receiver);
-        let bytes = received.into_bytes();
-        if let Some(whole) = &mut *lock(&self.whole) {
+        let bytes = receiver.data(data.offset + known, body, hash)?.into_bytes();
+        let mut whole = lock(&self.whole);
+        if let Some(whole) = &mut *whole {
             whole.update(&bytes);
         }
+        if let Some(hasher) = whole.as_ref().or(receiver.hasher()) {
+            self.remember(Place::of(receiver.offset(), hasher));
+        }
+        drop((receiver, whole));
         self.backlog.fetch_add(length, Ordering::AcqRel);
         self.inbox.push(bytes);
         Ok(())
@@ -204,6 +242,43 @@ impl Feed {
         receiver.tally().unwrap_or_else(|| unreachable!("stdin has no gaps"))
     }
 
+    /// Keeps a place to which credit can be given. Few are kept: of a client that sends single bytes only
+    /// one in each [`SPACING`].
+    fn remember(&self, place: Place) {
+        let mut places = lock(&self.places);
+        let before = places.len().checked_sub(2).and_then(|index| places.get(index));
+        let before = before.map_or_else(|| lock(&self.credited).offset, |place| place.offset);
+        if !places.is_empty() && place.offset.saturating_sub(before) < SPACING {
+            places.pop_back();
+        }
+        places.push_back(place);
+    }
+
+    /// The command has taken all before `offset`: gives credit up to the last place before that, and says
+    /// which that is. A client keeps what it has no credit for, so it can send from there again.
+    fn reached(&self, offset: u64) -> Place {
+        let mut places = lock(&self.places);
+        let mut last = lock(&self.credited);
+        let before = last.offset;
+        while places.front().is_some_and(|place| place.offset <= offset)
+            && let Some(place) = places.pop_front()
+        {
+            *last = place;
+        }
+        last.written = offset;
+        let now = last.clone();
+        drop((places, last));
+        if now.offset > before {
+            self.written(now.offset - before);
+        }
+        now
+    }
+
+    /// Where the command is.
+    fn place(&self) -> Place {
+        lock(&self.credited).clone()
+    }
+
     /// The command has taken bytes.
     fn written(&self, n: u64) {
         self.backlog.fetch_sub(n, Ordering::AcqRel);
@@ -241,15 +316,51 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 /// has for the whole.
 ///
 /// The end of stdin never comes to a terminal: see [`Writer::Terminal`].
-pub async fn run(feed: Arc<Feed>, mut pipe: Writer) {
+///
+/// The ledger says before each write that there will be one, and after it where the command is. It may
+/// be aborted between two writes.
+pub async fn run(feed: Arc<Feed>, pipe: Writer, ledger: Option<Arc<Ledger>>) {
     // The whole window, now that there is a command to read it.
     feed.written(0);
     let mut size = PipeSize::default();
-    while let Ok(bytes) = feed.inbox.next().await {
+    let mut offset = feed.place().written;
+    while let Ok(mut bytes) = feed.inbox.next().await {
         size.moved(&pipe, bytes.len());
-        if pipe.write_all(&bytes).await.is_err() {
-            return feed.close();
+        let skipped = feed.skip.load(Ordering::Acquire).min(bytes.len() as u64);
+        feed.skip.fetch_sub(skipped, Ordering::AcqRel);
+        bytes.advance(usize::try_from(skipped).unwrap_or(bytes.len()));
+        feed.reached(offset);
+        while !bytes.is_empty() {
+            match write(&pipe, &bytes, ledger.as_deref()).await {
+                Ok(n) => {
+                    bytes.advance(n);
+                    offset += n as u64;
+                    let place = feed.reached(offset);
+                    if let Some(ledger) = &ledger {
+                        ledger.is_at(Channel::In, &place);
+                    }
+                }
+                Err(_) => return feed.close(),
+            }
         }
-        feed.written(bytes.len() as u64);
+    }
+    if let Some(ledger) = &ledger {
+        ledger.is_at(Channel::In, &feed.place().with_end(true));
+    }
+}
+
+async fn write(pipe: &Writer, bytes: &[u8], ledger: Option<&Ledger>) -> io::Result<usize> {
+    loop {
+        pipe.writable().await?;
+        if let Some(ledger) = ledger {
+            ledger.begin(Channel::In, bytes.len());
+        }
+        match pipe.try_write(bytes) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            written => return written,
+        }
+        if let Some(ledger) = ledger {
+            ledger.nothing(Channel::In);
+        }
     }
 }

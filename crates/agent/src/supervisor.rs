@@ -7,22 +7,30 @@
 
 use crate::clock::at;
 use crate::config::Limits;
+use crate::heir::{Heir, Terms};
 use crate::intake::{Got, Intake};
 use crate::jobs::{Attendance, Controls, Job};
-use crate::keeper::{Event, Keeper, Running, Status, Terminal};
+use crate::keeper::{Event, Keeper, Reader, Status, Terminal, Writer};
 use crate::log::disk::Urgency;
 use crate::output::Output;
 use crate::policy::Permit;
+use crate::stdin::{self, Feed};
 use rexec_protocol::message::{Cancel, Channel, Drain, Exit, TerminalSize, Usage};
 use rexec_protocol::stream::Tally;
 use rexec_protocol::{Outcome, Signal};
+use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
+use tokio::task::spawn_blocking;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 
 const KEEPER_DIED: &str = "the process that watched the command died or hangs, and with it the \
                            knowledge of how the command ended";
+const TORN: &str = "the agent was killed while it wrote to the command's stdin, so that nobody knows \
+                    which bytes the command has; it was ended";
 /// How long a keeper may take to report, after the time that the command has to end, that it is done.
 const OVERDUE: Duration = Duration::from_secs(5);
 /// The longest grace a client may ask for.
@@ -46,13 +54,41 @@ pub enum Control {
 }
 
 /// Why a job is being ended before its time.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Cause {
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Cause {
+    /// It ran for as long as it may.
     TimedOut,
+    /// A client wanted it.
     Cancelled,
+    /// The agent did, or a limit that must not be outlived.
     Shutdown,
     /// The client is gone, so nobody will see the outcome but the agent's log.
     Disconnected,
+    /// An agent died while it wrote to the command's stdin, and nobody knows how far it came.
+    Torn,
+}
+
+/// What a supervisor takes over: a command that was just started, or one that was adopted.
+pub struct Watched {
+    /// The command's stdin, and what is to be written to it.
+    pub stdin: Option<(Writer, Arc<Feed>)>,
+    /// Its stdout, unless that was closed.
+    pub stdout: Option<Reader>,
+    /// Its stderr, unless that was closed.
+    pub stderr: Option<Reader>,
+    /// Its terminal, if it has one.
+    pub terminal: Option<Terminal>,
+    /// Who watches over it.
+    pub keeper: Keeper,
+    /// On what terms it runs.
+    pub terms: Terms,
+    /// When it was started.
+    pub started: Instant,
+    /// Why it is being ended, if it is.
+    pub cause: Option<Cause>,
+    /// Who leaves it to the next agent; `None`: it ends with this one.
+    pub heir: Option<Heir>,
 }
 
 enum Next {
@@ -63,15 +99,21 @@ enum Next {
     Unattended,
     TimedOut,
     Overdue,
+    /// Everything that came for stdin was written, or the command takes no more.
+    Fed,
+    /// The agent leaves.
+    Leave,
     DrainOver,
     /// Look at everything again.
     Again,
 }
 
 /// What becomes of what a command leaves behind when it ends.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Leftovers {
     /// Their output is waited for a while; then they are left alone.
+    #[default]
     Left,
     /// Their output is waited for to its end.
     Awaited,
@@ -107,9 +149,14 @@ pub struct Supervisor {
     abandoned: bool,
     started: Instant,
     timeout: Option<Instant>,
+    terms: Terms,
+    heir: Option<Heir>,
+    /// The agent leaves its jobs to another.
+    leaving: CancellationToken,
+    /// Writes stdin.
+    feeding: Option<AbortOnDropHandle<()>>,
     /// Why the command was ended, if it did not end by itself.
     cause: Option<Cause>,
-    leftovers: Leftovers,
     /// The keeper was told to end the tree.
     ending: bool,
     tree_gone: bool,
@@ -133,36 +180,40 @@ struct Ended {
 }
 
 impl Supervisor {
-    /// Takes over a command that was just started.
+    /// Takes over a command. When `leaving` is cancelled it is left to the next agent.
     pub fn new(
-        running: Running,
+        watched: Watched,
         job: Arc<Job>,
         controls: Controls,
         limits: Limits,
-        timeout: Option<Duration>,
-        leftovers: Leftovers,
+        leaving: CancellationToken,
     ) -> Self {
-        let started = Instant::now();
-        let (out, err) = (Output::new(Some(running.stdout)), Output::new(running.stderr));
-        let has_one_output = !err.is_open();
-        let intake = Intake::new(Arc::clone(&job), out, err);
-        if has_one_output {
-            // A terminal is one stream.
-            job.log.eof(Channel::Err);
+        let Watched { stdin, stdout, stderr, terminal, keeper, terms, started, cause, heir } =
+            watched;
+        let ledger = heir.as_ref().map(|heir| Arc::clone(&heir.ledger));
+        let (out, err) = (Output::new(stdout), Output::new(stderr));
+        let mut intake = Intake::new(Arc::clone(&job), out, err, ledger.clone());
+        if job.is_kept() {
+            intake.keep();
         }
+        let feed =
+            |(pipe, feed)| AbortOnDropHandle::new(tokio::spawn(stdin::run(feed, pipe, ledger)));
         Self {
             job,
             limits,
             intake,
-            terminal: running.terminal,
-            keeper: running.keeper,
+            terminal,
+            keeper,
+            feeding: stdin.map(feed),
+            leaving,
             control: controls.orders,
             attended: controls.attended,
             abandoned: false,
             started,
-            timeout: timeout.and_then(|timeout| started.checked_add(timeout)),
-            cause: None,
-            leftovers,
+            timeout: terms.timeout().and_then(|timeout| started.checked_add(timeout)),
+            terms,
+            heir,
+            cause,
             ending: false,
             tree_gone: false,
             overdue: None,
@@ -171,14 +222,18 @@ impl Supervisor {
         }
     }
 
-    /// Runs the job to its end, writes the exit record and returns it.
-    pub async fn run(mut self) -> Exit {
+    /// Runs the job to its end, and returns its exit record; `None` if it was left to the next agent.
+    pub async fn run(mut self) -> Option<Exit> {
+        if let Some(cause) = self.cause {
+            // Asked for by an agent that may have died before it could say so.
+            self.end(cause, self.polite(), None).await;
+        }
         while !self.is_over() {
             match self.next().await {
                 Next::Read(got) => self.read(got),
                 Next::Keeper(event) => {
                     self.keeper_said(event);
-                    let is_contained = self.leftovers == Leftovers::Ended;
+                    let is_contained = self.terms.leftovers == Leftovers::Ended;
                     if is_contained && self.ended.is_some() && !self.ending {
                         self.end(Cause::Shutdown, self.polite(), None).await;
                     }
@@ -190,12 +245,23 @@ impl Supervisor {
                     self.end(Cause::TimedOut, self.polite(), None).await;
                 }
                 Next::Overdue => self.give_up_on_keeper(),
+                Next::Fed => {
+                    self.feeding = None;
+                    // A terminal's input is its output, too.
+                    if self.terminal.is_none() {
+                        self.closed(Channel::In).await;
+                    }
+                }
+                Next::Leave => {
+                    self.leave().await;
+                    return None;
+                }
                 Next::DrainOver => self.sweep().await,
                 Next::Again => {}
             }
         }
         self.intake.settle().await;
-        self.finish().await
+        Some(self.finish().await)
     }
 
     async fn next(&mut self) -> Next {
@@ -212,9 +278,12 @@ impl Supervisor {
         let timeout = self.timeout.filter(|_| self.ended.is_none());
         let drain = self.ended.as_ref().map(|ended| ended.quiet.min(ended.max));
         // Unless the whole tree is being ended, and something holds the output even so.
-        let drain = drain.filter(|_| self.leftovers != Leftovers::Awaited || self.ending);
+        let drain = drain.filter(|_| self.terms.leftovers != Leftovers::Awaited || self.ending);
+        let may_leave = self.heir.is_some();
         tokio::select! {
+            () = self.leaving.cancelled(), if may_leave => Next::Leave,
             event = self.keeper.next(), if keeper_matters => Next::Keeper(event),
+            () = fed(&mut self.feeding) => Next::Fed,
             Some(control) = self.control.recv() => Next::Control(control),
             // The job holds the other end.
             Ok(()) = self.attended.changed() => Next::Again,
@@ -251,8 +320,50 @@ impl Supervisor {
         let now = Instant::now();
         if self.ended.as_ref().is_some_and(|ended| now >= ended.quiet.min(ended.max)) {
             self.held = self.intake.is_open();
-            self.intake.close(Channel::Out);
-            self.intake.close(Channel::Err);
+            self.close(Channel::Out).await;
+            self.close(Channel::Err).await;
+        }
+    }
+
+    /// Reads no more of an output.
+    async fn close(&mut self, channel: Channel) {
+        self.intake.close(channel);
+        if self.terminal.is_none() {
+            self.closed(channel).await;
+        }
+    }
+
+    /// This agent has closed its end of a pipe: the keeper is not to hold it open for another.
+    async fn closed(&mut self, channel: Channel) {
+        if self.heir.is_some()
+            && let Err(error) = self.keeper.close(channel).await
+        {
+            tracing::debug!(%error, "the keeper is gone, or hangs");
+        }
+    }
+
+    /// What the next agent would have to know has changed.
+    async fn amend(&mut self) {
+        let Some(heir) = &self.heir else { return };
+        let will = heir.will(&self.job, &self.terms, self.cause);
+        if let Err(error) = self.keeper.amend(&will).await {
+            tracing::debug!(%error, "the keeper is gone, or hangs");
+        }
+    }
+
+    /// Leaves everything as it is to the next agent: what was read is in the log, and that on disk.
+    async fn leave(&mut self) {
+        self.amend().await;
+        if let Some(feeding) = self.feeding.take() {
+            feeding.abort();
+            // It ends between two writes.
+            let _ = feeding.await;
+        }
+        self.intake.settle().await;
+        let job = Arc::clone(&self.job);
+        let rested = spawn_blocking(move || job.rest()).await;
+        if let Ok(Err(full)) = rested {
+            tracing::error!(job = %self.job.id, %full, "what was read and not delivered yet is lost");
         }
     }
 
@@ -294,13 +405,16 @@ impl Supervisor {
             }
             Control::Resize(size) => self.resize(size),
             Control::Stop(channel) => {
-                self.intake.close(channel);
+                self.close(channel).await;
                 if self.terminal.is_some() && channel == Channel::Out {
                     // There is no SIGPIPE for it: nobody looks at a terminal any more.
                     self.end(Cause::Cancelled, Signal::HUP, None).await;
                 }
             }
-            Control::Keep => self.intake.keep(),
+            Control::Keep => {
+                self.intake.keep();
+                self.amend().await;
+            }
             Control::Shutdown => self.end(Cause::Shutdown, self.polite(), None).await,
         }
     }
@@ -336,8 +450,9 @@ impl Supervisor {
     /// Ends the tree. The first cause names the outcome, unless the command had ended by itself; a
     /// later one can only shorten the grace.
     async fn end(&mut self, cause: Cause, signal: Signal, grace: Option<Duration>) {
-        if self.ended.is_none() {
-            self.cause.get_or_insert(cause);
+        if self.ended.is_none() && self.cause.is_none() {
+            self.cause = Some(cause);
+            self.amend().await;
         }
         self.ending = true;
         self.hurry();
@@ -370,6 +485,7 @@ impl Supervisor {
         usage.wall_ms = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
         let outcome = match (self.cause, status) {
             (_, None) => Outcome::Lost { message: KEEPER_DIED.to_owned() },
+            (Some(Cause::Torn), _) => Outcome::Lost { message: TORN.to_owned() },
             (Some(Cause::TimedOut), _) => Outcome::TimedOut,
             (Some(Cause::Cancelled | Cause::Disconnected), _) => Outcome::Cancelled,
             (_, Some(Status::Code(code))) => Outcome::Exited { code },
@@ -382,5 +498,14 @@ impl Supervisor {
         let exit = Exit { outcome, stdout, stderr, stdin, held: self.held, usage };
         self.keeper.release().await;
         exit
+    }
+}
+
+/// Returns when stdin needs no more writing.
+async fn fed(feeding: &mut Option<AbortOnDropHandle<()>>) {
+    match feeding {
+        // However it ended.
+        Some(task) => drop(task.await),
+        None => std::future::pending().await,
     }
 }

@@ -188,6 +188,15 @@ impl Admission {
         }
     }
 
+    /// Takes the places of a command that runs already, and was started under this rule's limit by an
+    /// agent that is gone. Limits are for those who come: this one is there.
+    pub fn running(&self, user: &str, limited_by: Option<&str>) -> (Held, Option<HeldByRule>) {
+        let own = self.commands.by_identity.take(user.to_owned());
+        let held = Held { _all: self.commands.all.take(()), _own: own };
+        let rule = limited_by.map(|rule| self.by_rule.take((user.to_owned(), rule.to_owned())));
+        (held, rule)
+    }
+
     /// The same for commands of one identity that are not started.
     pub fn may_record_denial(&self, identity: &Identity) -> Option<u64> {
         let now = Instant::now();

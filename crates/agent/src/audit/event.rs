@@ -89,6 +89,8 @@ pub enum Event<'a> {
         held: bool,
         usage: Usage,
     },
+    /// The job of an agent that is gone runs on under this one.
+    Adopted { job: &'a JobId, user: &'a str, pid: u32 },
     /// A client came to a job that was there; without `control` it can only watch.
     Attached {
         job: &'a JobId,

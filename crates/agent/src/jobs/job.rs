@@ -36,6 +36,8 @@ pub struct Job {
     pub log: Arc<Log>,
     /// What comes in for its stdin, if that was to be sent.
     pub feed: Option<Arc<Feed>>,
+    /// What came for its stdin, if that is over and there is no feed any more.
+    fed: u64,
     /// The id is the caller's own, and on disk before anything is started.
     pub durable: bool,
     committed: AtomicBool,
@@ -151,6 +153,7 @@ impl Job {
             owner,
             algorithm,
             log: Arc::new(Log::new(algorithm)),
+            fed: 0,
             feed: spec.stdin.then(|| Arc::new(Feed::new(algorithm, spec.terminal.is_some()))),
             durable,
             committed: AtomicBool::new(false),
@@ -173,20 +176,51 @@ impl Job {
     /// A job of another agent process, which has ended.
     pub(super) fn left(left: Left, end: &End, store: Arc<Store>) -> Arc<Self> {
         let Left { meta, log, .. } = left;
-        // Nobody listens.
-        let (control, _) = mpsc::channel(1);
         log.exit(end.exit.clone().into());
-        let state =
-            State { kept: true, user: meta.user, ended_ms: Some(end.ended_ms), ..State::default() };
-        Arc::new(Self {
+        // Nobody listens.
+        let fed = Exit::from(end.exit.clone()).stdin.size;
+        let (job, _) = Self::inherited(meta, log, (None, fed), end.pid, store);
+        job.ended(end.ended_ms);
+        job
+    }
+
+    /// A job that another agent process has begun. Its client has the time to come that it has when
+    /// its connection is lost.
+    pub(super) fn adopted(
+        meta: Meta,
+        log: Arc<Log>,
+        feed: Option<Arc<Feed>>,
+        pid: u32,
+        store: Arc<Store>,
+        leases: Leases,
+    ) -> (Arc<Self>, Controls) {
+        let (job, controls) = Self::inherited(meta, log, (feed, 0), pid, store);
+        if !job.is_kept() {
+            job.attendance.send_replace(job.wait_for(leases.silent));
+        }
+        (job, controls)
+    }
+
+    fn inherited(
+        meta: Meta,
+        log: Arc<Log>,
+        (feed, fed): (Option<Arc<Feed>>, u64),
+        pid: u32,
+        store: Arc<Store>,
+    ) -> (Arc<Self>, Controls) {
+        let (control, orders) = mpsc::channel(CONTROLS);
+        let (attendance, attended) = watch::channel(Attendance::Attended);
+        let state = State { kept: meta.kept, user: meta.user, ..State::default() };
+        let job = Arc::new(Self {
             id: meta.job,
             body: meta.body,
             owner: meta.owner,
             algorithm: meta.algorithm,
             log,
-            feed: None,
+            feed,
+            fed,
             durable: meta.durable,
-            committed: AtomicBool::new(true),
+            committed: AtomicBool::new(meta.durable || meta.kept),
             resumable: meta.resumable,
             on_disconnect: meta.on_disconnect,
             on_full: meta.on_full,
@@ -196,10 +230,11 @@ impl Job {
             terminal_size: meta.terminal_size,
             begun_ms: meta.begun_ms,
             control,
-            stage: watch::Sender::new(Stage::Started { pid: end.pid }),
-            attendance: watch::Sender::new(Attendance::Attended),
+            stage: watch::Sender::new(Stage::Started { pid }),
+            attendance,
             state: Mutex::new(state),
-        })
+        });
+        (job, Controls { orders, attended })
     }
 
     /// Asks the supervisor; false if it has more to do already than any honest client wants done.
@@ -245,14 +280,32 @@ impl Job {
     }
 
     fn wait_for(&self, default: Duration) -> Attendance {
-        let lease = match self.on_disconnect {
-            _ if !self.resumable => return Attendance::Gone,
-            Some(OnDisconnect::Kill {}) => return Attendance::Gone,
-            Some(OnDisconnect::Lease { ms }) => Duration::from_millis(ms),
-            Some(OnDisconnect::Keep {}) | None => default,
-        };
-        // A lease beyond what the clock can count is one without end.
-        Instant::now().checked_add(lease).map_or(Attendance::Attended, Attendance::Until)
+        match self.lease_or(default) {
+            None => Attendance::Gone,
+            // A lease beyond what the clock can count is one without end.
+            Some(lease) => {
+                Instant::now().checked_add(lease).map_or(Attendance::Attended, Attendance::Until)
+            }
+        }
+    }
+
+    fn lease_or(&self, default: Duration) -> Option<Duration> {
+        match self.on_disconnect {
+            _ if !self.resumable => None,
+            Some(OnDisconnect::Kill {}) => None,
+            Some(OnDisconnect::Lease { ms }) => Some(Duration::from_millis(ms)),
+            Some(OnDisconnect::Keep {}) | None => Some(default),
+        }
+    }
+
+    /// How long it may be without an agent; `None`: for ever.
+    pub fn lease_without_agent(&self, leases: Leases) -> Option<Duration> {
+        if self.is_kept() { None } else { Some(self.lease_or(leases.silent).unwrap_or_default()) }
+    }
+
+    /// Whether it goes on when its agent is gone: somebody will come for it, or need not.
+    pub fn outlives_agent(&self) -> bool {
+        self.is_kept() || self.lease_or(Duration::ZERO).is_some()
     }
 
     /// The id is on disk.
@@ -293,6 +346,15 @@ impl Job {
             self.spool()?;
         }
         self.log.finish(end)
+    }
+
+    /// Puts all output that is kept on disk, for the agent after this one. Blocks; only the one who appends
+    /// to it may do this.
+    pub fn rest(&self) -> Result<(), Full> {
+        if self.log.disk().is_none() {
+            self.spool()?;
+        }
+        self.log.rest()
     }
 
     /// What another agent process has to know of it.
@@ -388,6 +450,15 @@ impl Job {
         self.lock().ended_ms = Some(ended_ms);
     }
 
+    /// Its process, and when it ended; `None` if it runs, or never ran.
+    pub fn end(&self) -> Option<(u32, u64)> {
+        let ended_ms = self.lock().ended_ms?;
+        match &*self.stage.borrow() {
+            Stage::Started { pid } => Some((*pid, ended_ms)),
+            Stage::Launching | Stage::Not(_) => None,
+        }
+    }
+
     /// Whether it has ended, or never ran.
     pub fn has_ended(&self) -> bool {
         self.lock().ended_ms.is_some()
@@ -402,7 +473,7 @@ impl Job {
 
     /// The answer to a client that comes: to an `attach`, or to an `exec` that joins.
     pub fn answer(&self, pid: u32, joins: bool) -> Started {
-        let stdin = self.feed.as_ref().map_or(0, |feed| feed.received());
+        let stdin = self.feed.as_ref().map_or(self.fed, |feed| feed.received());
         let started = Started::new(self.id.clone(), pid, self.algorithm);
         Started { attached: joins, stdin, terminal: self.has_terminal, ..started }
     }

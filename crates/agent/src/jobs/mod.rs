@@ -12,6 +12,8 @@
 //! what was asked and how it ended are remembered, so that a late repetition still runs nothing. Ids
 //! that callers chose are remembered on disk too, in the [`journal`].
 
+pub mod handover;
+mod inherit;
 pub mod job;
 pub mod journal;
 pub mod meta;
@@ -22,15 +24,16 @@ pub use job::{Attachment, Attendance, Controls, Job, Leases, Leave, Stage, Submi
 pub use settings::Settings;
 
 use crate::log::Log;
+use handover::Before;
 use journal::{Journal, Past};
 use rexec_guard::holds;
 use rexec_protocol::message::{ExecSpec, Exit, JobInfo};
 use rexec_protocol::{JobId, Outcome};
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::io;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime};
 use store::{Left, Store};
 use tokio::task::spawn_blocking;
 use tokio::time::Instant;
@@ -65,6 +68,12 @@ struct Table {
     /// How many the store had dropped when it was last asked.
     dropped: u64,
     past: HashMap<JobId, Past>,
+    /// What is on disk of jobs that ran when the agent before ended, until their keepers come.
+    pending: HashMap<JobId, Left>,
+    /// Jobs that the agent before has left running, and whose keepers have not come yet.
+    expected: HashSet<JobId>,
+    /// The agent before was killed, and its keepers may still come.
+    after_kill: bool,
     /// Logs of jobs that are over, to be deleted.
     gone: Vec<Arc<Log>>,
     /// The generated ids in `past`, oldest first.
@@ -104,9 +113,10 @@ pub enum Submitted {
 
 impl Jobs {
     /// Reads what is remembered in the folder `state`, which is made if it is missing.
-    pub fn open(state: &Path, settings: Settings) -> io::Result<Self> {
+    pub fn open(state: &Path, settings: Settings) -> io::Result<(Self, Before)> {
         // Its lock says that no other agent uses the folder.
         let (journal, past) = Journal::open(state, settings.keep_ids)?;
+        let before = handover::take(state)?;
         let store = Store::open(state, &settings)?;
         let left = store.left()?;
         let table = Mutex::new(Table {
@@ -115,31 +125,26 @@ impl Jobs {
             unread: 0,
             dropped: 0,
             past,
+            pending: HashMap::new(),
+            expected: HashSet::new(),
+            after_kill: matches!(before, Before::Killed),
             generated: VecDeque::new(),
             gone: Vec::new(),
             complete_since: Instant::now(),
         });
         let (journal, store) = (Arc::new(journal), Arc::new(store));
         let jobs = Self { settings, table, journal, store, tasks: TaskTracker::new() };
-        left.into_iter().for_each(|left| jobs.take_over(left));
-        Ok(jobs)
-    }
-
-    /// A job that another agent process has left.
-    fn take_over(&self, left: Left) {
-        let end = left.end.clone().unwrap_or_else(|| left.lost());
-        let keep = self.settings.keep_output;
-        let age = UNIX_EPOCH + Duration::from_millis(end.ended_ms);
-        let age = SystemTime::now().duration_since(age).unwrap_or_default();
-        let now = Instant::now();
-        let until = now.checked_add(keep.saturating_sub(age)).unwrap_or(now);
-        let job = Job::left(left, &end, Arc::clone(&self.store));
-        self.store.ended(&job.log);
-        let mut table = self.lock();
-        // It is more than a memory.
-        table.past.remove(&job.id);
-        table.jobs.insert(job.id.clone(), Held { job: Arc::clone(&job), ended: None });
-        table.end(&job, end.exit.into(), until);
+        for left in left {
+            if left.end.is_some() {
+                jobs.take_over(left);
+            } else {
+                jobs.lock().pending.insert(left.meta.job.clone(), left);
+            }
+        }
+        if let Before::Left(handover) = &before {
+            jobs.lock().remember(handover, handover::uptime()?);
+        }
+        Ok((jobs, before))
     }
 
     /// How long jobs wait for their clients.
@@ -360,7 +365,7 @@ mod tests {
 
     fn jobs() -> (tempfile::TempDir, Jobs) {
         let state = tempfile::tempdir().unwrap();
-        let jobs = Jobs::open(state.path(), Settings::default()).unwrap();
+        let (jobs, _) = Jobs::open(state.path(), Settings::default()).unwrap();
         (state, jobs)
     }
 

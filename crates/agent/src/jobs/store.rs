@@ -111,7 +111,7 @@ impl Store {
         };
         let disk = Disk::new(spool, share, self.limit, meta.on_full, last);
         let last_ms = content.last_ms.max(meta.begun_ms);
-        let log = Arc::new(Log::resumed(&content, disk));
+        let log = Arc::new(Log::resumed(meta.algorithm, &content, disk));
         Left { meta, log, end, last_ms }
     }
 

@@ -35,6 +35,14 @@ impl Reader {
         pipe::Receiver::from_owned_fd(end).map(Self::Pipe)
     }
 
+    /// Returns when there is something to read, or an end; or sooner.
+    pub async fn readable(&self) -> io::Result<()> {
+        match self {
+            Self::Pipe(pipe) => pipe.readable().await,
+            Self::Terminal(terminal) => terminal.file().readable().await.map(drop),
+        }
+    }
+
     /// Reads what is there right now, at most until `buffer` is full.
     ///
     /// # Errors
@@ -56,6 +64,28 @@ impl Reader {
 impl Writer {
     pub(super) fn pipe(end: OwnedFd) -> io::Result<Self> {
         pipe::Sender::from_owned_fd(end).map(Self::Pipe)
+    }
+
+    /// Returns when something can be written, or nothing ever more; or sooner.
+    pub async fn writable(&self) -> io::Result<()> {
+        match self {
+            Self::Pipe(pipe) => pipe.writable().await,
+            Self::Terminal(terminal) => terminal.file().writable().await.map(drop),
+        }
+    }
+
+    /// Writes what there is room for right now.
+    ///
+    /// # Errors
+    /// `WouldBlock` if there is none.
+    pub fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Self::Pipe(pipe) => pipe.try_write(bytes),
+            Self::Terminal(terminal) => {
+                let write = |file: &OwnedFd| Ok(unistd::write(file, bytes)?);
+                terminal.file().try_io(Interest::WRITABLE, write)
+            }
+        }
     }
 }
 

@@ -287,9 +287,7 @@ impl Job<'_> {
         match wait.step(self.agent.is_some(), now) {
             orphan::Step::Wait(until) => Some(deadline.map_or(until, |at| at.min(until))),
             orphan::Step::GiveUp => {
-                self.orphaned = None;
-                self.will = None;
-                self.end(Signal::HUP, ORPHAN_GRACE);
+                self.give_up();
                 Some(now)
             }
             orphan::Step::Look => {
@@ -301,7 +299,9 @@ impl Job<'_> {
                     timed_out: self.timed_out,
                     handles: &self.handles,
                 };
-                if let Ok(socket) = will.execute(&job) {
+                if !will.has_a_place() {
+                    self.give_up();
+                } else if let Ok(socket) = will.execute(&job) {
                     self.agent = Some(Agent { socket, inbox: Inbox::default() });
                     [&self.exited, &self.gone]
                         .into_iter()
@@ -311,6 +311,12 @@ impl Job<'_> {
                 Some(now)
             }
         }
+    }
+
+    /// Nobody will come.
+    fn give_up(&mut self) {
+        (self.orphaned, self.will) = (None, None);
+        self.end(Signal::HUP, ORPHAN_GRACE);
     }
 
     fn end(&mut self, signal: Signal, grace: Duration) {

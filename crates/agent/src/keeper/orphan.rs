@@ -78,6 +78,11 @@ impl Will {
         Duration::from_millis(self.words.grace_ms)
     }
 
+    /// Whether an agent can still come: not once its folder was deleted.
+    pub(super) fn has_a_place(&self) -> bool {
+        Path::new(OsStr::from_bytes(&self.words.socket)).parent().is_some_and(Path::is_dir)
+    }
+
     /// Hands the job over to the next agent, if it is there; the answer is a socket to it.
     pub(super) fn execute(&self, job: &Orphaned<'_>) -> io::Result<OwnedFd> {
         let socket = reach(Path::new(OsStr::from_bytes(&self.words.socket)))?;

@@ -20,6 +20,8 @@ pub struct Cursor {
     pub(super) skipped: Ended,
     /// Ends that the reader was told of.
     pub(super) ended: Ended,
+    /// Where the reader was told that the digest does not go on.
+    pub(super) torn: Ended,
     /// Records from the disk that come next, the first of which has this number.
     pub(super) fetched: (u64, VecDeque<Record>),
 }
@@ -67,6 +69,7 @@ impl Cursor {
             begin: mark.at,
             skipped: mark.ended,
             ended: Ended::default(),
+            torn: Ended::default(),
             fetched: (0, VecDeque::new()),
         }
     }

@@ -147,12 +147,13 @@ impl Log {
     /// it. The caller is the one who writes.
     pub fn spool(&self, make: impl FnOnce(Checkpoint) -> io::Result<Disk>) -> Result<(), Full> {
         let now = self.now();
-        let kept = self.lock().kept;
         // Nothing of it is there yet.
         let empty = Checkpoint { kept: now.mark, ..now.clone() };
         let disk = Arc::new(make(empty).map_err(Full::Disk)?);
         let mut state = self.lock();
-        state.stored = state.first;
+        // What was acknowledged meanwhile is gone, and does not get there.
+        let kept = state.first;
+        state.stored = kept;
         state.disk = Some(Arc::clone(&disk));
         drop(state);
         self.flush(&disk)?;
@@ -189,6 +190,35 @@ impl Log {
         // Others may need the memory more.
         self.lock().trim(0);
         self.with_room(&disk, || disk.spool.end(end))
+    }
+
+    /// Writes what is not on disk yet: the agent leaves, and another goes on from here.
+    pub fn rest(&self) -> Result<(), Full> {
+        let Some(disk) = self.disk() else { return Ok(()) };
+        self.flush(&disk)?;
+        self.mark(&disk)
+    }
+
+    /// Reads all that is kept back into memory, where a log is that nobody wants kept, and deletes what
+    /// is on disk. Blocks; the caller is the one who writes.
+    pub fn to_memory(&self) -> io::Result<()> {
+        let Some(disk) = self.disk() else { return Ok(()) };
+        let (kept, end) = {
+            let state = self.lock();
+            (state.kept, state.first.number)
+        };
+        let (mut number, mut older) = (kept.number, VecDeque::new());
+        while number < end {
+            let records = disk.records(number, end)?;
+            number += records.len() as u64;
+            older.extend(records);
+        }
+        let mut state = self.lock();
+        state.take_back(kept, older);
+        state.disk = None;
+        drop(state);
+        disk.delete();
+        Ok(())
     }
 
     /// Returns once all of it would survive a loss of power.

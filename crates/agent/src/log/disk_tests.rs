@@ -102,7 +102,7 @@ impl Kept {
         let found = self.folder.find(&self.meta.job).unwrap();
         let last = crate::spool::Checkpoint::start(Algorithm::Sha256);
         let disk = Disk::new(found.spool, self.quota.share(), LIMIT, self.meta.on_full, last);
-        let log = Log::resumed(&found.content, disk);
+        let log = Log::resumed(Algorithm::Sha256, &found.content, disk);
         log.claim_all().unwrap();
         if let Some(end) = found.end {
             log.exit(end.exit.into());
@@ -303,6 +303,27 @@ impl Removed for Vec<Kept> {
 }
 
 /// An agent that is killed has read from the pipe what it has not entered yet.
+/// A foreground job whose agent is restarted twice, without a client in between.
+#[test]
+fn what_came_back_from_the_disk_goes_there_again() {
+    let mut job = Kept::new(OnFull::Block);
+    for round in 0..20_u8 {
+        job.log.output(Channel::Out, vec![round; 30_000].into());
+        job.truth[0].extend(vec![round; 30_000]);
+    }
+    job.log.release(4);
+    for _ in 0..3 {
+        job.spool();
+        job.log.rest().unwrap();
+        let next = job.again();
+        next.to_memory().unwrap();
+        assert!(next.disk().is_none() && job.folder.list().unwrap().is_empty());
+        job.log = Arc::new(next);
+        let missing = job.check(&job.log, START, Offsets::default());
+        assert_eq!(missing, [150_000, 0]);
+    }
+}
+
 #[test]
 fn what_is_beyond_the_index_is_claimed() {
     let mut kept = Kept::new(OnFull::Block);

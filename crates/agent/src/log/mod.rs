@@ -20,6 +20,7 @@ mod tests;
 
 pub use cursor::{Cursor, Item, Place};
 
+use crate::ledger;
 use crate::spool::{Content, Mark};
 use bytes::Bytes;
 use disk::Disk;
@@ -50,10 +51,15 @@ impl Log {
     }
 
     /// The log that `disk` holds, as another agent process has left it.
-    pub fn resumed(content: &Content, disk: Disk) -> Self {
-        let mut state = State::resumed(content);
+    pub fn resumed(algorithm: Algorithm, content: &Content, disk: Disk) -> Self {
+        let mut state = State::resumed(algorithm, content);
         state.disk = Some(Arc::new(disk));
         Self::with(state)
+    }
+
+    /// A log of which only the places are known where it goes on.
+    pub fn after(out: &ledger::Place, err: &ledger::Place, algorithm: Algorithm) -> Self {
+        Self::with(State::after(out, err, algorithm))
     }
 
     fn with(state: State) -> Self {
@@ -75,6 +81,11 @@ impl Log {
         let frame = Frame::new(StreamId::CONNECTION, exit.into());
         let record = Record { frame, time_ms: now_ms(), is_written: true };
         self.append(|state| state.exit = Some(record));
+    }
+
+    /// How far a channel is, for the ledger.
+    pub fn place(&self, channel: Channel) -> ledger::Place {
+        self.lock().place_of(channel)
     }
 
     /// Size and digest of a channel so far.

@@ -3,11 +3,12 @@
 use super::cursor::{Cursor, Item};
 use super::disk::Disk;
 use super::now_ms;
+use crate::ledger;
 use crate::spool::{Ended, Known, Mark, Prefix};
 use bytes::Bytes;
 use rexec_protocol::message::{Channel, Eof, Gap, Message, Offsets};
 use rexec_protocol::stream::{Sender, Tally};
-use rexec_protocol::{Algorithm, Frame, StreamId};
+use rexec_protocol::{Algorithm, Frame, Hasher, StreamId};
 use std::collections::VecDeque;
 use std::sync::Arc;
 
@@ -42,6 +43,9 @@ pub(super) struct State {
     pub(super) stored: Mark,
     /// All of it was deleted.
     pub(super) removed: bool,
+    /// Channels whose digest does not reach back to the start of the stream: not even a reader who has
+    /// all output before this log can check what follows.
+    pub(super) torn: Ended,
 }
 
 #[derive(Debug, Clone)]
@@ -89,25 +93,80 @@ impl State {
             disk: None,
             stored: start,
             removed: false,
+            torn: Ended::default(),
         }
     }
 
-    /// That of a log that is on disk.
-    pub(super) fn resumed(content: &crate::spool::Content) -> Self {
-        let side = |channel| match content.known(channel) {
-            Known::Running(hasher) => {
-                Side::Open(Sender::after(channel, content.end.at.of(channel), hasher.clone()))
+    /// That of a log of which only the places are known where it goes on.
+    pub(super) fn after(out: &ledger::Place, err: &ledger::Place, algorithm: Algorithm) -> Self {
+        let (mut at, mut ended, mut torn) = <(Offsets, Ended, Ended)>::default();
+        let mut side = |channel, place: &ledger::Place| {
+            // What was being read counts as read: its reader hears that something is missing.
+            let offset = place.offset.saturating_add(place.under_way.into());
+            *at.of_mut(channel) = offset;
+            if place.ended {
+                ended.set(channel);
+                return Side::Over(Tally { size: place.offset, hash: place.hash });
             }
-            Known::Fixed(_) => Side::Over(content.tally(channel)),
+            let hasher = place.hasher(algorithm).filter(|_| place.under_way == 0);
+            if hasher.is_none() {
+                torn.set(channel);
+            }
+            let hasher = hasher.unwrap_or_else(|| Hasher::new(algorithm));
+            Side::Open(Sender::after(channel, offset, hasher))
         };
+        let (out, err) = (side(Channel::Out, out), side(Channel::Err, err));
+        let mark = Mark { number: 0, at, ended };
         Self {
-            out: side(Channel::Out),
-            err: side(Channel::Err),
+            out,
+            err,
+            first: mark,
+            kept: mark,
+            end: mark,
+            stored: mark,
+            torn,
+            ..Self::new(algorithm)
+        }
+    }
+
+    /// How far a channel is.
+    pub(super) fn place_of(&self, channel: Channel) -> ledger::Place {
+        let side = if channel == Channel::Err { &self.err } else { &self.out };
+        let place = match side {
+            Side::Open(sender) => ledger::Place::of(sender.offset(), sender.hasher()),
+            Side::Over(tally) => ledger::Place::over(*tally),
+        };
+        place.with_end(self.end.ended.has(channel))
+    }
+
+    /// That of a log that is on disk.
+    pub(super) fn resumed(algorithm: Algorithm, content: &crate::spool::Content) -> Self {
+        let mut torn = Ended::default();
+        let mut side = |channel| {
+            let offset = content.end.at.of(channel);
+            match content.known(channel) {
+                Known::Running(hasher) => {
+                    Side::Open(Sender::after(channel, offset, hasher.clone()))
+                }
+                Known::Fixed(_) if content.end.ended.has(channel) => {
+                    Side::Over(content.tally(channel))
+                }
+                Known::Fixed(_) => {
+                    torn.set(channel);
+                    Side::Open(Sender::after(channel, offset, Hasher::new(algorithm)))
+                }
+            }
+        };
+        let (out, err) = (side(Channel::Out), side(Channel::Err));
+        Self {
+            out,
+            err,
+            torn,
             first: content.end,
             kept: content.kept,
             end: content.end,
             stored: content.end,
-            ..Self::new(Algorithm::Sha256)
+            ..Self::new(algorithm)
         }
     }
 
@@ -202,6 +261,15 @@ impl State {
         (self.stored, self.records.iter().skip(skip).take(limit).cloned().collect())
     }
 
+    /// Records come back into memory, before those that are there; the first begins at `kept`.
+    pub(super) fn take_back(&mut self, kept: Mark, mut older: VecDeque<Record>) {
+        self.size += older.iter().map(|record| cost(&record.frame)).sum::<usize>();
+        older.append(&mut self.records);
+        // Where they were written is about to be deleted.
+        older.iter_mut().for_each(|record| record.is_written = false);
+        (self.records, self.first, self.kept) = (older, kept, kept);
+    }
+
     /// The first place that is in memory where `is_past` holds, which it does for all that follow.
     pub(super) fn place(&self, is_past: impl Fn(&Record) -> bool) -> Mark {
         let mut mark = self.first;
@@ -242,9 +310,13 @@ impl State {
     fn gap(&self, cursor: &mut Cursor) -> Option<Item> {
         let missed = |channel: Channel| {
             let to = self.kept.at.of(channel).max(cursor.begin.of(channel));
-            (to > cursor.at.of(channel)).then_some(Gap { channel, to })
+            // A gap of nothing says that the digest does not go on.
+            let is_torn = self.torn.has(channel) && !cursor.torn.has(channel);
+            let to = to.max(cursor.at.of(channel));
+            (is_torn || to > cursor.at.of(channel)).then_some(Gap { channel, to })
         };
         let gap = OUTPUTS.into_iter().find_map(missed)?;
+        cursor.torn.set(gap.channel);
         *cursor.at.of_mut(gap.channel) = gap.to;
         let frame = Frame::new(StreamId::CONNECTION, gap.into());
         Some(Item { frame, record: cursor.next, time_ms: now_ms() })

@@ -19,6 +19,10 @@ impl Session {
         standing: &Standing,
     ) -> Result<(), ProtocolError> {
         demand_window(exec.window)?;
+        if self.agent.is_leaving() && exec.job.is_some() {
+            // It will be asked again, of the next agent.
+            return Ok(());
+        }
         if !self.terms.digests.contains(&exec.digest) {
             return Err(ProtocolError::Malformed(
                 "an exec with a digest that was not agreed on".to_owned(),

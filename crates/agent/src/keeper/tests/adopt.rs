@@ -218,7 +218,8 @@ pub(super) fn stranger(what: &str, path: &Path) {
                 ends: Vec::new(),
                 ledger: false,
             };
-            io::Write::write_all(&mut socket, &wire::frame(&adopt).unwrap()).unwrap();
+            // It may be closed already.
+            let _ = io::Write::write_all(&mut socket, &wire::frame(&adopt).unwrap());
             // Until it is closed.
             io::Read::read(&mut socket, &mut [0]).unwrap_or(0)
         }

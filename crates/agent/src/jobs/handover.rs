@@ -1,0 +1,158 @@
+//! What an agent that ends in good order tells the next one: which jobs run, so that it can wait for
+//! their keepers; and which ids it remembers, so that nothing it knew becomes unknown.
+//!
+//! One file in the state folder, `handover`. While an agent runs it says nothing (`null`), so whoever
+//! finds that knows that the agent before it was killed.
+
+use super::journal::Past;
+use super::meta::{Ending, hexadecimal};
+use crate::spool::boot_id;
+use crate::trusted;
+use rexec_protocol::{Algorithm, Digest, JobId};
+use serde::{Deserialize, Serialize};
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+use std::time::{Duration, SystemTime};
+
+const FILE: &str = "handover";
+
+/// How the agent before this one ended.
+#[derive(Debug)]
+pub enum Before {
+    /// There was none.
+    Nobody,
+    /// It was killed.
+    Killed,
+    /// In good order.
+    Left(Box<Handover>),
+}
+
+/// What it says.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Handover {
+    /// In which boot of the system.
+    pub boot: String,
+    /// Jobs that run, as lost: that is what they are if nobody comes with them.
+    pub running: Vec<Remembered>,
+    /// Every job that was submitted after this is known, in milliseconds since the system started.
+    pub complete_since_ms: u64,
+    /// Ended jobs that are only remembered, oldest first.
+    pub remembered: Vec<Remembered>,
+}
+
+/// An id, what was asked under it, and how that ended.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Remembered {
+    /// The id.
+    pub job: JobId,
+    owner: String,
+    #[serde(with = "hexadecimal")]
+    body: Digest,
+    digest: Algorithm,
+    ending: Ending,
+    /// Since when it is only remembered, in milliseconds since the system started.
+    pub since_ms: u64,
+}
+
+impl Remembered {
+    /// Notes down a job.
+    pub fn new(job: JobId, past: &Past, since_ms: u64) -> Self {
+        let Past { body, algorithm, owner, exit, .. } = past;
+        let (owner, ending) = (owner.clone(), Ending::from(exit));
+        Self { job, owner, body: *body, digest: *algorithm, ending, since_ms }
+    }
+
+    /// What is remembered of it.
+    pub fn past(&self, ended: SystemTime) -> Past {
+        let Self { body, digest, owner, ending, .. } = self;
+        let (owner, exit) = (owner.clone(), ending.clone().into());
+        Past { body: *body, algorithm: *digest, owner, exit, ended }
+    }
+}
+
+/// Reads what the agent before has left in the folder `state`, once: from now on an agent runs. Those of
+/// another boot are as good as none.
+pub fn take(state: &Path) -> io::Result<Before> {
+    let path = state.join(FILE);
+    let mut text = String::new();
+    let before = match OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW).open(&path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Before::Nobody,
+        Err(error) => return Err(error),
+        Ok(mut file) => {
+            trusted::demand_unchangeable(&path, &file.metadata()?).map_err(io::Error::other)?;
+            file.read_to_string(&mut text)?;
+            match serde_json::from_str::<Option<Handover>>(&text) {
+                Ok(Some(handover)) if handover.boot == boot_id() => {
+                    Before::Left(Box::new(handover))
+                }
+                Ok(Some(_)) => Before::Nobody,
+                // A torn one is that of an agent that was killed, too.
+                Ok(None) | Err(_) => Before::Killed,
+            }
+        }
+    };
+    put(state, None)?;
+    Ok(before)
+}
+
+/// Writes it for the next agent; `None`: an agent runs.
+pub fn put(state: &Path, handover: Option<&Handover>) -> io::Result<()> {
+    let (path, new) = (state.join(FILE), state.join("handover.new"));
+    let _ = fs::remove_file(&new);
+    let mut options = OpenOptions::new();
+    let mut file: File = options
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .custom_flags(libc::O_NOFOLLOW)
+        .open(&new)?;
+    file.write_all(&serde_json::to_vec(&handover)?)?;
+    fs::rename(&new, &path)
+}
+
+/// How long the system is up, suspended or not, to the hundredth of a second.
+pub fn uptime() -> io::Result<Duration> {
+    let text = fs::read_to_string("/proc/uptime")?;
+    let seconds = text.split_whitespace().next().and_then(|word| word.parse().ok());
+    seconds.map(Duration::from_secs_f64).ok_or_else(|| io::ErrorKind::InvalidData.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rexec_protocol::Outcome;
+    use rexec_protocol::message::Exit;
+
+    #[test]
+    fn the_next_agent_learns_how_this_one_ended() {
+        let state = tempfile::tempdir().unwrap();
+        assert!(matches!(take(state.path()).unwrap(), Before::Nobody));
+        assert!(matches!(take(state.path()).unwrap(), Before::Killed));
+        let id = JobId::new("one").unwrap();
+        let exit = Exit::of_nothing(Outcome::Exited { code: 3 }, Algorithm::Sha256);
+        let body = Digest::of(Algorithm::Sha256, b"request");
+        let owner = "alice".to_owned();
+        let past =
+            Past { body, algorithm: Algorithm::Sha256, owner, exit, ended: SystemTime::now() };
+        let remembered = vec![Remembered::new(id.clone(), &past, 5)];
+        let running = vec![Remembered::new(JobId::new("two").unwrap(), &past, 6)];
+        let boot = boot_id();
+        let handover = Handover { boot, running, complete_since_ms: 7, remembered };
+        put(state.path(), Some(&handover)).unwrap();
+        let Before::Left(left) = take(state.path()).unwrap() else { panic!("it left something") };
+        assert_eq!((left.running[0].job.as_str(), left.complete_since_ms), ("two", 7));
+        let one = left.remembered.into_iter().next().unwrap();
+        assert_eq!((one.job.clone(), one.since_ms), (id, 5));
+        let again = one.past(past.ended);
+        assert_eq!((again.exit, again.body, again.owner), (past.exit, past.body, past.owner));
+        assert!(matches!(take(state.path()).unwrap(), Before::Killed), "once");
+        let other = Handover { boot: "another".to_owned(), ..handover };
+        put(state.path(), Some(&other)).unwrap();
+        assert!(
+            matches!(take(state.path()).unwrap(), Before::Nobody),
+            "all its processes are gone"
+        );
+    }
+}

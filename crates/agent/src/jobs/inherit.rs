@@ -1,0 +1,204 @@
+//! What the table of jobs gets from the agent before this one, and leaves to the next.
+
+use super::handover::{self, Handover, Remembered};
+use super::journal::{DIED, Past};
+use super::meta::{End, Ending, Meta};
+use super::store::Left;
+use super::{Controls, Held, Job, Jobs, Table};
+use crate::ledger::Place;
+use crate::log::Log;
+use crate::spool::boot_id;
+use crate::stdin::Feed;
+use rexec_protocol::message::{Channel, Exit};
+use rexec_protocol::{JobId, Outcome};
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use tokio::time::Instant;
+
+impl Jobs {
+    /// A job that another agent process has begun and that runs. `out` and `err` say how far that agent
+    /// was; what it left on disk holds if that is as far. `None`: it is here already, or was declared
+    /// lost. Blocks.
+    pub fn adopt(
+        &self,
+        meta: Meta,
+        out: &Place,
+        err: &Place,
+        feed: Option<Arc<Feed>>,
+        pid: u32,
+    ) -> Option<(Arc<Job>, Controls)> {
+        let id = meta.job.clone();
+        let left = self.lock().pending.remove(&id);
+        let is_as_far = |log: &Log| {
+            let at = |channel, place: &Place| {
+                log.place(channel).offset >= place.offset + u64::from(place.under_way)
+            };
+            at(Channel::Out, out) && at(Channel::Err, err)
+        };
+        let is_on_disk =
+            left.as_ref().is_some_and(|left| left.log.claim_all().is_ok() && is_as_far(&left.log));
+        tracing::debug!(job = %id, out = out.offset, err = err.offset, is_on_disk, "where it goes on");
+        let log = match left {
+            Some(left) if is_on_disk => {
+                if !meta.kept
+                    && let Err(error) = left.log.to_memory()
+                {
+                    tracing::error!(%error, job = %id, "its output stays on disk");
+                }
+                left.log
+            }
+            left => {
+                if left.is_some()
+                    && let Err(error) = self.store.delete(&id)
+                {
+                    tracing::error!(%error, job = %id, "cannot delete what is on disk of a job");
+                }
+                Arc::new(Log::after(out, err, meta.algorithm))
+            }
+        };
+        let (store, leases) = (Arc::clone(&self.store), self.leases());
+        let mut table = self.lock();
+        let is_over = |past: &Past| !matches!(past.exit.outcome, Outcome::Lost { .. });
+        if table.jobs.contains_key(&id) || table.past.get(&id).is_some_and(is_over) {
+            return None;
+        }
+        table.past.remove(&id);
+        table.expected.remove(&id);
+        let (job, controls) = Job::adopted(meta, log, feed, pid, store, leases);
+        table.jobs.insert(id, Held { job: Arc::clone(&job), ended: None });
+        Some((job, controls))
+    }
+
+    /// Nobody will come any more with jobs that the agent before has left: they count as lost. Blocks.
+    pub fn give_up_pending(&self) {
+        let mut table = self.lock();
+        table.expected.clear();
+        table.after_kill = false;
+        let pending = std::mem::take(&mut table.pending);
+        drop(table);
+        pending.into_values().for_each(|left| self.take_over(left));
+    }
+
+    /// A submission that came too late to be begun: it is as if it had never come.
+    pub fn withdraw(&self, id: &JobId) {
+        self.lock().jobs.remove(id);
+    }
+
+    /// Puts on disk, for the next agent, what only this one knows: ended jobs whose clients do not have
+    /// everything, which jobs run, and which ids are remembered. Blocks.
+    pub fn hand_over(&self, state: &Path) -> io::Result<()> {
+        if self.lock().after_kill {
+            // This one has not learned yet what there is, so that it is to the next as if this one had
+            // been killed, too.
+            return Ok(());
+        }
+        let mut ended = Vec::new();
+        for held in self.lock().jobs.values() {
+            ended.extend(
+                held.ended.as_ref().map(|ended| (Arc::clone(&held.job), ended.exit.clone())),
+            );
+        }
+        let uptime = handover::uptime()?;
+        let now_ms = u64::try_from(uptime.as_millis()).unwrap_or(u64::MAX);
+        let mut remembered = self.lock().remembered(uptime);
+        for (job, exit) in ended {
+            match job.end() {
+                // It never ran: there is nothing but the answer.
+                None => {
+                    remembered.push(Remembered::new(job.id.clone(), &past(&job, exit), now_ms));
+                }
+                Some(_) if job.log.disk().is_some() => {}
+                Some((pid, ended_ms)) => {
+                    let end = End { pid, ended_ms, exit: Ending::from(&exit) };
+                    if let Err(full) = job.spool().and_then(|()| job.log.finish(&end)) {
+                        tracing::error!(job = %job.id, %full, "the output of an ended job is lost");
+                        remembered.push(Remembered::new(job.id.clone(), &past(&job, exit), now_ms));
+                    }
+                }
+            }
+        }
+        let lost = |job: &Job| {
+            let outcome = Outcome::Lost { message: DIED.to_owned() };
+            past(job, Exit::of_nothing(outcome, job.algorithm))
+        };
+        let running = self.running();
+        let running = running.iter().map(|job| Remembered::new(job.id.clone(), &lost(job), now_ms));
+        let mut running: Vec<_> = running.collect();
+        let table = self.lock();
+        for id in &table.expected {
+            let past = table.past.get(id);
+            running.extend(past.map(|past| Remembered::new(id.clone(), past, now_ms)));
+        }
+        let since = table.complete_since;
+        drop(table);
+        let complete_since_ms = since_boot(uptime, since);
+        let boot = boot_id();
+        handover::put(state, Some(&Handover { boot, running, complete_since_ms, remembered }))
+    }
+
+    /// A job that another agent process has left.
+    pub(super) fn take_over(&self, left: Left) {
+        let end = left.end.clone().unwrap_or_else(|| left.lost());
+        let keep =
+            if left.meta.kept { self.settings.keep_output } else { self.settings.lease_silent };
+        let age = UNIX_EPOCH + Duration::from_millis(end.ended_ms);
+        let age = SystemTime::now().duration_since(age).unwrap_or_default();
+        let now = Instant::now();
+        let until = now.checked_add(keep.saturating_sub(age)).unwrap_or(now);
+        let job = Job::left(left, &end, Arc::clone(&self.store));
+        self.store.ended(&job.log);
+        let mut table = self.lock();
+        // It is more than a memory.
+        table.past.remove(&job.id);
+        table.jobs.insert(job.id.clone(), Held { job: Arc::clone(&job), ended: None });
+        table.end(&job, end.exit.into(), until);
+    }
+}
+
+impl Table {
+    /// What the agent before this one knew.
+    pub(super) fn remember(&mut self, handover: &Handover, uptime: Duration) {
+        self.complete_since = instant_of(uptime, handover.complete_since_ms);
+        self.expected = handover.running.iter().map(|running| running.job.clone()).collect();
+        for remembered in handover.remembered.iter().chain(&handover.running) {
+            if self.past.contains_key(&remembered.job) {
+                // On disk for longer.
+                continue;
+            }
+            let since = instant_of(uptime, remembered.since_ms);
+            let id = remembered.job.clone();
+            self.past.insert(id.clone(), remembered.past(SystemTime::now()));
+            self.generated.push_back((since, id));
+        }
+    }
+
+    fn remembered(&self, uptime: Duration) -> Vec<Remembered> {
+        let known = self.generated.iter();
+        known
+            .filter_map(|(since, id)| {
+                let since_ms = since_boot(uptime, *since);
+                Some(Remembered::new(id.clone(), self.past.get(id)?, since_ms))
+            })
+            .collect()
+    }
+}
+
+fn past(job: &Job, exit: Exit) -> Past {
+    let (body, algorithm, owner) = (job.body, job.algorithm, job.owner.name.clone());
+    Past { body, algorithm, owner, exit, ended: SystemTime::now() }
+}
+
+/// When `then` was, in milliseconds since the system started; not too early.
+fn since_boot(uptime: Duration, then: Instant) -> u64 {
+    let then = uptime.saturating_sub(then.elapsed()).saturating_add(Duration::from_millis(10));
+    u64::try_from(then.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// The inverse; not too early.
+fn instant_of(uptime: Duration, ms: u64) -> Instant {
+    let ago = uptime.saturating_sub(Duration::from_millis(ms));
+    let now = Instant::now();
+    now.checked_sub(ago).unwrap_or(now)
+}
