@@ -8,7 +8,7 @@
 //! | module | what it does |
 //! |---|---|
 //! | [`engine`] | rules and questions, as plain values: what a policy means |
-//! | [`transfer`] | a transfer of files, as questions about paths |
+//! | `transfer` | a transfer of files, as questions about paths |
 //! | [`files`] | finds and reads the files, and refuses those that others may write |
 //! | [`reload`] | follows them while the agent runs |
 //! | [`explain`] | `rexec-agent policy test` |

@@ -1,7 +1,7 @@
 //! `rexec cp`, `put` and `get`: files to and from other machines, and between them.
 //!
 //! [`args`] is what was typed, [`place`] takes `HOST:PATH` apart, [`plan`] makes one job of it, and
-//! this carries it out. [`report`] says on stdout what became of each file, [`progress`] on a
+//! this carries it out. `report` says on stdout what became of each file, `progress` on a
 //! terminal how far it is.
 
 pub mod args;

@@ -4,9 +4,9 @@
 //! blanks, by the login shell, to the end of its pipes. It ends with the command's exit status, and with
 //! 255 for everything of its own; it writes nothing to stdout, and to stderr only what goes wrong.
 //!
-//! [`grammar`] takes the words apart, [`options`] knows what each means, [`keywords`] those of `-o`,
-//! [`place`] the host, [`file`] reads `ssh_config`. [`adapt`] makes of that what `rexec` makes of its own
-//! command line, a [`Run`] and a [`Plan`], and from there on both programs are one. [`probe`] answers
+//! `grammar` takes the words apart, `options` knows what each means, `keywords` those of `-o`,
+//! `place` the host, `file` reads `ssh_config`. `adapt` makes of that what `rexec` makes of its own
+//! command line, a [`Run`] and a [`Plan`], and from there on both programs are one. `probe` answers
 //! `-G`.
 
 mod adapt;

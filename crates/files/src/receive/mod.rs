@@ -3,7 +3,7 @@
 //! # When a file is in its place
 //!
 //! A file is written as a draft under a temporary name in its folder. Once its size and its SHA-256
-//! are as the sender said, it waits in a [batch](batch) with others until all of them are on the
+//! are as the sender said, it waits in a [`batch`] with others until all of them are on the
 //! disk; then they are renamed, and their folders are made durable. Only after that is a file reported
 //! as stored. So at every moment, and after a crash as well, a name stands for the old file or for
 //! the new one; and what was reported is there.
