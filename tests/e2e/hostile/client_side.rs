@@ -353,7 +353,10 @@ async fn verbs_that_do_not_belong() {
             exit_of(&[("kind", text("melted"))], tally(b"")),
             Malformed,
         ),
-        case("a detach that nobody asked for", &at_start(&[frame("detach", 1, &[])]), "lost"),
+        Case {
+            says: "the agent has ended the stream of a job that goes on",
+            ..case("a detach that nobody asked for", &at_start(&[frame("detach", 1, &[])]), "lost")
+        },
         told("exit: incomplete", exit_with_message("incomplete", "x"), WrongState),
         told("exit: unreachable", exit_with_message("unreachable", "x"), WrongState),
         told("exit: local", exit_with_message("local", "x"), WrongState),
