@@ -124,6 +124,8 @@ pub enum ErrorCode {
     Revoked,
     /// The peer's certificate has expired since the connection began.
     CertificateExpired,
+    /// An administrator has ended the connection.
+    Kicked,
     /// The peer is at a limit; try again later.
     Busy,
     /// The peer is shutting down.
@@ -136,7 +138,7 @@ pub enum ErrorCode {
     Other,
 }
 
-const CODES: [(ErrorCode, &str); 17] = [
+const CODES: [(ErrorCode, &str); 18] = [
     (ErrorCode::TooLarge, "too_large"),
     (ErrorCode::Malformed, "malformed"),
     (ErrorCode::HashMismatch, "hash_mismatch"),
@@ -150,6 +152,7 @@ const CODES: [(ErrorCode, &str); 17] = [
     (ErrorCode::Identity, "identity"),
     (ErrorCode::Revoked, "revoked"),
     (ErrorCode::CertificateExpired, "certificate_expired"),
+    (ErrorCode::Kicked, "kicked"),
     (ErrorCode::Busy, "busy"),
     (ErrorCode::ShuttingDown, "shutting_down"),
     (ErrorCode::Timeout, "timeout"),

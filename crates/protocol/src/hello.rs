@@ -18,6 +18,8 @@ pub struct Terms {
     pub digests: Vec<Algorithm>,
     /// What the peer calls its software.
     pub software: String,
+    /// Whether the peer takes `notice` frames.
+    pub notices: bool,
 }
 
 /// This build's hello.
@@ -27,6 +29,7 @@ pub fn ours(software: &str) -> Hello {
         max: *VERSIONS.end(),
         software: software.to_owned(),
         digests: Algorithm::ALL.to_vec(),
+        notices: false,
     }
 }
 
@@ -41,7 +44,7 @@ pub fn negotiate(ours: &Hello, theirs: &Hello) -> Result<Terms, ProtocolError> {
     if !digests.contains(&Algorithm::Sha256) {
         digests.push(Algorithm::Sha256);
     }
-    Ok(Terms { version, digests, software: theirs.software.clone() })
+    Ok(Terms { version, digests, software: theirs.software.clone(), notices: theirs.notices })
 }
 
 fn range(hello: &Hello) -> String {

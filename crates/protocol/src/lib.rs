@@ -37,7 +37,7 @@ pub mod specification {}
 pub use digest::{Algorithm, Digest, Hasher, Verified};
 pub use error::{ErrorCode, ProtocolError};
 pub use frame::{Decoder, Frame};
-pub use ids::{JobId, StreamId};
+pub use ids::{JobId, RoomName, StreamId};
 pub use message::{Message, Role};
 pub use outcome::{NeverStarted, Outcome};
 pub use signal::Signal;

@@ -23,5 +23,8 @@ mod hostile;
 #[path = "wire/samples.rs"]
 mod samples;
 #[cfg(test)]
+#[path = "wire/samples_of_rooms.rs"]
+mod samples_of_rooms;
+#[cfg(test)]
 #[path = "wire/specification.rs"]
 mod specification;

@@ -15,6 +15,9 @@ pub struct Hello {
     /// Digest algorithms beyond the mandatory `sha256`. Names that are not known are ignored.
     #[serde(default, deserialize_with = "known_algorithms")]
     pub digests: Vec<Algorithm>,
+    /// This side takes `notice` frames.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub notices: bool,
 }
 
 fn known_algorithms<'de, D: serde::Deserializer<'de>>(d: D) -> Result<Vec<Algorithm>, D::Error> {

@@ -44,8 +44,8 @@ pub enum From {
     },
 }
 
-/// This stream ends, and the job goes on. From a client: it leaves on purpose, and the job is to be
-/// kept. From an agent: the last frame of the stream.
+/// This stream ends, and the job or the room goes on. From a client: it leaves on purpose, and the job
+/// is to be kept. From an agent: the last frame of the stream.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Detach {}
 
@@ -71,6 +71,8 @@ pub enum Refusal {
     Running,
     /// The agent is at a limit, or stops.
     Busy,
+    /// What was asked makes no sense anywhere: a line that nobody may say, for one.
+    Invalid,
     /// A reason that this build does not know.
     #[serde(other)]
     Other,

@@ -11,6 +11,7 @@ mod exec;
 mod exit;
 mod hello;
 mod jobs;
+mod rooms;
 
 pub use control::{Cancel, Goodbye, Ping, Pong, Signal};
 pub use data::{Channel, Data, Eof, Gap, Stop, Window};
@@ -24,6 +25,10 @@ pub use hello::Hello;
 pub use jobs::{
     Attach, Detach, From, JobInfo, JobList, Jobs, Listing, Refusal, Refused, Remove, Removed,
     Resize,
+};
+pub use rooms::{
+    ConnectionInfo, Event, Happening, HappeningKind, Join, Joined, MAX_LINE, Missed, Notice,
+    Present, PresentList, Resume, Said, Say, Unsaid, Wall, Walled, Who,
 };
 
 use crate::digest::Digest;
@@ -154,6 +159,30 @@ verbs! {
     Listing "listing" Role::Agent => Stream, body: true;
     /// The job is forgotten; the last frame of its stream.
     Removed "removed" Role::Agent => Stream, body: false;
+    /// Join a room.
+    Join "join" Role::Client => Opens, body: false;
+    /// Tell everybody something; the body is the text.
+    Wall "wall" Role::Client => Opens, body: true;
+    /// Ask who is there.
+    Who "who" Role::Client => Opens, body: false;
+    /// This client is in the room.
+    Joined "joined" Role::Agent => Stream, body: false;
+    /// Something happened in the room; the body is a [`Happening`].
+    Event "event" Role::Agent => Stream, body: true;
+    /// This member did not keep up.
+    Missed "missed" Role::Agent => Stream, body: false;
+    /// A line for the room; the body is the text.
+    Say "say" Role::Client => Stream, body: true;
+    /// A line was said.
+    Said "said" Role::Agent => Stream, body: false;
+    /// A line was not said.
+    Unsaid "unsaid" Role::Agent => Stream, body: false;
+    /// Everybody was told; the last frame of its stream.
+    Walled "walled" Role::Agent => Stream, body: false;
+    /// Some of those who are there; the body is a [`PresentList`].
+    Present "present" Role::Agent => Stream, body: true;
+    /// Something that people on this connection may want to know.
+    Notice "notice" Role::Agent => Connection, body: false;
     /// Are you there?
     Ping "ping" Role::Client | Role::Agent => Connection, body: false;
     /// Yes.

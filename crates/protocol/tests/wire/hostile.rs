@@ -150,7 +150,7 @@ fn unknown_keys_are_ignored_whatever_they_hold() {
 fn optional_keys_may_be_absent_and_unknown_names_are_ignored() {
     let hello = |args: &[u8]| [b"\x83\xa4verb\xa5hello\xa6stream\0\xa4args", args].concat();
     let bare = decode(&hello(b"\x83\xa3min\x01\xa3max\x02\xa8software\xa1x"), b"");
-    let expected = Hello { min: 1, max: 2, software: "x".into(), digests: vec![] };
+    let expected = Hello { min: 1, max: 2, software: "x".into(), digests: vec![], notices: false };
     assert_eq!(bare.map(|frame| frame.message), Ok(expected.clone().into()));
     let args = b"\x84\xa3min\x01\xa3max\x02\xa8software\xa1x\xa7digests\x93\xa3md5\xa6blake3\xa0";
     let expected = Hello { digests: vec![Algorithm::Blake3], ..expected };

@@ -1,5 +1,6 @@
 //! One frame per verb, and per form that a verb can take; each has a golden file of its name.
 
+use crate::samples_of_rooms as rooms;
 use bytes::Bytes;
 use rexec_protocol::files::{FilesRequest, Get, Put, Store, Target, Update};
 use rexec_protocol::hello;
@@ -60,6 +61,7 @@ pub(crate) fn golden() -> Vec<(&'static str, Frame)> {
         ("goodbye", on(0, Goodbye { reason: "restart".into() }.into())),
     ];
     frames.extend(exits());
+    frames.extend(rooms::golden());
     frames
 }
 
@@ -296,7 +298,7 @@ fn exit(outcome: Outcome, stdout: &[u8]) -> Exit {
     }
 }
 
-fn job() -> JobId {
+pub(crate) fn job() -> JobId {
     JobId::new("0193530e-2d4c-7a60-b7a1-5f3d8a3c9e11").expect("well formed")
 }
 
