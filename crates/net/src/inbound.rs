@@ -129,7 +129,10 @@ impl Inbound {
             match timeout(self.keepalive.interval, read).await {
                 Ok(Ok(0)) if self.decoder.is_between_frames() => return Err(NetError::Closed),
                 Ok(Ok(0)) => return Err(NetError::Cut(None)),
-                Ok(Ok(_)) => return Ok(()),
+                Ok(Ok(n)) => {
+                    self.outbox.count_received(n);
+                    return Ok(());
+                }
                 Ok(Err(error)) => return Err(NetError::Cut(Some(error))),
                 Err(_) => {
                     // Idle: what bulk transfer needed is given back.

@@ -12,6 +12,7 @@ use rexec_protocol::message::{Message, Ping, Pong, Window};
 use rexec_protocol::{Frame, StreamId};
 use std::collections::BTreeMap;
 use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 use tokio::io::{AsyncWrite, AsyncWriteExt};
@@ -46,10 +47,21 @@ pub struct Outbox {
 #[error("the connection is gone")]
 pub struct Gone;
 
+/// Bytes of frames that went over a connection, inside of TLS.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Traffic {
+    /// From the peer.
+    pub received: u64,
+    /// To the peer.
+    pub sent: u64,
+}
+
 #[derive(Debug, Default)]
 struct Slots {
     pending: Mutex<Pending>,
     changed: Notify,
+    received: AtomicU64,
+    sent: AtomicU64,
 }
 
 #[derive(Debug, Default)]
@@ -106,6 +118,25 @@ impl Outbox {
     #[must_use]
     pub fn try_control(&self, frame: Frame) -> bool {
         self.control.try_send(Box::new(frame)).is_ok()
+    }
+
+    /// Queues a frame that nobody waits for in the control lane, if that is not half full.
+    pub fn try_notice(&self, frame: Frame) {
+        if self.control.capacity() > CONTROL_LANE / 2 {
+            let _ = self.control.try_send(Box::new(frame));
+        }
+    }
+
+    /// What has gone over the connection so far.
+    pub fn traffic(&self) -> Traffic {
+        let Slots { received, sent, .. } = &*self.slots;
+        let (received, sent) = (received.load(Ordering::Relaxed), sent.load(Ordering::Relaxed));
+        Traffic { received, sent }
+    }
+
+    /// Counts bytes that came in.
+    pub(crate) fn count_received(&self, n: usize) {
+        self.slots.received.fetch_add(n as u64, Ordering::Relaxed);
     }
 
     /// Tells the peer of new credit; a later limit replaces one that was not written yet.
@@ -216,7 +247,9 @@ impl<W: AsyncWrite + Unpin> Writer<W> {
             let written = timeout(WRITE_STALL, self.io.write_buf(&mut rest)).await;
             match written.map_err(|_| NetError::Silent(WRITE_STALL))? {
                 Ok(0) => return Err(NetError::Cut(Some(io::ErrorKind::WriteZero.into()))),
-                Ok(_) => {}
+                Ok(n) => {
+                    self.slots.sent.fetch_add(n as u64, Ordering::Relaxed);
+                }
                 Err(error) => return Err(NetError::Cut(Some(error))),
             }
         }
