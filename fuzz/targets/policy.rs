@@ -81,6 +81,11 @@ fn decide(policy: &Policy, ask: &Ask) -> (bool, Option<usize>) {
         What::Write(path) => Action::Write { local, path: path.as_bytes(), tree: false },
         What::Attach(owner, owner_groups) => Action::Attach { owner, owner_groups, control: false },
         What::Control(owner, owner_groups) => Action::Attach { owner, owner_groups, control: true },
+        What::Room(name) => Action::Room { name, say: false },
+        What::Say(name) => Action::Room { name, say: true },
+        What::Wall => Action::Wall,
+        What::Who => Action::Who,
+        What::Console(action) => Action::Console { action },
     };
     match policy.answer(&Question { caller, action }) {
         Answer::Allowed { rule } => (true, rule.name.parse().ok()),

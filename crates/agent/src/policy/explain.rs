@@ -30,13 +30,13 @@ pub struct Asked {
     #[arg(long)]
     terminal: bool,
     /// And all that is below the path, with --read and --write
-    #[arg(long, conflicts_with_all = ["line", "attach", "control", "words"])]
+    #[arg(long, conflicts_with_all = ["line", "attach", "control", "room", "say", "wall", "who", "ctl", "words"])]
     tree: bool,
     /// A variable that the caller sets; may be repeated
     #[arg(long = "env", value_name = "NAME")]
     env: Vec<OsString>,
     /// A group of the job's owner, with --attach and --control; may be repeated
-    #[arg(long = "owner-group", value_name = "GROUP", conflicts_with_all = ["line", "read", "write", "words"])]
+    #[arg(long = "owner-group", value_name = "GROUP", conflicts_with_all = ["line", "read", "write", "words", "room", "say", "wall", "who", "ctl"])]
     owner_groups: Vec<String>,
     #[command(flatten)]
     what: What,
@@ -61,6 +61,21 @@ struct What {
     /// Feed, signal, end or remove a job of this identity
     #[arg(long, value_name = "OWNER")]
     control: Option<String>,
+    /// Be in this room
+    #[arg(long, value_name = "ROOM")]
+    room: Option<String>,
+    /// Say something in this room
+    #[arg(long, value_name = "ROOM")]
+    say: Option<String>,
+    /// Tell everybody something
+    #[arg(long)]
+    wall: bool,
+    /// Ask who is connected
+    #[arg(long)]
+    who: bool,
+    /// Do this on the agent's console; the caller is then local:USER
+    #[arg(long, value_name = "ACTION")]
+    ctl: Option<String>,
     /// A command
     #[arg(last = true, value_name = "WORD")]
     words: Vec<OsString>,
@@ -102,6 +117,11 @@ impl Asked {
             }
             What { attach: Some(owner), .. } => self.about_job(owner, false),
             What { control: Some(owner), .. } => self.about_job(owner, true),
+            What { room: Some(name), .. } => Action::Room { name, say: false },
+            What { say: Some(name), .. } => Action::Room { name, say: true },
+            What { wall: true, .. } => Action::Wall,
+            What { who: true, .. } => Action::Who,
+            What { ctl: Some(action), .. } => Action::Console { action },
             _ => Action::Run { local, argv: &argv, env: &env, terminal: self.terminal },
         };
         if action.local().is_some() && name.is_some() && !account.is_known {

@@ -22,7 +22,7 @@ pub mod reload;
 mod transfer;
 
 pub use engine::{
-    Action, Answer, Caller, Effect, Limits, Local, Policy, PolicyError, Question, Rule,
+    Action, Answer, CONSOLE, Caller, Effect, Limits, Local, Policy, PolicyError, Question, Rule,
 };
 pub use files::PolicyPaths;
 pub use reload::Reloading;
@@ -180,6 +180,48 @@ fn attach(
         Answer::Denied { rule: None, .. } if holds("policy.own_jobs", caller.user == owner) => {
             Ok(())
         }
+        Answer::Denied { reason, rule } => {
+            Err(Denied { message: reason, rule: rule.map(str::to_owned) })
+        }
+    }
+}
+
+/// Decides whether `identity`, at `from`, may be in the room `name`, or with `say` speak there. About
+/// the room of a job [`may_attach`] decides.
+pub fn may_join(
+    policy: &Policy,
+    identity: &Identity,
+    from: IpAddr,
+    name: &str,
+    say: bool,
+) -> Result<(), Denied> {
+    ask(policy, caller(identity, from), Action::Room { name, say })
+}
+
+/// Decides whether `identity`, at `from`, may tell everybody something.
+pub fn may_wall(policy: &Policy, identity: &Identity, from: IpAddr) -> Result<(), Denied> {
+    ask(policy, caller(identity, from), Action::Wall)
+}
+
+/// Decides whether `identity`, at `from`, may ask who is connected.
+pub fn may_ask_who(policy: &Policy, identity: &Identity, from: IpAddr) -> Result<(), Denied> {
+    ask(policy, caller(identity, from), Action::Who)
+}
+
+/// Decides whether the local user `user`, who can reach the console, may do `action` there. No rule is
+/// needed: who can reach it can change the policy, too. But a rule can keep it from being done.
+pub fn may_control_agent(policy: &Policy, user: &str, action: &str) -> Result<(), Denied> {
+    let user = format!("local:{user}");
+    let caller = Caller { user: &user, groups: &[], from: None };
+    match ask(policy, caller, Action::Console { action }) {
+        Err(Denied { rule: None, .. }) => Ok(()),
+        decided => decided,
+    }
+}
+
+fn ask(policy: &Policy, caller: Caller<'_>, action: Action<'_>) -> Result<(), Denied> {
+    match policy.answer(&Question { caller, action }) {
+        Answer::Allowed { .. } => Ok(()),
         Answer::Denied { reason, rule } => {
             Err(Denied { message: reason, rule: rule.map(str::to_owned) })
         }

@@ -37,11 +37,18 @@ impl Case {
             rule: None,
             message: format!("a test {message}"),
         };
-        let others = [&test.read, &test.write, &test.attach, &test.control];
-        let others = others.into_iter().flatten().count();
+        let texts = [&test.read, &test.write, &test.attach, &test.control];
+        let about_people = [&test.room, &test.say, &test.ctl];
+        let others = texts.into_iter().chain(about_people).flatten().count();
+        let flags = [test.wall, test.who].into_iter().flatten();
         let is_run = test.run.is_some();
-        if others + usize::from(is_run) != 1 {
-            return Err(fault("has exactly one of 'run', 'read', 'write', 'attach' and 'control'"));
+        if others + flags.clone().count() + usize::from(is_run) != 1 {
+            return Err(fault(
+                "has exactly one of 'run', 'read', 'write', 'attach', 'control', 'room', 'say', 'wall', 'who' and 'ctl'",
+            ));
+        }
+        if flags.into_iter().any(|flag| !flag) {
+            return Err(fault("has 'wall' and 'who' as true or not at all"));
         }
         if matches!(&test.run, Some(Run::Words(words)) if words.is_empty()) {
             return Err(fault("runs no word at all"));
@@ -95,6 +102,9 @@ impl Case {
             let action = Action::Attach { owner, owner_groups, control };
             return Some(policy.answer(&Question { caller, action }));
         }
+        if let Some(action) = self.about_people() {
+            return Some(policy.answer(&Question { caller, action }));
+        }
         let name = test.local.clone().or_else(|| policy.default_user(&caller))?;
         let shell = test.shell.as_bytes();
         let local = Local { name: &name, is_root: name == "root", shell };
@@ -110,6 +120,17 @@ impl Case {
             _ => Action::Run { local, argv: &argv, env: &env, terminal: test.terminal },
         };
         Some(policy.answer(&Question { caller, action }))
+    }
+
+    fn about_people(&self) -> Option<Action<'_>> {
+        let format::Test { room, say, wall, who, ctl, .. } = &self.test;
+        match (room, say, ctl) {
+            (Some(name), ..) => Some(Action::Room { name, say: false }),
+            (_, Some(name), _) => Some(Action::Room { name, say: true }),
+            (.., Some(action)) => Some(Action::Console { action }),
+            _ if wall.is_some() => Some(Action::Wall),
+            _ => who.map(|_| Action::Who),
+        }
     }
 }
 

@@ -4,7 +4,8 @@
 //! would do nothing in its rule.
 
 use super::format::{self, PolicyError, place};
-use super::pattern::Words;
+use super::pattern::{Glob, Words};
+use super::question::CONSOLE;
 use super::rule::{Account, Commands, Effect, Limits, Owner, Rule, Who};
 use super::rules::Source;
 use super::variable::Variable;
@@ -38,17 +39,26 @@ fn compile(raw: format::Rule, source: &Source, line: usize) -> Result<Rule, Stri
     let write = list("write", raw.write, |path| Words::path(&path))?;
     let attach = list("attach", raw.attach, owner)?;
     let control = list("control", raw.control, owner)?;
+    let rooms = list("rooms", raw.rooms, room)?;
+    let say = list("say", raw.say, room)?;
+    let console = list("ctl", raw.ctl, console)?;
+    let (wall, presence) = (flag("wall", raw.wall)?, flag("who", raw.who)?);
     let about_jobs = attach.is_some() || control.is_some();
-    let says_nothing = commands.is_none() && read.is_none() && write.is_none() && !about_jobs;
+    let about_people = rooms.is_some() || say.is_some() || wall || presence || console.is_some();
+    let about_files = read.is_some() || write.is_some();
+    let says_nothing = commands.is_none() && !about_files && !about_jobs && !about_people;
     let all_paths = || Words::path("/**").map(|all| vec![all]);
     // A deny rule that names nothing denies everything; with 'as', everything that is done as a
-    // local user, which attaching is not.
-    let (commands, read, write, attach) = if deny && says_nothing {
-        let attach = raw.locals.is_none().then(|| vec![Owner::Any]);
-        (Some(Commands::Any), Some(all_paths()?), Some(all_paths()?), attach)
+    // local user, which attaching and talking are not. Whoever has the console can change the rule.
+    let denies_all = deny && says_nothing;
+    let denies_others = denies_all && raw.locals.is_none();
+    let (commands, read, write) = if denies_all {
+        (Some(Commands::Any), Some(all_paths()?), Some(all_paths()?))
     } else {
-        (commands, read, write, attach)
+        (commands, read, write)
     };
+    let attach = if denies_others { Some(vec![Owner::Any]) } else { attach };
+    let rooms = if denies_others { Some(vec![Glob::parse("*")?]) } else { rooms };
     Ok(Rule {
         who: who(raw.users, raw.groups)?,
         from: list("from", raw.from, |network| network.parse())?,
@@ -69,6 +79,11 @@ fn compile(raw: format::Rule, source: &Source, line: usize) -> Result<Rule, Stri
         write,
         attach,
         control,
+        rooms,
+        say,
+        wall: wall || denies_others,
+        presence: presence || denies_others,
+        console,
     })
 }
 
@@ -77,6 +92,11 @@ fn check_sense(raw: &format::Rule) -> Result<(), String> {
     let without_commands = raw.commands.is_none();
     let without_transfer = raw.read.is_none() && raw.write.is_none();
     let about_jobs = raw.attach.is_some() || raw.control.is_some();
+    let about_people = raw.rooms.is_some()
+        || raw.say.is_some()
+        || raw.wall.is_some()
+        || raw.who.is_some()
+        || raw.ctl.is_some();
     let has_grant =
         raw.force.is_some() || raw.umask.is_some() || raw.limits != format::Limits::default();
     let of_commands = raw.terminal.is_some() || raw.env.is_some();
@@ -87,7 +107,7 @@ fn check_sense(raw: &format::Rule) -> Result<(), String> {
             raw.terminal == Some(false),
             "a deny rule is about commands with a terminal, or (without 'terminal') about all",
         )?;
-        let others = !without_transfer || about_jobs;
+        let others = !without_transfer || about_jobs || about_people;
         return says(
             of_commands && without_commands,
             if others {
@@ -98,8 +118,8 @@ fn check_sense(raw: &format::Rule) -> Result<(), String> {
         );
     }
     says(
-        without_commands && without_transfer && !about_jobs,
-        "it allows nothing: add 'commands', 'read', 'write', 'attach' or 'control'",
+        without_commands && without_transfer && !about_jobs && !about_people,
+        "it allows nothing: add 'commands', 'read', 'write', 'attach', 'control', 'rooms', 'say', 'wall' or 'who'",
     )?;
     says(
         without_commands && (has_grant || of_commands),
@@ -191,6 +211,32 @@ fn owner(name: String) -> Result<Owner, String> {
             None if is_name(text) => Ok(Owner::User(name)),
             _ => Err(format!("'{name}' is not \"own\", a user, \"group:NAME\" or \"*\"")),
         },
+    }
+}
+
+/// A pattern for names of rooms.
+fn room(name: String) -> Result<Glob, String> {
+    let legal = |byte: u8| byte.is_ascii_alphanumeric() || b"._-*?".contains(&byte);
+    if name.is_empty() || !name.bytes().all(legal) {
+        return Err(format!(
+            "'{name}' is no name of a room, and no pattern for one; the rooms of jobs are for whom 'attach' lets watch the job"
+        ));
+    }
+    Glob::parse(&name)
+}
+
+fn console(action: String) -> Result<String, String> {
+    if action == "*" || CONSOLE.contains(&action.as_str()) {
+        return Ok(action);
+    }
+    Err(format!("'{action}' is nothing that `rexec-agent ctl` does: {}", CONSOLE.join(", ")))
+}
+
+/// A key that is true or not there.
+fn flag(key: &str, value: Option<bool>) -> Result<bool, String> {
+    match value {
+        Some(false) => Err(format!("'{key}' is true, or left out")),
+        value => Ok(value.is_some()),
     }
 }
 

@@ -38,6 +38,11 @@ pub(super) struct Rule {
     pub write: Option<Vec<String>>,
     pub attach: Option<Vec<String>>,
     pub control: Option<Vec<String>>,
+    pub rooms: Option<Vec<String>>,
+    pub say: Option<Vec<String>>,
+    pub wall: Option<bool>,
+    pub who: Option<bool>,
+    pub ctl: Option<Vec<String>>,
     #[serde(default)]
     pub limits: Limits,
 }
@@ -87,6 +92,11 @@ pub(super) struct Test {
     pub control: Option<String>,
     #[serde(default)]
     pub owner_groups: Vec<String>,
+    pub room: Option<String>,
+    pub say: Option<String>,
+    pub wall: Option<bool>,
+    pub who: Option<bool>,
+    pub ctl: Option<String>,
     pub expect: Effect,
     pub rule: Option<String>,
 }

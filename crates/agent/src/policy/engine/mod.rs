@@ -38,7 +38,7 @@ mod variable;
 pub use case::{Case, Failure};
 pub use format::PolicyError;
 pub use network::Network;
-pub use question::{Action, Caller, Local, Question};
+pub use question::{Action, CONSOLE, Caller, Local, Question};
 pub use rule::{Effect, Limits, Mismatch, Rule};
 pub use rules::{Answer, Policy, Source};
 

@@ -22,6 +22,11 @@ pub(crate) struct NaiveRule {
     pub(crate) write: Option<Vec<&'static str>>,
     pub(crate) attach: Option<Vec<&'static str>>,
     pub(crate) control: Option<Vec<&'static str>>,
+    pub(crate) rooms: Option<Vec<&'static str>>,
+    pub(crate) say: Option<Vec<&'static str>>,
+    pub(crate) wall: bool,
+    pub(crate) who: bool,
+    pub(crate) ctl: Option<Vec<&'static str>>,
 }
 
 /// A question.
@@ -41,6 +46,11 @@ pub(crate) enum What {
     Write(&'static str),
     Attach(&'static str, Vec<String>),
     Control(&'static str, Vec<String>),
+    Room(&'static str),
+    Say(&'static str),
+    Wall,
+    Who,
+    Console(&'static str),
 }
 
 pub(crate) const SHELL: &str = "/bin/sh";
@@ -71,6 +81,9 @@ const PATHS: &[&str] = &[
     "/a", "/", "/a/b", "/a/x/b", "/a/x/y/b", "/b", "a", "/a/../b", "/a/", "//", "/./a", "", "/ab/c",
 ];
 const OWNERS: &[&str] = &["own", "*", "bob", "group:deploy"];
+const ROOMS: &[&str] = &["lobby", "*", "l*", "?b", "ops-*"];
+const NAMES: &[&str] = &["lobby", "ab", "ops-1", "l"];
+const ACTIONS: &[&str] = &["status", "kick", "*"];
 
 /// Any rules and any question, made from choices: `pick(n)` is a number below `n`.
 pub(crate) fn choose(pick: &mut dyn FnMut(usize) -> usize) -> (Vec<NaiveRule>, Ask) {
@@ -79,11 +92,16 @@ pub(crate) fn choose(pick: &mut dyn FnMut(usize) -> usize) -> (Vec<NaiveRule>, A
     let (user, groups) = (one(pick, &USERS[..2]), names(any(pick, GROUPS)));
     let from = maybe(pick).then(|| one(pick, ADDRESSES).parse().unwrap());
     let local = one(pick, ACCOUNTS);
-    let what = match pick(7) {
+    let what = match pick(12) {
         0 => What::Read(one(pick, PATHS)),
         1 => What::Write(one(pick, PATHS)),
         2 => What::Attach(one(pick, &USERS[..2]), names(any(pick, GROUPS))),
         3 => What::Control(one(pick, &USERS[..2]), names(any(pick, GROUPS))),
+        4 => What::Room(one(pick, NAMES)),
+        5 => What::Say(one(pick, NAMES)),
+        6 => What::Wall,
+        7 => What::Who,
+        8 => What::Console(one(pick, &ACTIONS[..2])),
         _ => {
             let argv = some(pick, WORDS);
             What::Run { argv, env: any(pick, VARIABLES), terminal: pick(4) == 1 }
@@ -110,6 +128,10 @@ fn choose_rule(pick: &mut dyn FnMut(usize) -> usize) -> NaiveRule {
     rule.write = maybe(pick).then(|| some(pick, TREES));
     rule.attach = maybe(pick).then(|| some(pick, OWNERS));
     rule.control = maybe(pick).then(|| some(pick, OWNERS));
+    rule.rooms = maybe(pick).then(|| some(pick, ROOMS));
+    rule.say = maybe(pick).then(|| some(pick, ROOMS));
+    (rule.wall, rule.who) = (maybe(pick), maybe(pick));
+    rule.ctl = maybe(pick).then(|| some(pick, ACTIONS));
     if !rule.deny && rule.says_nothing() {
         rule.commands = Some(Vec::new());
     }
@@ -161,6 +183,14 @@ pub(crate) fn written(rules: &[NaiveRule]) -> String {
         key("write", rule.write.as_deref());
         key("attach", rule.attach.as_deref());
         key("control", rule.control.as_deref());
+        key("rooms", rule.rooms.as_deref());
+        key("say", rule.say.as_deref());
+        key("ctl", rule.ctl.as_deref());
+        for (name, is_set) in [("wall", rule.wall), ("who", rule.who)] {
+            if is_set {
+                text.push_str(&format!("{name} = true\n"));
+            }
+        }
         if rule.terminal {
             text.push_str("terminal = true\n");
         }
@@ -191,6 +221,11 @@ impl NaiveRule {
             && self.write.is_none()
             && self.attach.is_none()
             && self.control.is_none()
+            && self.rooms.is_none()
+            && self.say.is_none()
+            && !self.wall
+            && !self.who
+            && self.ctl.is_none()
     }
 
     fn fits(&self, ask: &Ask) -> bool {
@@ -234,6 +269,20 @@ impl NaiveRule {
                 let denies_all = denies_all && self.locals.is_none();
                 denies_all || by_attach || fits_owner(&self.control, ask.user, owner, groups)
             }
+            What::Room(name) => {
+                let by_say = !self.deny && fits_room(&self.say, name);
+                denies_all && self.locals.is_none() || by_say || fits_room(&self.rooms, name)
+            }
+            What::Say(name) => {
+                let by_rooms = self.deny && fits_room(&self.rooms, name);
+                denies_all && self.locals.is_none() || by_rooms || fits_room(&self.say, name)
+            }
+            What::Wall => self.wall || denies_all && self.locals.is_none(),
+            What::Who => self.who || denies_all && self.locals.is_none(),
+            What::Console(action) => self
+                .ctl
+                .as_ref()
+                .is_some_and(|known| known.contains(action) || known.contains(&"*")),
         }
     }
 
@@ -272,6 +321,10 @@ fn fits_owner(list: &Option<Vec<&str>>, user: &str, owner: &str, groups: &[Strin
         "group:deploy" => groups.iter().any(|group| group == "deploy"),
         name => name == owner,
     })
+}
+
+fn fits_room(patterns: &Option<Vec<&str>>, name: &str) -> bool {
+    patterns.iter().flatten().any(|pattern| glob(pattern, name))
 }
 
 fn fits_paths(patterns: &Option<Vec<&str>>, path: &str, denies_all: bool) -> bool {

@@ -67,7 +67,27 @@ pub enum Action<'a> {
         /// Whether to control it.
         control: bool,
     },
+    /// Be in a room, or say something there.
+    Room {
+        /// Its name; the rooms of jobs are asked about as [`Action::Attach`].
+        name: &'a str,
+        /// Whether to say something.
+        say: bool,
+    },
+    /// Tell everybody something.
+    Wall,
+    /// Ask who is connected.
+    Who,
+    /// Something on the agent's own console.
+    Console {
+        /// One of [`CONSOLE`].
+        action: &'a str,
+    },
 }
+
+/// What can be done on the agent's own console.
+pub const CONSOLE: [&str; 9] =
+    ["status", "who", "jobs", "kick", "kill", "drain", "reload", "log-level", "quit"];
 
 /// May this caller do this?
 #[derive(Debug, Clone, Copy)]
@@ -85,7 +105,7 @@ impl Action<'_> {
             Self::Run { local, .. } | Self::Read { local, .. } | Self::Write { local, .. } => {
                 Some(local)
             }
-            Self::Attach { .. } => None,
+            _ => None,
         }
     }
 
@@ -97,6 +117,11 @@ impl Action<'_> {
             Self::Write { .. } => "write files",
             Self::Attach { control: false, .. } => "attach to jobs",
             Self::Attach { .. } => "control jobs",
+            Self::Room { say: false, .. } => "be in rooms",
+            Self::Room { .. } => "say anything in rooms",
+            Self::Wall => "tell everybody something",
+            Self::Who => "ask who is connected",
+            Self::Console { .. } => "use the console",
         }
     }
 }

@@ -84,6 +84,10 @@ pub(crate) fn deed(action: &Action<'_>) -> String {
             format!("write {}'{}' as '{}'", all(tree), shown(path), printable(local.name))
         }
         Action::Attach { owner, .. } => format!("{} of '{}'", action.verb(), printable(owner)),
+        Action::Room { name, say: false } => format!("be in the room '{}'", printable(name)),
+        Action::Room { name, .. } => format!("say anything in the room '{}'", printable(name)),
+        Action::Wall | Action::Who => action.verb().to_owned(),
+        Action::Console { action } => format!("use '{}' on the console", printable(action)),
     }
 }
 

@@ -1,7 +1,7 @@
 //! One rule, and the first reason why it does not match.
 
 use super::network::Network;
-use super::pattern::{Words, path_elements};
+use super::pattern::{Glob, Words, path_elements};
 use super::question::{Action, Caller, Local, Question};
 use super::variable::Variable;
 use rexec_guard::holds;
@@ -51,6 +51,14 @@ pub struct Rule {
     pub(super) attach: Option<Vec<Owner>>,
     /// Whose jobs may be controlled, or may not.
     pub(super) control: Option<Vec<Owner>>,
+    /// The rooms to be in, or not to be in.
+    pub(super) rooms: Option<Vec<Glob>>,
+    /// The rooms to say something in, or not.
+    pub(super) say: Option<Vec<Glob>>,
+    pub(super) wall: bool,
+    pub(super) presence: bool,
+    /// What may be done on the console, or may not.
+    pub(super) console: Option<Vec<String>>,
 }
 
 /// What the commands that a rule allows may use; `None` is no limit by this rule.
@@ -132,7 +140,7 @@ pub enum Mismatch {
     Action(&'static str),
     /// Its local users.
     Local,
-    /// The command, the path or the owner of the job.
+    /// The command, the path, the owner of the job, or the room.
     Object,
     /// It is for commands with, or without, a terminal.
     Terminal,
@@ -210,6 +218,22 @@ impl Rule {
                 let is_one = |known: &Owner| known.is(caller, owner, owner_groups);
                 unless(holds("policy.job_owner", owners.any(is_one)), Mismatch::Object)
             }
+            Action::Room { name, say } => {
+                let lists = self.places(say);
+                if lists.iter().all(Option::is_none) {
+                    return Some(silent);
+                }
+                let mut rooms = lists.into_iter().flatten().flatten();
+                let is_one = rooms.any(|known| known.matches(name.as_bytes()));
+                unless(holds("policy.room", is_one), Mismatch::Object)
+            }
+            Action::Wall => unless(holds("policy.wall", self.wall), silent),
+            Action::Who => unless(holds("policy.presence", self.presence), silent),
+            Action::Console { action } => {
+                let Some(actions) = &self.console else { return Some(silent) };
+                let mut actions = actions.iter();
+                unless(actions.any(|known| known == "*" || known == action), Mismatch::Object)
+            }
         }
     }
 
@@ -256,6 +280,16 @@ impl Rule {
     /// Whether it lets its callers run whatever they like.
     pub fn allows_any_command(&self) -> bool {
         self.effect == Effect::Allow && self.force.is_none() && self.commands == Some(Commands::Any)
+    }
+
+    /// The lists that decide about a room, in the same way: who may say something may listen.
+    fn places(&self, say: bool) -> [Option<&Vec<Glob>>; 2] {
+        let (rooms, says) = (self.rooms.as_ref(), self.say.as_ref());
+        match (self.effect, say) {
+            (Effect::Allow, true) => [says, None],
+            (Effect::Deny, false) => [rooms, None],
+            (Effect::Allow, false) | (Effect::Deny, true) => [rooms, says],
+        }
     }
 
     fn is_as(&self, caller: &Caller<'_>, local: Local<'_>) -> bool {

@@ -36,6 +36,7 @@ fn decision(policy: &Policy, caller: &str, local: &str, what: &str) -> String {
     let about_job = ["attach", "control"].contains(&verb);
     let (owner, owner_groups, _) = who(if about_job { rest } else { "x" });
     let control = verb == "control";
+    let name = rest;
     let action = match verb {
         "read" | "readall" => {
             Action::Read { local, path: rest.as_bytes(), tree: verb == "readall" }
@@ -43,6 +44,11 @@ fn decision(policy: &Policy, caller: &str, local: &str, what: &str) -> String {
         "write" | "writeall" => {
             Action::Write { local, path: rest.as_bytes(), tree: verb == "writeall" }
         }
+        "room" => Action::Room { name, say: false },
+        "say" => Action::Room { name, say: true },
+        "wall" => Action::Wall,
+        "who" => Action::Who,
+        "ctl" => Action::Console { action: rest },
         "attach" | "control" => {
             Action::Attach { owner: &owner, owner_groups: &owner_groups, control }
         }
@@ -138,6 +144,34 @@ name = "no-root-is-named"
 users = ["admin"]
 as = ["toor", "*", "@self"]
 commands = [["date"]]
+[[rule]]
+name = "no-alerts"
+effect = "deny"
+groups = ["loud"]
+say = ["alerts"]
+wall = true
+[[rule]]
+name = "hidden-rooms"
+effect = "deny"
+groups = ["guests"]
+rooms = ["ops-*"]
+[[rule]]
+name = "talk"
+users = ["alice"]
+groups = ["loud", "guests"]
+rooms = ["lobby", "ops-*"]
+say = ["lobby", "alerts", "ops-?"]
+wall = true
+who = true
+[[rule]]
+name = "listen"
+users = ["bob"]
+rooms = ["*"]
+[[rule]]
+name = "no-kick"
+effect = "deny"
+users = ["*"]
+ctl = ["kick", "quit"]
 [[rule]]
 name = "scripts"
 users = ["op"]
@@ -307,6 +341,34 @@ fn decisions_row_by_row() {
         ("ann+oncall", "", "attach bob", "+control"),
         ("ann+oncall", "", "attach carol", "-hidden"),
         ("ann+oncall", "", "control carol", "-hidden"),
+        // Rooms.
+        ("alice", "", "room lobby", "+talk"),
+        ("alice", "", "say lobby", "+talk"),
+        ("alice", "", "room ops-12", "+talk"),
+        ("alice", "", "say ops-12", "may not say anything in the room 'ops-12'"),
+        ("alice", "", "say ops-1", "+talk"),
+        ("alice", "", "room alerts", "+talk"),
+        ("alice", "", "room Lobby", "may not be in the room 'Lobby'"),
+        ("alice", "", "wall all", "+talk"),
+        ("alice", "", "who all", "+talk"),
+        ("bob", "", "room lobby", "+listen"),
+        ("bob", "", "say lobby", "bob may not say anything in rooms here"),
+        ("bob", "", "wall all", "bob may not tell everybody something here"),
+        ("bob", "", "who all", "bob may not ask who is connected here"),
+        ("zoe+loud", "", "room alerts", "+talk"),
+        ("zoe+loud", "", "say alerts", "-no-alerts"),
+        ("zoe+loud", "", "wall all", "-no-alerts"),
+        ("zoe+loud", "", "say lobby", "+talk"),
+        ("zoe+guests", "", "room ops-1", "-hidden-rooms"),
+        ("zoe+guests", "", "say ops-1", "-hidden-rooms"),
+        ("mallory", "", "room lobby", "-mallory"),
+        ("mallory", "", "say lobby", "-mallory"),
+        ("mallory", "", "wall all", "-mallory"),
+        ("mallory", "", "who all", "-mallory"),
+        ("op", "", "room lobby", "op may not be in rooms here"),
+        ("local:root", "", "ctl quit", "-no-kick"),
+        ("local:root", "", "ctl status", "is about local:root;"),
+        ("mallory", "", "ctl status", "is about mallory;"),
     ] {
         let found = decision(&policy, caller, local, what);
         let fits = match decided {
@@ -321,7 +383,7 @@ fn decisions_row_by_row() {
 fn what_is_read_for_the_safe_side() {
     let deny = |more: &str| {
         let text = format!("[[rule]]\nname = 'd'\neffect = 'deny'\nusers = ['*']\n{more}\n");
-        parse(&format!("{text}[[rule]]\nname = 'a'\nusers = ['*']\nas = ['root', 'u']\ncommands = 'any'\nterminal = true\nenv = ['*']\nread = ['/**']\nattach = ['*']")).unwrap()
+        parse(&format!("{text}[[rule]]\nname = 'a'\nusers = ['*']\nas = ['root', 'u']\ncommands = 'any'\nterminal = true\nenv = ['*']\nread = ['/**']\nattach = ['*']\nrooms = ['*']\nsay = ['*']\nwall = true\nwho = true\nctl = ['*']")).unwrap()
     };
     for (more, local, what, decided) in [
         ("", "root", "run x", "-d"),
@@ -340,6 +402,16 @@ fn what_is_read_for_the_safe_side() {
         ("read = ['/x/*/z']", "u", "readall /y", "+a"),
         ("attach = ['*']", "u", "attach v", "-d"),
         ("attach = ['own']", "u", "attach v", "+a"),
+        ("", "u", "room x", "-d"),
+        ("", "u", "say x", "-d"),
+        ("", "u", "wall x", "-d"),
+        ("", "u", "who x", "-d"),
+        ("", "u", "ctl quit", "+a"),
+        ("as = ['*']", "u", "say x", "+a"),
+        ("say = ['x']", "u", "room x", "+a"),
+        ("rooms = ['x']", "u", "say x", "-d"),
+        ("who = true", "u", "wall x", "+a"),
+        ("who = true", "u", "who x", "-d"),
         ("commands = 'any'\nterminal = true", "u", "tty x", "-d"),
         ("commands = 'any'\nterminal = true", "u", "run x", "+a"),
         ("commands = 'any'\nenv = ['L*']", "u", "env LANG x", "-d"),
@@ -433,6 +505,18 @@ fn what_could_be_misread_is_refused() {
             "exactly one of",
         ),
         ("user = ['*']\nattach = ['own']", "unknown field `user`"),
+        ("users = ['*']\nrooms = []", "'rooms' is an empty list"),
+        ("users = ['*']\nsay = ['']", "is no name of a room"),
+        ("users = ['*']\nrooms = ['job:*']", "the rooms of jobs are for whom 'attach'"),
+        ("users = ['*']\nrooms = ['a\\*']", "is no name of a room"),
+        ("users = ['*']\nwall = false", "'wall' is true, or left out"),
+        ("users = ['*']\nwho = 'yes'", "invalid type"),
+        ("users = ['*']\nctl = ['reboot']", "is nothing that `rexec-agent ctl` does"),
+        ("users = ['*']\nrooms = ['*']\numask = '022'", "are about 'commands'"),
+        (
+            "users = ['*']\nwho = true\n[[test]]\nuser = 'x'\nwho = false\nexpect = 'deny'",
+            "as true or not at all",
+        ),
     ] {
         let error = parse(&format!("[[rule]]\nname = 'x'\n{rule}")).unwrap_err();
         assert!(error.contains(says) && error.starts_with("p.toml:"), "{rule:?}: {error}");
@@ -497,6 +581,11 @@ fn tests_of_a_policy_say_what_was_decided() {
         ("write = '/x'\nexpect = 'allow'", "may not write files here"),
         ("attach = 'alice'\nexpect = 'allow'", ""),
         ("attach = 'bob'\nexpect = 'deny'", ""),
+        ("room = 'lobby'\nexpect = 'deny'", ""),
+        ("say = 'lobby'\nexpect = 'allow'", "may not say anything in rooms here"),
+        ("wall = true\nexpect = 'allow'", "may not tell everybody"),
+        ("who = true\nexpect = 'deny'", ""),
+        ("ctl = 'quit'\nexpect = 'deny'", ""),
     ] {
         let policy = parse(&format!("{tests}[[test]]\nuser = 'alice'\n{test}")).unwrap();
         let failures: Vec<String> = policy.failures().iter().map(ToString::to_string).collect();
@@ -528,6 +617,11 @@ fn real(policy: &Policy, ask: &Ask) -> (bool, Option<usize>) {
         What::Write(path) => Action::Write { local, path: path.as_bytes(), tree: false },
         What::Attach(owner, owner_groups) => Action::Attach { owner, owner_groups, control: false },
         What::Control(owner, owner_groups) => Action::Attach { owner, owner_groups, control: true },
+        What::Room(name) => Action::Room { name, say: false },
+        What::Say(name) => Action::Room { name, say: true },
+        What::Wall => Action::Wall,
+        What::Who => Action::Who,
+        What::Console(action) => Action::Console { action },
     };
     match policy.answer(&Question { caller, action }) {
         Answer::Allowed { rule } => (true, rule.name.parse().ok()),
@@ -546,6 +640,11 @@ terminal = true
 read = ['/**']
 write = ['/**']
 attach = ['*']
+rooms = ['*']
+say = ['*']
+wall = true
+who = true
+ctl = ['*']
 ";
 
 /// Choices from numbers; 0 when they are used up.
