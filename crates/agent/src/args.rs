@@ -67,6 +67,19 @@ pub(crate) enum Tool {
     /// The audit log: what was done
     #[command(subcommand)]
     Audit(AuditTool),
+    /// See what the running agent on this machine does, and tell it what to do
+    ///
+    /// Without words there is a prompt. Exits with 0 if it was done, with 1 if it was refused, and with 2 if no agent
+    /// answers.
+    #[command(after_help = rexec_agent::console::action::HELP)]
+    Ctl {
+        /// Print answers as JSON
+        #[arg(long)]
+        json: bool,
+        /// What to do; 'status' to begin with
+        #[arg(value_name = "WORD")]
+        words: Vec<String>,
+    },
     /// Check the configuration, the files and the machine, and say what to mend
     Doctor {
         /// One JSON object a line

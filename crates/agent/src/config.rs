@@ -3,7 +3,7 @@
 use crate::admission::settings::{self, Penalties};
 use crate::policy::PolicyPaths;
 use crate::trusted;
-use crate::{audit, jobs};
+use crate::{audit, jobs, rooms};
 use rexec_net::credentials::Files;
 use rexec_net::rates::Rates;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -48,6 +48,8 @@ pub struct Config {
     pub state_dir: PathBuf,
     /// How long jobs wait for their clients, and are kept.
     pub jobs: jobs::Settings,
+    /// How much rooms may take.
+    pub rooms: rooms::Settings,
     /// The audit log.
     pub audit: audit::Settings,
     /// Names that a client can ask for, and the line for the login shell that each stands for. Policy
@@ -145,6 +147,7 @@ impl Default for Config {
             log: Log::default(),
             state_dir: "/var/lib/rexec".into(),
             jobs: jobs::Settings::default(),
+            rooms: rooms::Settings::default(),
             audit: audit::Settings::default(),
             subsystems: BTreeMap::from([("sftp".to_owned(), SFTP.to_owned())]),
         }

@@ -138,6 +138,10 @@ impl Request {
         if agent.is_stopping() || agent.is_leaving() {
             return Err(self.reject(agent, NeverStarted::Busy, "this agent is shutting down"));
         }
+        if agent.is_draining() {
+            let message = "this agent is being drained and takes no new commands; try again later";
+            return Err(self.reject(agent, NeverStarted::Busy, message));
+        }
         if let Some(fault) = self.spec.fault() {
             return Err(self.reject(agent, NeverStarted::Invalid, fault));
         }

@@ -11,6 +11,8 @@
 //! | writer (in `rexec-net`) | the writing half | with the connection |
 //! | [`exec`]: one per command | the request, then its [`supervisor`]: keeper, pipes, timers | after the exit record |
 //! | [`attach`]: one per client at a job | the cursor into the job's [`log`] | after the exit record, or with its connection |
+//! | [`rooms::member`]: one per room that a connection is in | a cursor into the room's log | with the stay |
+//! | [`console`]: one, and one per console | the console's socket | with the agent |
 //! | [`audit`]: one thread | the audit log | after all else |
 //! | [`stdin`]: one per command with stdin | the pipe to the command | at the end of stdin |
 //!
@@ -41,6 +43,7 @@ pub mod authorize;
 pub mod check;
 pub mod clock;
 pub mod config;
+pub mod console;
 pub mod descriptors;
 pub mod doctor;
 pub mod environment;
@@ -52,11 +55,14 @@ pub mod jobs;
 pub mod keeper;
 pub mod ledger;
 pub mod log;
+pub mod log_level;
 pub mod notify;
 pub mod output;
 pub mod pipe_size;
 pub mod policy;
+pub mod presence;
 pub mod reload;
+pub mod rooms;
 pub mod server;
 pub mod session;
 pub mod spool;

@@ -8,7 +8,7 @@ use rexec_agent::config::{Config, ConfigError, LogFormat};
 use rexec_agent::notify::{State, notify};
 use rexec_agent::policy::explain;
 use rexec_agent::server::{Agent, Server};
-use rexec_agent::{audit, check, descriptors, doctor, files, keeper};
+use rexec_agent::{audit, check, console, descriptors, doctor, files, keeper};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -52,6 +52,9 @@ fn use_tool(tool: Tool, config: Result<Config, ConfigError>) -> ExitCode {
         (Tool::Policy(PolicyTool::Test(asked)), Ok(config)) => {
             explain::run(&asked, &config.policy_paths(), out)
         }
+        (Tool::Ctl { json, words }, Ok(config)) => {
+            console::client::run(&config.state_dir, words, json, out)
+        }
         (Tool::Audit(AuditTool::Verify { files }), Ok(config)) => {
             audit::verify::report(&config.audit.file, &files, out)
         }
@@ -67,9 +70,10 @@ fn print_manual() -> ExitCode {
 }
 
 fn run(config: Config, ready_file: Option<PathBuf>) -> ExitCode {
-    if let Err(error) = start_logging(&config) {
-        return fail(&error);
-    }
+    let level = match start_logging(&config) {
+        Ok(level) => level,
+        Err(error) => return fail(&error),
+    };
     if let Err(error) = descriptors::raise() {
         tracing::warn!(%error, "cannot raise the limit of descriptors");
     }
@@ -78,7 +82,7 @@ fn run(config: Config, ready_file: Option<PathBuf>) -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return fail(&error),
     };
-    let served = runtime.block_on(serve(config, ready_file));
+    let served = runtime.block_on(serve(config, ready_file, level));
     // A question to the user database may hang for ever; nobody waits for the answer any more.
     runtime.shutdown_background();
     match served {
@@ -93,10 +97,11 @@ fn workers() -> usize {
     std::thread::available_parallelism().map_or(1, |processors| processors.get().div_ceil(2))
 }
 
-async fn serve(config: Config, ready_file: Option<PathBuf>) -> io::Result<()> {
+async fn serve(config: Config, ready_file: Option<PathBuf>, level: SetLevel) -> io::Result<()> {
     let server = Server::start(config, "/proc/self/exe".as_ref()).await?;
     let addresses = server.addresses()?;
     let agent = Arc::clone(server.agent());
+    agent.log_level.connect(level);
     stop_on_signals(agent)?;
     let listening: Vec<String> = addresses.iter().map(ToString::to_string).collect();
     let listening = listening.join(" ");
@@ -152,15 +157,31 @@ fn stop_on_signals(agent: Arc<Agent>) -> io::Result<()> {
     Ok(())
 }
 
-fn start_logging(config: &Config) -> Result<(), ConfigError> {
+/// Changes what is logged.
+type SetLevel = Box<dyn Fn(&str) -> Result<(), String> + Send + Sync>;
+
+fn start_logging(config: &Config) -> Result<SetLevel, ConfigError> {
     let filter = EnvFilter::try_new(&config.log.level)
         .map_err(|error| ConfigError::Value(format!("'log.level': {error}")))?;
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
-    match config.log.format {
-        LogFormat::Text => log.with_ansi(false).init(),
-        LogFormat::Json => log.json().init(),
-    }
-    Ok(())
+    Ok(match config.log.format {
+        LogFormat::Text => {
+            let log = log.with_ansi(false).with_filter_reloading();
+            let handle = log.reload_handle();
+            log.init();
+            Box::new(move |level| handle.reload(parsed(level)?).map_err(|error| error.to_string()))
+        }
+        LogFormat::Json => {
+            let log = log.json().with_filter_reloading();
+            let handle = log.reload_handle();
+            log.init();
+            Box::new(move |level| handle.reload(parsed(level)?).map_err(|error| error.to_string()))
+        }
+    })
+}
+
+fn parsed(level: &str) -> Result<EnvFilter, String> {
+    EnvFilter::try_new(level).map_err(|error| format!("'{level}' is no level: {error}"))
 }
 
 #[allow(clippy::print_stderr, reason = "the last words, and there may be no log yet")]

@@ -11,6 +11,9 @@ use tokio::time::{Interval, MissedTickBehavior, interval, timeout};
 
 /// How often the files are looked at.
 const INTERVAL: Duration = Duration::from_secs(1);
+/// What is looked at.
+const CERTIFICATES: &str = "certificates";
+const POLICY: &str = "policy";
 /// A look that takes longer is worth a word.
 const LONG: Duration = Duration::from_secs(5);
 
@@ -21,6 +24,26 @@ const LONG: Duration = Duration::from_secs(5);
 /// other from changing.
 pub async fn run(agent: Arc<Agent>) {
     tokio::join!(follow_certificates(&agent), follow_policy(&agent));
+}
+
+/// Looks at all files now, and takes what is new without waiting until it has stood still; what came
+/// of it.
+pub async fn now(agent: &Arc<Agent>) -> Vec<(&'static str, Refreshed)> {
+    let tls = Arc::clone(&agent.tls);
+    let certificates = look(CERTIFICATES, move || twice(|| tls.refresh())).await;
+    let policy = Arc::clone(&agent.policy);
+    let rules = look(POLICY, move || twice(|| policy.refresh())).await;
+    record(agent, CERTIFICATES, &certificates);
+    record(agent, POLICY, &rules);
+    vec![(CERTIFICATES, certificates), (POLICY, rules)]
+}
+
+/// A first look only remembers what it saw.
+fn twice(mut look: impl FnMut() -> Refreshed) -> Refreshed {
+    match look() {
+        Refreshed::Unchanged => look(),
+        refreshed => refreshed,
+    }
 }
 
 async fn follow_certificates(agent: &Arc<Agent>) {
@@ -38,7 +61,7 @@ async fn follow_certificates(agent: &Arc<Agent>) {
         }
         let tls = Arc::clone(&agent.tls);
         // A long revocation list takes a moment.
-        record(agent, "certificates", look("certificates", move || tls.refresh()).await);
+        record(agent, CERTIFICATES, &look(CERTIFICATES, move || tls.refresh()).await);
         let stale = agent.tls.stale(SystemTime::now());
         match &stale {
             Some(words) if !was_stale => tracing::error!("every client is refused: {words}"),
@@ -57,7 +80,7 @@ async fn follow_policy(agent: &Arc<Agent>) {
             () = agent.reload.notified() => {}
         }
         let policy = Arc::clone(&agent.policy);
-        record(agent, "policy", look("policy", move || policy.refresh()).await);
+        record(agent, POLICY, &look(POLICY, move || policy.refresh()).await);
     }
 }
 
@@ -80,7 +103,7 @@ async fn look(what: &str, refresh: impl FnOnce() -> Refreshed + Send + 'static) 
     looked.unwrap_or_else(|error| Refreshed::Failed(format!("the task failed: {error}")))
 }
 
-fn record(agent: &Agent, what: &str, refreshed: Refreshed) {
+fn record(agent: &Agent, what: &str, refreshed: &Refreshed) {
     match refreshed {
         Refreshed::Unchanged => {}
         Refreshed::Changed => agent.audit.record(&Event::Reloaded { what }),

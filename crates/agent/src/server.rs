@@ -8,10 +8,14 @@ use crate::adopt;
 use crate::audit::text::Text;
 use crate::audit::{Audit, Caller, Event};
 use crate::config::Config;
+use crate::console;
 use crate::heir::SOCKET;
 use crate::jobs::Jobs;
 use crate::jobs::handover::Before;
 use crate::keeper::{Adoptions, Zygote};
+use crate::log_level::LogLevel;
+use crate::presence::Everybody;
+use crate::rooms::Rooms;
 use crate::session;
 use crate::{policy, reload};
 use rexec_net::NetError;
@@ -23,8 +27,9 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpStream, UnixListener};
 use tokio::sync::{Notify, mpsc};
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
@@ -56,10 +61,19 @@ pub struct Agent {
     pub policy: Arc<policy::Reloading>,
     /// The audit log.
     pub audit: Audit,
+    /// Where people talk.
+    pub rooms: Rooms,
+    /// Who is connected.
+    pub everybody: Everybody,
     /// The certificates, and whom they let in.
     pub tls: Arc<Reloading>,
     /// Asks for a look at the files at once.
     pub reload: Notify,
+    /// What is logged.
+    pub log_level: LogLevel,
+    /// When it was started.
+    pub begun: std::time::Instant,
+    draining: AtomicBool,
     stop: CancellationToken,
     leave: CancellationToken,
     farewell: CancellationToken,
@@ -72,6 +86,8 @@ pub struct Server {
     listeners: Vec<TcpListener>,
     adoptions: Adoptions,
     before: Before,
+    /// `None` if it could not be opened; an agent does its work without one.
+    console: Option<UnixListener>,
 }
 
 impl Server {
@@ -99,8 +115,13 @@ impl Server {
             zygote,
             policy: Arc::new(policy),
             audit,
+            rooms: Rooms::new(config.rooms.clone()),
+            everybody: Everybody::default(),
             tls: Arc::new(tls),
             reload: Notify::new(),
+            log_level: LogLevel::new(&config.log.level),
+            begun: std::time::Instant::now(),
+            draining: AtomicBool::new(false),
             stop: CancellationToken::new(),
             leave: CancellationToken::new(),
             farewell: CancellationToken::new(),
@@ -108,9 +129,14 @@ impl Server {
             admission: Arc::new(Admission::new(config.limits.clone())),
             config,
         };
+        let console = console::open(&agent.config.state_dir);
+        if let Err(error) = &console {
+            tracing::error!(%error, "there will be no console");
+        }
         let (version, pid) = (env!("CARGO_PKG_VERSION"), std::process::id());
         agent.audit.record(&Event::AgentStarted { version, pid });
-        Ok(Self { agent: Arc::new(agent), listeners, adoptions, before })
+        let console = console.ok();
+        Ok(Self { agent: Arc::new(agent), listeners, adoptions, before, console })
     }
 
     /// The addresses that are listened on, with the ports that the system chose.
@@ -127,7 +153,7 @@ impl Server {
     /// [`Agent::stop`], then until the running commands have ended or the time for that is over;
     /// [`Agent::abort`] ends them at once.
     pub async fn run(self) {
-        let Self { agent, listeners, adoptions, before } = self;
+        let Self { agent, listeners, adoptions, before, console } = self;
         let (adopted, came) = mpsc::channel(ADOPTED);
         let adopting = AbortOnDropHandle::new(tokio::spawn(adopt::run(
             Arc::clone(&agent),
@@ -147,6 +173,9 @@ impl Server {
         }
         let _sweep = AbortOnDropHandle::new(tokio::spawn(sweep(Arc::clone(&agent))));
         let _reload = AbortOnDropHandle::new(tokio::spawn(reload::run(Arc::clone(&agent))));
+        let _console = console.map(|listener| {
+            AbortOnDropHandle::new(tokio::spawn(console::serve(Arc::clone(&agent), listener)))
+        });
         accepting.close();
         accepting.wait().await;
         drop(adopting);
@@ -255,6 +284,16 @@ impl Agent {
     pub fn abort(&self) {
         self.stop.cancel();
         self.abort.cancel();
+    }
+
+    /// Takes no new commands, or takes them again; connections go on.
+    pub fn drain(&self, on: bool) {
+        self.draining.store(on, Ordering::Release);
+    }
+
+    /// Whether no new commands are taken for now.
+    pub fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Acquire)
     }
 
     /// Returns once the agent was told to stop.

@@ -11,6 +11,8 @@ use crate::clock::at;
 use crate::exec::{Request, new_job_id};
 use crate::jobs::{Job, Leave, Submission, Submitted};
 use crate::log::Place;
+use crate::presence::Presence;
+use crate::rooms::Member;
 use crate::server::Agent;
 use crate::standing::Standing;
 use crate::stdin::Feed;
@@ -33,6 +35,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
+mod people;
 mod requests;
 
 /// The last words of an agent that is about to be replaced.
@@ -55,6 +58,10 @@ struct Session {
     terms: Terms,
     outbox: Outbox,
     streams: HashMap<StreamId, Arc<Attached>>,
+    /// The streams to rooms.
+    members: HashMap<StreamId, Arc<Member>>,
+    /// What others see of this connection.
+    presence: Arc<Presence>,
     /// Ended jobs of streams that have ended.
     unacknowledged: HashMap<StreamId, Arc<Job>>,
     /// The tasks that send; each reports its stream when it is done.
@@ -86,14 +93,18 @@ pub async fn serve(
     let Accepted { connection, identity, chain, terms } = accepted;
     let mut standing = Standing::new(chain, versions);
     let (done, mut done_queue) = mpsc::channel(DONE);
+    let (identity, outbox) = (Arc::new(identity), connection.outbox.clone());
+    let presence = agent.everybody.enter(&identity, from, outbox, terms.notices);
     let mut session = Session {
         agent,
-        identity: Arc::new(identity),
+        identity,
         from,
         to,
         terms,
         outbox: connection.outbox.clone(),
         streams: HashMap::new(),
+        members: HashMap::new(),
+        presence,
         unacknowledged: HashMap::new(),
         senders: TaskTracker::new(),
         done,
@@ -102,7 +113,9 @@ pub async fn serve(
     };
     let (connection, end) = session.read(connection, &mut standing, &mut done_queue).await;
     let how = session.how_it_ended(&end);
-    let Session { agent, identity, senders, streams, unacknowledged, outbox, .. } = session;
+    session.leave_everybody(how);
+    let Session { agent, identity, senders, streams, unacknowledged, outbox, presence, .. } =
+        session;
     let is_idle = streams.is_empty();
     for attached in streams.into_values() {
         attached.cut();
@@ -112,7 +125,7 @@ pub async fn serve(
         unacknowledged.values().for_each(|job| agent.jobs.acknowledged(job));
     }
     // Without any handle of the outbox, the writer knows that it has written all.
-    drop((done_queue, outbox));
+    drop((done_queue, outbox, presence));
     senders.close();
     let reason = Text::of(end.to_string());
     match end {
@@ -154,7 +167,7 @@ impl Session {
         standing: &mut Standing,
         done: &mut mpsc::Receiver<StreamId>,
     ) -> (Connection, NetError) {
-        let agent = Arc::clone(&self.agent);
+        let (agent, presence) = (Arc::clone(&self.agent), Arc::clone(&self.presence));
         let mut stopping = false;
         // When the commands should have ended that the agent wants ended.
         let mut overdue = None;
@@ -166,6 +179,9 @@ impl Session {
                 frame = connection.inbound.next() => Next::Frame(frame),
                 Some(stream) = done.recv() => Next::Done(stream),
                 end = standing.lost(&agent, !self.streams.is_empty()) => break end,
+                reason = presence.kicked() => {
+                    break NetError::Untrusted { code: ErrorCode::Kicked, message: reason };
+                }
                 () = agent.stopping(), if !stopping => Next::Stopping,
                 () = agent.farewell() => Next::Farewell,
                 () = agent.aborting(), if overdue.is_none() => Next::Aborting,
@@ -209,7 +225,10 @@ impl Session {
     }
 
     fn stream_ended(&mut self, stream: StreamId) {
-        let Some(attached) = self.streams.remove(&stream) else { return };
+        let Some(attached) = self.streams.remove(&stream) else {
+            return self.member_left(stream, false);
+        };
+        self.unwatch(&attached);
         let job = &attached.job;
         let was_holder = job.is_held_by(attached.attachment);
         job.leave(attached.attachment, Leave::Goodbye, self.agent.jobs.leases());
@@ -233,6 +252,9 @@ impl Session {
             Message::Attach(attach) => return self.attach(stream, attach.clone(), standing),
             Message::Jobs(_) => return self.list(stream),
             Message::Remove(remove) => return self.remove(stream, &remove.job),
+            Message::Join(join) => return self.join(stream, &join.clone(), standing),
+            Message::Who(who) => return self.who(stream, who.room.as_ref()),
+            Message::Wall(_) => return self.wall(&frame, standing),
             Message::Goodbye(_) => self.goodbye = true,
             Message::Detach(_) => {
                 if let Some(job) = self.unacknowledged.remove(&stream) {
@@ -242,7 +264,9 @@ impl Session {
             _ => {}
         }
         // Frames for a stream that has ended meanwhile are late, not wrong.
-        let Some(attached) = self.streams.get(&stream) else { return Ok(()) };
+        let Some(attached) = self.streams.get(&stream) else {
+            return self.for_member(frame, standing);
+        };
         match frame.message {
             Message::Data(data) => match stdin_of(attached, data.channel, "data")? {
                 Some(feed) => feed.data(data, frame),
@@ -294,6 +318,7 @@ impl Session {
     /// Has `attached` send what its job has to say, and then report.
     fn send(&mut self, stream: StreamId, attached: Arc<Attached>, wish: Wish) {
         self.streams.insert(stream, Arc::clone(&attached));
+        self.presence.at_job(attached.attachment, &attached.job.id);
         let done = self.done.clone();
         self.senders.spawn(async move {
             // Otherwise the session, which is about to hear of it, knows how the connection ended.
@@ -306,17 +331,21 @@ impl Session {
 
     /// Has one frame sent that is all there is to say on its stream.
     fn answer(&self, stream: StreamId, message: Message) -> Result<(), ProtocolError> {
-        self.answer_with(Frame::new(stream, message))
+        self.answer_all(vec![Frame::new(stream, message)])
     }
 
-    fn answer_with(&self, frame: Frame) -> Result<(), ProtocolError> {
+    fn answer_all(&self, frames: Vec<Frame>) -> Result<(), ProtocolError> {
         if self.senders.len() >= 2 * self.agent.config.limits.commands_per_connection {
             return Err(ProtocolError::Flood("requests"));
         }
         let outbox = self.outbox.clone();
         self.senders.spawn(async move {
-            // If the connection is gone, there is nobody left to tell.
-            let _ = outbox.data(frame).await;
+            for frame in frames {
+                // If the connection is gone, there is nobody left to tell.
+                if outbox.data(frame).await.is_err() {
+                    return;
+                }
+            }
         });
         Ok(())
     }

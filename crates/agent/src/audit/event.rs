@@ -8,7 +8,7 @@ use crate::policy::Permit;
 use rexec_net::Identity;
 use rexec_protocol::message::{Command, ExecSpec, Exit, Usage};
 use rexec_protocol::stream::Tally;
-use rexec_protocol::{Algorithm, Digest, JobId, Outcome};
+use rexec_protocol::{Algorithm, Digest, JobId, Outcome, RoomName};
 use serde::{Serialize, Serializer};
 use std::net::SocketAddr;
 use std::os::unix::ffi::OsStrExt;
@@ -103,6 +103,29 @@ pub enum Event<'a> {
         job: &'a JobId,
         #[serde(flatten)]
         caller: Caller<'a>,
+    },
+    /// A client came into a room. What is said there is not on record.
+    Joined {
+        room: &'a RoomName,
+        #[serde(flatten)]
+        caller: Caller<'a>,
+        member: u64,
+    },
+    /// A client told everybody something.
+    Wall {
+        #[serde(flatten)]
+        caller: Caller<'a>,
+        text: Text,
+        rooms: u64,
+        connections: u64,
+    },
+    /// Something is about to be done on the agent's console; `refused`: why it is not.
+    Console {
+        user: &'a str,
+        uid: u32,
+        words: Vec<Text>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        refused: Option<Text>,
     },
     /// A new version of a file is in force.
     Reloaded { what: &'a str },

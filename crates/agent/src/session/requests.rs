@@ -84,7 +84,10 @@ impl Session {
                 // Who comes back after a cut takes the place that it had; a second one only looks on.
                 let hold = hold && (exec.age_ms.is_some() || !job.is_held());
                 let attached = self.attached(&job, stream, exec.window, (hold, true), sends_from);
-                self.send(stream, attached, wish(true));
+                self.send(stream, Arc::clone(&attached), wish(true));
+                if exec.age_ms.is_none() {
+                    self.watch(&attached);
+                }
             }
             Submitted::Past(past) => {
                 let replay = attach::replay(id, *past, exec.have, self.outbox.clone(), stream);
@@ -146,25 +149,16 @@ impl Session {
         let rights = (hold, control);
         let attached = self.attached(&job, stream, window, rights, stdin::From::WhereItIs);
         let wish = Wish { place, output, follow, times, detach: false, joins: true };
-        self.send(stream, attached, wish);
+        self.send(stream, Arc::clone(&attached), wish);
+        if output {
+            self.watch(&attached);
+        }
         Ok(())
     }
 
     pub(super) fn list(&mut self, stream: StreamId) -> Result<(), ProtocolError> {
         let jobs = self.agent.jobs.list(|job| self.may(job, false).is_ok());
-        if self.senders.len() >= 2 * self.agent.config.limits.commands_per_connection {
-            return Err(ProtocolError::Flood("requests"));
-        }
-        let outbox = self.outbox.clone();
-        self.senders.spawn(async move {
-            for frame in listing(stream, jobs) {
-                // If the connection is gone, there is nobody left to tell.
-                if outbox.data(frame).await.is_err() {
-                    return;
-                }
-            }
-        });
-        Ok(())
+        self.answer_all(listing(stream, jobs))
     }
 
     pub(super) fn remove(&mut self, stream: StreamId, id: &JobId) -> Result<(), ProtocolError> {
@@ -221,7 +215,7 @@ impl Session {
         })
     }
 
-    fn caller(&self) -> Caller<'_> {
+    pub(super) fn caller(&self) -> Caller<'_> {
         Caller::new(&self.identity, self.from)
     }
 
@@ -236,7 +230,7 @@ impl Session {
         self.answer(stream, Exit::of_nothing(outcome, digest).into())
     }
 
-    fn refuse_request(
+    pub(super) fn refuse_request(
         &self,
         stream: StreamId,
         reason: Refusal,
@@ -265,7 +259,7 @@ fn of_this_sending(outcome: Outcome, age_ms: Option<u64>) -> Outcome {
     }
 }
 
-fn demand_window(window: u64) -> Result<(), ProtocolError> {
+pub(super) fn demand_window(window: u64) -> Result<(), ProtocolError> {
     if window >= MAX_DATA as u64 {
         return Ok(());
     }

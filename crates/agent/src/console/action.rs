@@ -1,0 +1,141 @@
+//! What can be done on the console, and in which words.
+
+use rexec_protocol::JobId;
+use rexec_protocol::outcome::printable;
+
+/// What each action is for.
+pub const HELP: &str = "\
+status               how the agent is doing
+who                  who is connected: from where, since when, in which rooms, on which jobs
+jobs                 the jobs that run, and those whose end waits for somebody
+kick USER|ID [WHY]   end the connections of an identity, or one by its number in 'who'
+kill JOB             end a job with all that it has started
+drain [off]          take no new commands and wait for the running ones; 'off': take them again
+reload               look at certificates, revocation lists and policy now
+log-level [LEVEL]    show or set what is logged: error, warn, info, debug, trace, or directives
+quit [now]           stop the agent: with 'now' without waiting for the running commands";
+
+/// An action with what it is about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Action {
+    /// How the agent is doing.
+    Status,
+    /// Who is connected.
+    Who,
+    /// Which jobs there are.
+    Jobs,
+    /// End connections.
+    Kick {
+        /// A name, or a number.
+        whose: String,
+        /// For the one who is kicked.
+        reason: Option<String>,
+    },
+    /// End a job.
+    Kill {
+        /// Which.
+        job: JobId,
+    },
+    /// Take no new commands, or take them again.
+    Drain {
+        /// Take them again.
+        off: bool,
+    },
+    /// Look at the files now.
+    Reload,
+    /// What is logged.
+    LogLevel {
+        /// From now on; `None` asks.
+        level: Option<String>,
+    },
+    /// Stop.
+    Quit {
+        /// Without waiting for what runs.
+        now: bool,
+    },
+}
+
+impl Action {
+    /// Reads words; the error says what they should be.
+    pub fn parse(words: &[String]) -> Result<Self, String> {
+        let words: Vec<&str> = words.iter().map(String::as_str).collect();
+        Ok(match words.as_slice() {
+            ["status"] => Self::Status,
+            ["who"] => Self::Who,
+            ["jobs"] => Self::Jobs,
+            ["kick", whose, reason @ ..] => {
+                let reason = reason.join(" ");
+                let reason = if reason.is_empty() { None } else { Some(printable(&reason)) };
+                Self::Kick { whose: (*whose).to_owned(), reason }
+            }
+            ["kill", job] => match JobId::new(job) {
+                Some(job) => Self::Kill { job },
+                None => return Err(format!("'{}' is no job's id", printable(job))),
+            },
+            ["drain"] => Self::Drain { off: false },
+            ["drain", "off"] => Self::Drain { off: true },
+            ["reload"] => Self::Reload,
+            ["log-level"] => Self::LogLevel { level: None },
+            ["log-level", level] => Self::LogLevel { level: Some((*level).to_owned()) },
+            ["quit"] => Self::Quit { now: false },
+            ["quit", "now"] => Self::Quit { now: true },
+            _ => {
+                let typed = printable(&words.join(" "));
+                return Err(format!("'{typed}' means nothing here; there are:\n{HELP}"));
+            }
+        })
+    }
+
+    /// The first word, by which policy knows it.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Status => "status",
+            Self::Who => "who",
+            Self::Jobs => "jobs",
+            Self::Kick { .. } => "kick",
+            Self::Kill { .. } => "kill",
+            Self::Drain { .. } => "drain",
+            Self::Reload => "reload",
+            Self::LogLevel { .. } => "log-level",
+            Self::Quit { .. } => "quit",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::CONSOLE;
+
+    fn parse(line: &str) -> Result<Action, String> {
+        Action::parse(&line.split(' ').map(str::to_owned).collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn every_action_has_words_help_and_a_name_in_the_policy() {
+        for (line, name) in [
+            ("status", "status"),
+            ("who", "who"),
+            ("jobs", "jobs"),
+            ("kick bob", "kick"),
+            ("kick 7 go home", "kick"),
+            ("kill deploy-1", "kill"),
+            ("drain", "drain"),
+            ("drain off", "drain"),
+            ("reload", "reload"),
+            ("log-level", "log-level"),
+            ("log-level debug", "log-level"),
+            ("quit", "quit"),
+            ("quit now", "quit"),
+        ] {
+            assert_eq!(parse(line).unwrap().name(), name, "{line}");
+        }
+        for name in CONSOLE {
+            assert!(HELP.lines().any(|line| line.starts_with(name)), "{name}");
+        }
+        assert_eq!(HELP.lines().count(), CONSOLE.len());
+        for bad in ["", "reboot", "kick", "kill", "kill ../x", "drain on", "quit later", "who x"] {
+            assert!(parse(bad).is_err(), "{bad}");
+        }
+    }
+}

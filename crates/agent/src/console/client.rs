@@ -1,0 +1,160 @@
+//! `rexec-agent ctl`: the words of a command line, or a prompt, to the console of the agent on this
+//! machine.
+
+use super::action::HELP;
+use super::wire::{Answer, Request};
+use crate::policy::CONSOLE;
+use rustyline::completion::Completer;
+use rustyline::error::ReadlineError;
+use rustyline::highlight::Highlighter;
+use rustyline::hint::Hinter;
+use rustyline::history::MemHistory;
+use rustyline::validate::Validator;
+use rustyline::{Config, Context, Editor, Helper};
+use serde_json::Value;
+use std::cell::RefCell;
+use std::io::{self, BufRead, BufReader, IsTerminal, Write};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::process::ExitCode;
+
+/// The exit code where no agent answers.
+const NO_AGENT: u8 = 2;
+
+/// Carries out `words`, or without any what is typed. 0: done, 1: refused, 2: no agent.
+pub fn run(state: &Path, words: Vec<String>, json: bool, out: &mut dyn Write) -> ExitCode {
+    let ended = Console::open(state).and_then(|mut console| match words.is_empty() {
+        true => console.converse(json, out),
+        false => console.once(words, json, out),
+    });
+    match ended {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            // If the reader is gone, the exit code tells.
+            let _ = writeln!(out, "rexec-agent: {error}");
+            ExitCode::from(NO_AGENT)
+        }
+    }
+}
+
+struct Console {
+    stream: BufReader<UnixStream>,
+}
+
+impl Console {
+    fn open(state: &Path) -> io::Result<Self> {
+        let path = super::place(state);
+        let stream = UnixStream::connect(&path).map_err(|error| {
+            let path = path.display();
+            let advice = match error.kind() {
+                io::ErrorKind::PermissionDenied => "it is for root and the agent's own user",
+                _ => "does the agent run, with this configuration?",
+            };
+            io::Error::new(
+                error.kind(),
+                format!("cannot reach the console {path}: {error}; {advice}"),
+            )
+        })?;
+        Ok(Self { stream: BufReader::new(stream) })
+    }
+
+    fn ask(&mut self, words: Vec<String>) -> io::Result<Answer> {
+        let mut line = serde_json::to_vec(&Request { words })?;
+        line.push(b'\n');
+        self.stream.get_mut().write_all(&line)?;
+        let mut answer = String::new();
+        if self.stream.read_line(&mut answer)? == 0 {
+            return Err(io::Error::other("the agent has closed the console"));
+        }
+        Ok(serde_json::from_str(&answer)?)
+    }
+
+    fn once(&mut self, words: Vec<String>, json: bool, out: &mut dyn Write) -> io::Result<bool> {
+        let answer = self.ask(words)?;
+        if json {
+            writeln!(out, "{}", serde_json::to_string(&answer)?)?;
+        } else {
+            writeln!(out, "{}", answer.text)?;
+        }
+        Ok(answer.ok)
+    }
+
+    /// Whether the last of what was asked was done.
+    fn converse(&mut self, json: bool, out: &mut dyn Write) -> io::Result<bool> {
+        let config = Config::builder().auto_add_history(true).build();
+        let history = MemHistory::with_config(&config);
+        let mut editor: Editor<Words<'_>, MemHistory> =
+            Editor::with_history(config, history).map_err(io::Error::other)?;
+        let is_typed = io::stdin().is_terminal();
+        editor.set_helper(Some(Words(RefCell::new(self))));
+        let mut done = true;
+        loop {
+            let line = match editor.readline(if is_typed { "rexec-agent> " } else { "" }) {
+                Ok(line) => line,
+                Err(ReadlineError::Interrupted | ReadlineError::Eof) => return Ok(done),
+                Err(error) => return Err(io::Error::other(error)),
+            };
+            let words: Vec<String> = line.split_whitespace().map(str::to_owned).collect();
+            let Some(helper) = editor.helper() else { return Ok(done) };
+            match words.first().map(String::as_str) {
+                None => {}
+                Some("exit") => return Ok(done),
+                Some("help") => writeln!(out, "{HELP}\nexit                 leave the console")?,
+                Some(_) => done = helper.0.borrow_mut().once(words, json, out)?,
+            }
+        }
+    }
+}
+
+/// Completes what is typed: actions, and whom or what they can be about just now.
+struct Words<'a>(RefCell<&'a mut Console>);
+
+impl Completer for Words<'_> {
+    type Candidate = String;
+
+    fn complete(
+        &self,
+        line: &str,
+        at: usize,
+        _: &Context<'_>,
+    ) -> rustyline::Result<(usize, Vec<String>)> {
+        let typed = line.get(..at).unwrap_or(line);
+        let begin = typed.rfind(' ').map_or(0, |blank| blank + 1);
+        let (before, word) = typed.split_at(begin);
+        let candidates = match before.trim() {
+            "" => CONSOLE.iter().copied().chain(["help", "exit"]).map(str::to_owned).collect(),
+            "kick" => self.known("who", "user"),
+            "kill" => self.known("jobs", "job"),
+            "drain" => vec!["off".to_owned()],
+            "quit" => vec!["now".to_owned()],
+            "log-level" => ["error", "warn", "info", "debug", "trace"].map(str::to_owned).to_vec(),
+            _ => Vec::new(),
+        };
+        Ok((begin, candidates.into_iter().filter(|one| one.starts_with(word)).collect()))
+    }
+}
+
+impl Words<'_> {
+    /// The values of `key` in the answer to `question`, each once; none if there is no answer.
+    fn known(&self, question: &str, key: &str) -> Vec<String> {
+        let answer = self.0.borrow_mut().ask(vec![question.to_owned()]);
+        let rows = answer.ok().and_then(|answer| match answer.data {
+            Value::Array(rows) => Some(rows),
+            _ => None,
+        });
+        let all = rows.unwrap_or_default();
+        let mut names: Vec<String> =
+            all.iter().filter_map(|row| row.get(key)?.as_str().map(str::to_owned)).collect();
+        names.sort();
+        names.dedup();
+        names
+    }
+}
+
+impl Helper for Words<'_> {}
+impl Highlighter for Words<'_> {}
+impl Validator for Words<'_> {}
+impl Hinter for Words<'_> {
+    type Hint = String;
+}

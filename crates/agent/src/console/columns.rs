@@ -1,0 +1,30 @@
+//! A table for people.
+
+/// Lines of cells, each column as wide as its widest cell; no newline at the end.
+pub(super) fn columns<const N: usize>(titles: [&str; N], rows: Vec<[String; N]>) -> String {
+    let mut all = vec![titles.map(str::to_owned)];
+    all.extend(rows);
+    let mut widths = [0; N];
+    for row in &all {
+        for (width, cell) in widths.iter_mut().zip(row) {
+            *width = (*width).max(cell.chars().count());
+        }
+    }
+    let line = |row: &[String; N]| {
+        let cells: Vec<String> =
+            row.iter().zip(widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
+        cells.join("  ").trim_end().to_owned()
+    };
+    all.iter().map(line).collect::<Vec<_>>().join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_are_as_wide_as_what_is_in_them() {
+        let rows = vec![["1".to_owned(), "alice".to_owned()], ["20".to_owned(), "b".to_owned()]];
+        assert_eq!(columns(["ID", "USER"], rows), "ID  USER\n1   alice\n20  b");
+    }
+}

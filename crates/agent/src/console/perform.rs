@@ -1,0 +1,168 @@
+//! Carries out what is asked on the console.
+
+use super::action::Action;
+use super::columns::columns;
+use super::wire::Answer;
+use crate::reload;
+use crate::server::Agent;
+use crate::supervisor::Control;
+use rexec_net::tls::Refreshed;
+use rexec_protocol::message::{Cancel, ConnectionInfo, JobInfo};
+use rexec_protocol::outcome::printable;
+use rexec_protocol::{JobId, Signal};
+use serde_json::{Value, json};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+use tokio::time::sleep;
+
+/// How often it is looked whether the last command has ended.
+const LOOK: Duration = Duration::from_millis(100);
+
+pub(super) async fn perform(agent: &Arc<Agent>, action: Action) -> Answer {
+    match action {
+        Action::Status => status(agent),
+        Action::Who => who(&agent.everybody.list()),
+        Action::Jobs => jobs(&agent.jobs.list(|_| true)),
+        Action::Kick { whose, reason } => kick(agent, &whose, reason),
+        Action::Kill { job } => kill(agent, &job),
+        Action::Drain { off } => drain(agent, off).await,
+        Action::Reload => reloaded(&reload::now(agent).await),
+        Action::LogLevel { level: None } => {
+            let level = agent.log_level.now();
+            Answer::yes(&level, json!({ "level": level }))
+        }
+        Action::LogLevel { level: Some(level) } => match agent.log_level.set(&level) {
+            Ok(()) => Answer::yes(format!("logging {level}"), json!({ "level": level })),
+            Err(error) => Answer::no(error),
+        },
+        Action::Quit { now: false } => {
+            agent.stop();
+            Answer::yes("stopping once the running commands have ended", json!({}))
+        }
+        Action::Quit { now: true } => {
+            agent.abort();
+            Answer::yes("stopping, and ending the running commands", json!({}))
+        }
+    }
+}
+
+fn status(agent: &Agent) -> Answer {
+    let (rooms, members) = agent.rooms.count();
+    let running = agent.jobs.running().len();
+    let state = match () {
+        () if agent.is_stopping() => "stopping",
+        () if agent.is_draining() => "draining",
+        () => "running",
+    };
+    let seconds = agent.begun.elapsed().as_secs();
+    let (version, pid) = (env!("CARGO_PKG_VERSION"), std::process::id());
+    let connections = agent.everybody.count();
+    let level = agent.log_level.now();
+    let rules = agent.policy.current().rules().len();
+    let uptime = humantime::format_duration(Duration::from_secs(seconds));
+    let text = format!(
+        "state        {state}\nversion      {version}\npid          {pid}\nup for       {uptime}\nconnections  {connections}\njobs         {running} running\nrooms        {rooms} with {members} members\npolicy       {rules} rules\nlog level    {level}"
+    );
+    let data = json!({
+        "state": state, "version": version, "pid": pid, "uptime_s": seconds,
+        "connections": connections, "jobs_running": running, "rooms": rooms, "members": members,
+        "rules": rules, "log_level": level,
+    });
+    Answer::yes(text, data)
+}
+
+fn who(all: &[ConnectionInfo]) -> Answer {
+    let list = |all: Vec<String>| if all.is_empty() { "-".to_owned() } else { all.join(",") };
+    let row = |info: &ConnectionInfo| {
+        [
+            info.id.to_string(),
+            printable(&info.user),
+            info.from.clone(),
+            ago(info.since_ms),
+            info.received.to_string(),
+            info.sent.to_string(),
+            list(info.rooms.iter().map(ToString::to_string).collect()),
+            list(info.jobs.iter().map(ToString::to_string).collect()),
+        ]
+    };
+    let titles = ["ID", "USER", "FROM", "FOR", "IN", "OUT", "ROOMS", "JOBS"];
+    Answer::yes(columns(titles, all.iter().map(row).collect()), all)
+}
+
+fn jobs(all: &[JobInfo]) -> Answer {
+    let row = |job: &JobInfo| {
+        let state = job.outcome.as_ref().map_or_else(|| "running".to_owned(), ToString::to_string);
+        [
+            job.job.to_string(),
+            printable(&job.owner),
+            printable(&job.user),
+            printable(&state),
+            ago(job.started_ms),
+            job.attached.to_string(),
+            printable(&job.command),
+        ]
+    };
+    let titles = ["JOB", "OWNER", "AS", "STATE", "FOR", "ATTACHED", "COMMAND"];
+    Answer::yes(columns(titles, all.iter().map(row).collect()), all)
+}
+
+fn kick(agent: &Agent, whose: &str, reason: Option<String>) -> Answer {
+    let words = reason.unwrap_or_else(|| "an administrator has ended this connection".to_owned());
+    match agent.everybody.kick(whose, &words) {
+        0 => Answer::no(format!("nobody is connected as '{}'", printable(whose))),
+        count => Answer::yes(format!("{count} connections are ended"), json!({ "kicked": count })),
+    }
+}
+
+fn kill(agent: &Agent, id: &JobId) -> Answer {
+    let Some(job) = agent.jobs.find(id).filter(|job| !job.has_ended()) else {
+        return Answer::no(format!("no job {id} runs here"));
+    };
+    let grace_ms = u64::try_from(agent.config.limits.kill_grace.as_millis()).unwrap_or(u64::MAX);
+    match job.control(Control::Cancel(Cancel { signal: Signal::TERM, grace_ms })) {
+        true => Answer::yes(format!("job {id} is being ended"), json!({ "job": id })),
+        false => Answer::no(format!("job {id} has too much to do just now; try again")),
+    }
+}
+
+async fn drain(agent: &Agent, off: bool) -> Answer {
+    agent.drain(!off);
+    if off {
+        return Answer::yes("new commands are taken again", json!({ "draining": false }));
+    }
+    loop {
+        let running = agent.jobs.running().len();
+        if running == 0 {
+            let text = "drained: nothing runs, and nothing new is taken; 'drain off' ends that";
+            return Answer::yes(text, json!({ "draining": true, "jobs_running": 0 }));
+        }
+        tokio::select! {
+            () = sleep(LOOK) => {}
+            () = agent.stopping() => return Answer::no(format!("the agent stops; {running} commands still run")),
+        }
+        if !agent.is_draining() {
+            return Answer::no("it was ended with 'drain off'");
+        }
+    }
+}
+
+fn reloaded(all: &[(&'static str, Refreshed)]) -> Answer {
+    let words = |refreshed: &Refreshed| match refreshed {
+        Refreshed::Unchanged => "as before".to_owned(),
+        Refreshed::Changed => "the new version is in force".to_owned(),
+        Refreshed::Failed(reason) => format!("the old version stays: {}", printable(reason)),
+    };
+    let lines: Vec<String> =
+        all.iter().map(|(what, refreshed)| format!("{what}: {}", words(refreshed))).collect();
+    let data: serde_json::Map<String, Value> =
+        all.iter().map(|(what, refreshed)| ((*what).to_owned(), words(refreshed).into())).collect();
+    let failed = all.iter().any(|(_, refreshed)| matches!(refreshed, Refreshed::Failed(_)));
+    Answer { ok: !failed, ..Answer::yes(lines.join("\n"), data) }
+}
+
+/// How long since then, in whole seconds.
+fn ago(ms: u64) -> String {
+    let then = SystemTime::UNIX_EPOCH.checked_add(Duration::from_millis(ms));
+    let since = then.and_then(|then| SystemTime::now().duration_since(then).ok());
+    humantime::format_duration(Duration::from_secs(since.unwrap_or_default().as_secs())).to_string()
+}

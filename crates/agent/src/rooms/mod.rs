@@ -1,0 +1,233 @@
+//! Rooms: people who are connected to one agent see what each of them says.
+//!
+//! # Theory of operation
+//!
+//! A [`Room`] is one bounded log of events in one order. Whoever joins gets a seat and a cursor; a
+//! [`Member`] is the task that carries what the cursor finds to the client, as credit and the
+//! connection allow. Who is slow, or dead, waits for nobody and holds up nobody: its cursor falls
+//! behind, and it is told how many lines it missed.
+//!
+//! A room opens when the first member joins. It is forgotten when the last one leaves, unless
+//! something was said: then it stays for [`Settings::keep_empty`], so that a line can be left for
+//! those who come later. Each job has a room of its own, for whom policy lets watch the job.
+//!
+//! | module | what it holds |
+//! |---|---|
+//! | [`room`] | one room: log, seats, cursors |
+//! | [`member`] | one client in one room |
+//! | `line` | what may be said |
+//! | `pace` | how fast |
+//! | [`settings`] | how much of everything |
+
+pub(crate) mod line;
+pub mod member;
+mod pace;
+pub mod room;
+pub mod settings;
+
+pub use member::Member;
+pub use room::Room;
+pub use settings::Settings;
+
+use pace::Pace;
+use rexec_guard::holds;
+use rexec_protocol::message::{HappeningKind, Join, Joined};
+use rexec_protocol::{JobId, RoomName};
+use room::{Cursor, Limits, Seat};
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+/// The room that is there for everybody, and for which there is always a place.
+pub const LOBBY: &str = "lobby";
+
+/// All rooms of an agent.
+#[derive(Debug)]
+pub struct Rooms {
+    settings: Settings,
+    table: Mutex<HashMap<RoomName, Arc<Room>>>,
+    pace: Pace,
+}
+
+impl Rooms {
+    /// No room.
+    pub fn new(settings: Settings) -> Self {
+        let pace = Pace::new(settings.lines_per_second, settings.lines_burst);
+        Self { settings, table: Mutex::default(), pace }
+    }
+
+    /// How many rooms one connection may be in.
+    pub fn per_connection(&self) -> usize {
+        self.settings.rooms_per_connection
+    }
+
+    /// Joins a room, which opens if need be. The error is for the client.
+    pub fn join(
+        &self,
+        owner: &str,
+        from: SocketAddr,
+        join: &Join,
+    ) -> Result<(Arc<Room>, Seat, Cursor, Joined), String> {
+        if !self.pace.allows(owner, Instant::now()) {
+            return Err(self.too_fast());
+        }
+        let mut table = self.lock();
+        let room = match table.get(&join.room) {
+            Some(room) => Arc::clone(room),
+            None => {
+                self.sweep(&mut table);
+                self.demand_place(&table, owner, &join.room)?;
+                let Settings { members, history, history_kib, .. } = self.settings;
+                let limits = Limits { members, events: history, bytes: history_kib * 1024 };
+                let room = Arc::new(Room::new(join.room.clone(), owner, limits));
+                table.insert(join.room.clone(), Arc::clone(&room));
+                room
+            }
+        };
+        // With the table locked, so that the room is not forgotten just now.
+        let Some((seat, cursor, joined)) = room.join(owner, from, join) else {
+            let members = self.settings.members;
+            return Err(format!("{members} are in this room, which is the limit (rooms.members)"));
+        };
+        Ok((room, seat, cursor, joined))
+    }
+
+    /// A member goes, and with the last one perhaps the room.
+    pub fn leave(&self, room: &Arc<Room>, seat: &Seat, lost: bool) {
+        let mut table = self.lock();
+        room.leave(seat, lost);
+        if room.is_of_no_use() {
+            table.remove(&room.name);
+        }
+    }
+
+    /// Counts a line of `owner`; otherwise why it may not be said now.
+    pub fn may_talk(&self, owner: &str) -> Result<(), String> {
+        if self.pace.allows(owner, Instant::now()) { Ok(()) } else { Err(self.too_fast()) }
+    }
+
+    /// The room of this name, if it is open.
+    pub fn find(&self, name: &RoomName) -> Option<Arc<Room>> {
+        self.lock().get(name).map(Arc::clone)
+    }
+
+    /// Says it in every room; in how many.
+    pub fn wall(&self, user: &str, text: &str) -> u64 {
+        let all: Vec<Arc<Room>> = self.lock().values().map(Arc::clone).collect();
+        all.iter().for_each(|room| room.announce(HappeningKind::Wall, user, text));
+        all.len() as u64
+    }
+
+    /// Tells the room of a job, if it is open, what happens to the job.
+    pub fn tell(&self, job: &JobId, kind: HappeningKind, user: &str) {
+        if let Some(room) = self.find(&RoomName::of_job(job)) {
+            room.announce(kind, user, "");
+        }
+    }
+
+    /// How many are open, and how many members are in them together.
+    pub fn count(&self) -> (usize, usize) {
+        let all: Vec<Arc<Room>> = self.lock().values().map(Arc::clone).collect();
+        (all.len(), all.iter().map(|room| room.population()).sum())
+    }
+
+    fn sweep(&self, table: &mut HashMap<RoomName, Arc<Room>>) {
+        let keep = self.settings.keep_empty;
+        table.retain(|_, room| room.empty_since().is_none_or(|since| since.elapsed() < keep));
+    }
+
+    fn demand_place(
+        &self,
+        table: &HashMap<RoomName, Arc<Room>>,
+        owner: &str,
+        name: &RoomName,
+    ) -> Result<(), String> {
+        if name.as_str() == LOBBY {
+            return Ok(());
+        }
+        let Settings { rooms, rooms_per_identity, .. } = self.settings;
+        let counted = || table.values().filter(|room| room.name.as_str() != LOBBY);
+        let own = counted().filter(|room| room.opened_by == owner).count();
+        if !holds("rooms.per_identity", own < rooms_per_identity) {
+            return Err(format!(
+                "{rooms_per_identity} rooms that you have opened are still kept, which is the limit (rooms.rooms_per_identity)"
+            ));
+        }
+        if !holds("rooms.in_all", counted().count() < rooms) {
+            return Err(format!("{rooms} rooms are open, which is the limit (rooms.rooms)"));
+        }
+        Ok(())
+    }
+
+    fn too_fast(&self) -> String {
+        format!(
+            "too fast: {} lines a second are allowed, in all rooms together (rooms.lines_per_second); joining counts as one",
+            self.settings.lines_per_second
+        )
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<RoomName, Arc<Room>>> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    fn rooms(settings: Settings) -> Rooms {
+        Rooms::new(Settings { lines_burst: 1000, ..settings })
+    }
+
+    fn enter(rooms: &Rooms, owner: &str, name: &str) -> Result<(Arc<Room>, Seat), String> {
+        let room = RoomName::new(name).unwrap();
+        let join = Join { window: 0, room, history: 0, resume: None };
+        let from = SocketAddr::from(([127, 0, 0, 1], 1));
+        rooms.join(owner, from, &join).map(|(room, seat, ..)| (room, seat))
+    }
+
+    #[test]
+    fn a_room_in_which_nothing_was_said_is_forgotten() {
+        let rooms = rooms(Settings::default());
+        let (room, seat) = enter(&rooms, "alice", "quiet").unwrap();
+        assert_eq!(rooms.count(), (1, 1));
+        rooms.leave(&room, &seat, false);
+        assert_eq!(rooms.count(), (0, 0));
+        let (room, seat) = enter(&rooms, "alice", "deploys").unwrap();
+        assert!(room.say(&seat, 1, "deploying", false));
+        rooms.leave(&room, &seat, false);
+        assert_eq!(rooms.count(), (1, 0), "somebody may come for it");
+    }
+
+    #[test]
+    fn one_who_opens_rooms_leaves_some_for_others() {
+        let settings = Settings { rooms: 5, rooms_per_identity: 3, ..Settings::default() };
+        let rooms = rooms(Settings { keep_empty: Duration::from_secs(3600), ..settings });
+        for n in 0..3 {
+            let (room, seat) = enter(&rooms, "mallory", &format!("r{n}")).unwrap();
+            assert!(room.say(&seat, 1, "mine", false));
+            rooms.leave(&room, &seat, false);
+        }
+        let error = enter(&rooms, "mallory", "r3").unwrap_err();
+        assert!(error.contains("rooms_per_identity"), "{error}");
+        enter(&rooms, "mallory", "r1").unwrap();
+        enter(&rooms, "alice", "a").unwrap();
+        enter(&rooms, "bob", "b").unwrap();
+        let error = enter(&rooms, "carol", "c").unwrap_err();
+        assert!(error.contains("5 rooms are open"), "{error}");
+        enter(&rooms, "mallory", LOBBY).unwrap();
+    }
+
+    #[test]
+    fn an_empty_room_makes_room_after_a_while() {
+        let settings = Settings { rooms: 1, keep_empty: Duration::ZERO, ..Settings::default() };
+        let rooms = rooms(settings);
+        let (room, seat) = enter(&rooms, "alice", "a").unwrap();
+        assert!(room.say(&seat, 1, "x", false));
+        assert!(enter(&rooms, "bob", "b").is_err());
+        rooms.leave(&room, &seat, false);
+        enter(&rooms, "bob", "b").unwrap();
+    }
+}

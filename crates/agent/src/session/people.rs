@@ -1,0 +1,261 @@
+//! What people do who share an agent: join rooms and talk there, tell everybody, ask who is there,
+//! watch each other's jobs.
+
+use super::*;
+use crate::policy;
+use crate::rooms::line::line;
+use crate::rooms::member::StillMay;
+use rexec_protocol::RoomName;
+use rexec_protocol::message::{
+    ConnectionInfo, HappeningKind, Join, Present, PresentList, Refusal, Said, Say, Unsaid, Walled,
+};
+
+/// A body of a listing has at most about this many bytes; one connection takes less than 64 KiB.
+const LISTED: usize = 256 * 1024;
+
+impl Session {
+    pub(super) fn join(
+        &mut self,
+        stream: StreamId,
+        join: &Join,
+        standing: &Standing,
+    ) -> Result<(), ProtocolError> {
+        requests::demand_window(join.window)?;
+        let permitted = standing.permits(&self.agent, SystemTime::now());
+        if let Err(message) = permitted.and_then(|()| self.may_use(&join.room, false)) {
+            return self.refuse_request(stream, Refusal::Denied, message);
+        }
+        let limit = self.agent.rooms.per_connection();
+        if !holds("rooms.per_connection", self.members.len() < limit) {
+            let message = format!(
+                "this connection is in {limit} rooms, which is the limit (rooms.rooms_per_connection)"
+            );
+            return self.refuse_request(stream, Refusal::Busy, message);
+        }
+        let entered = self.agent.rooms.join(self.identity.name(), self.from, join);
+        let (room, seat, cursor, mut joined) = match entered {
+            Ok(entered) => entered,
+            Err(message) => return self.refuse_request(stream, Refusal::Busy, message),
+        };
+        joined.post = self.may_use(&join.room, true).is_ok();
+        if join.resume.is_none() {
+            let member = seat.member;
+            let event = Event::Joined { room: &join.room, caller: self.caller(), member };
+            self.agent.audit.record(&event);
+        }
+        self.presence.in_room(&join.room);
+        let member = Member::new(room, seat, stream, self.outbox.clone(), join.window);
+        self.members.insert(stream, Arc::clone(&member));
+        let (done, still_may) = (self.done.clone(), self.still_may(&join.room));
+        self.senders.spawn(async move {
+            if member.run(joined, cursor, still_may).await.is_ok() {
+                // A session that is over does not keep books any more.
+                let _ = done.send(stream).await;
+            }
+        });
+        Ok(())
+    }
+
+    /// A frame for a stream that is no job's.
+    pub(super) fn for_member(
+        &mut self,
+        frame: Frame,
+        standing: &Standing,
+    ) -> Result<(), ProtocolError> {
+        let Some(member) = self.members.get(&frame.stream) else { return Ok(()) };
+        match &frame.message {
+            Message::Window(window) => member.raise(window.limit),
+            Message::Detach(_) | Message::Error(_) => member.leave(),
+            Message::Say(say) => {
+                let member = Arc::clone(member);
+                let body = frame.verified_body()?;
+                let id = say.id;
+                let answer = match self.say(&member, *say, body.as_bytes(), standing) {
+                    Ok(()) => Said { id }.into(),
+                    Err((reason, message)) => Unsaid { id, reason, message }.into(),
+                };
+                if !holds("rooms.one_answer", member.answer(answer)) {
+                    return Err(ProtocolError::Flood("lines"));
+                }
+            }
+            other => {
+                let verb = other.verb();
+                return Err(ProtocolError::WrongState { verb, when: "in a room" });
+            }
+        }
+        Ok(())
+    }
+
+    fn say(
+        &self,
+        member: &Member,
+        say: Say,
+        body: &[u8],
+        standing: &Standing,
+    ) -> Result<(), (Refusal, String)> {
+        let text = line(body).map_err(|message| (Refusal::Invalid, message))?;
+        let permitted = standing.permits(&self.agent, SystemTime::now());
+        permitted
+            .and_then(|()| self.may_use(&member.room.name, true))
+            .map_err(|message| (Refusal::Denied, message))?;
+        let paced = self.agent.rooms.may_talk(self.identity.name());
+        paced.map_err(|message| (Refusal::Busy, message))?;
+        match member.room.say(&member.seat, say.id, text, say.action) {
+            true => Ok(()),
+            false => Err((Refusal::Invalid, "a line of this id was said already".to_owned())),
+        }
+    }
+
+    /// The end of a stay that did not end by itself, or of which the task has reported.
+    pub(super) fn member_left(&mut self, stream: StreamId, lost: bool) {
+        let Some(member) = self.members.remove(&stream) else { return };
+        member.cut();
+        self.presence.left_room(&member.room.name);
+        self.agent.rooms.leave(&member.room, &member.seat, lost);
+    }
+
+    /// The connection is over.
+    pub(super) fn leave_everybody(&mut self, how: Leave) {
+        let lost = matches!(how, Leave::Closed | Leave::Silent);
+        let streams: Vec<StreamId> = self.members.keys().copied().collect();
+        streams.into_iter().for_each(|stream| self.member_left(stream, lost));
+        let attached: Vec<Arc<Attached>> = self.streams.values().map(Arc::clone).collect();
+        attached.iter().for_each(|attached| self.unwatch(attached));
+        self.agent.everybody.leave(&self.presence);
+    }
+
+    pub(super) fn wall(&self, frame: &Frame, standing: &Standing) -> Result<(), ProtocolError> {
+        let stream = frame.stream;
+        let body = frame.verified_body()?;
+        let refuse = |reason, message| self.refuse_request(stream, reason, message);
+        let text = match line(body.as_bytes()) {
+            Ok(text) => text,
+            Err(message) => return refuse(Refusal::Invalid, message),
+        };
+        let policy = self.agent.policy.current();
+        let allowed = standing.permits(&self.agent, SystemTime::now()).and_then(|()| {
+            let allowed = policy::may_wall(&policy, &self.identity, self.from.ip());
+            allowed.map_err(|denied| denied.message)
+        });
+        if let Err(message) = allowed {
+            return refuse(Refusal::Denied, message);
+        }
+        if let Err(message) = self.agent.rooms.may_talk(self.identity.name()) {
+            return refuse(Refusal::Busy, message);
+        }
+        let user = self.identity.name();
+        let rooms = self.agent.rooms.wall(user, text);
+        let connections = self.agent.everybody.wall(user, text);
+        let event = Event::Wall { caller: self.caller(), text: Text::of(text), rooms, connections };
+        self.agent.audit.record(&event);
+        self.answer(stream, Walled { rooms, connections }.into())
+    }
+
+    pub(super) fn who(
+        &self,
+        stream: StreamId,
+        room: Option<&RoomName>,
+    ) -> Result<(), ProtocolError> {
+        let allowed = match room {
+            Some(room) => self.may_use(room, false),
+            None => {
+                let policy = self.agent.policy.current();
+                let allowed = policy::may_ask_who(&policy, &self.identity, self.from.ip());
+                allowed.map_err(|denied| denied.message)
+            }
+        };
+        if let Err(message) = allowed {
+            return self.refuse_request(stream, Refusal::Denied, message);
+        }
+        let all = match room {
+            Some(room) => self.agent.rooms.find(room).map(|room| room.members()),
+            None => Some(self.agent.everybody.list()),
+        };
+        self.answer_all(present(stream, all.unwrap_or_default()))
+    }
+
+    /// Tells those who are at a job, and the job's room, who came to it.
+    pub(super) fn watch(&self, attached: &Attached) {
+        self.presence.announced(attached.attachment);
+        self.tell_of(attached, HappeningKind::Watching);
+    }
+
+    /// The opposite of [`Session::watch`].
+    pub(super) fn unwatch(&self, attached: &Attached) {
+        let was_announced = self.presence.left_job(attached.attachment);
+        if was_announced && !attached.job.has_ended() {
+            self.tell_of(attached, HappeningKind::Unwatching);
+        }
+    }
+
+    fn tell_of(&self, attached: &Attached, kind: HappeningKind) {
+        let (job, user) = (&attached.job, self.identity.name());
+        self.agent.everybody.tell_others(attached.attachment, kind, user, &job.id);
+        self.agent.rooms.tell(&job.id, kind, user);
+    }
+
+    /// Whether this client may be in a room, or say something there.
+    fn may_use(&self, room: &RoomName, say: bool) -> Result<(), String> {
+        may_use(&self.agent, &self.identity, self.from, room, say)
+    }
+
+    /// Asks again whenever there is another policy.
+    fn still_may(&self, room: &RoomName) -> StillMay {
+        let (agent, identity) = (Arc::clone(&self.agent), Arc::clone(&self.identity));
+        let (from, room) = (self.from, room.clone());
+        let mut judged_by = agent.policy.current();
+        Box::new(move || {
+            let policy = agent.policy.current();
+            if Arc::ptr_eq(&policy, &judged_by) {
+                return Ok(());
+            }
+            judged_by = policy;
+            let allowed = may_use(&agent, &identity, from, &room, false);
+            if holds("rooms.judged_again", allowed.is_ok()) { Ok(()) } else { allowed }
+        })
+    }
+}
+
+fn may_use(
+    agent: &Agent,
+    identity: &Identity,
+    from: SocketAddr,
+    room: &RoomName,
+    say: bool,
+) -> Result<(), String> {
+    let policy = agent.policy.current();
+    let allowed = match room.job() {
+        None => policy::may_join(&policy, identity, from.ip(), room.as_str(), say),
+        // Whoever may watch the job may talk about it.
+        Some(id) => {
+            let unknown = || format!("this agent has no job {id}, or no longer");
+            let job = agent.jobs.find(&id).ok_or_else(unknown)?;
+            let owner = (job.owner.name.as_str(), job.owner.groups.as_slice());
+            let may = policy::may_attach(&policy, identity, from.ip(), owner, false);
+            // Who may not know of it learns nothing.
+            return may.map_err(|_| unknown());
+        }
+    };
+    allowed.map_err(|denied| denied.message)
+}
+
+/// The frames of an answer; at least one.
+fn present(stream: StreamId, all: Vec<ConnectionInfo>) -> Vec<Frame> {
+    let mut frames = Vec::new();
+    let mut rest = all.into_iter().peekable();
+    loop {
+        let mut list = PresentList { connections: Vec::new() };
+        let mut size = 0;
+        while size < LISTED
+            && let Some(info) = rest.next()
+        {
+            size += msgpack::encode(&info).len();
+            list.connections.push(info);
+        }
+        let more = rest.peek().is_some();
+        frames.push(Frame::with_body(stream, Present { more }.into(), msgpack::encode(&list)));
+        if !more {
+            return frames;
+        }
+    }
+}
