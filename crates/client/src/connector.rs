@@ -93,7 +93,7 @@ impl Dialer {
 
     /// What this side greets with.
     pub(crate) fn hello(&self) -> Hello {
-        hello::ours(crate::SOFTWARE)
+        Hello { notices: true, ..hello::ours(crate::SOFTWARE) }
     }
 
     /// Says what an alert of the agent means.

@@ -44,7 +44,11 @@ mod half;
 mod in_order;
 mod input;
 mod link;
+mod membership;
+mod reconnect;
 mod remote;
+mod room;
+mod routes;
 mod session;
 mod streams;
 mod transfer;
@@ -60,11 +64,13 @@ pub use rexec_net::credentials::Files;
 pub use rexec_net::memory::keep_freed;
 pub use rexec_protocol::files::{Target, Update};
 pub use rexec_protocol::message::{
-    Drain, From as Place, JobInfo, Offsets, OnDisconnect, OnFull, TerminalSize, Usage,
+    ConnectionInfo, Drain, From as Place, Happening, HappeningKind, JobInfo, MAX_LINE, Notice,
+    Offsets, OnDisconnect, OnFull, TerminalSize, Usage, Walled,
 };
 pub use rexec_protocol::outcome::printable;
 pub use rexec_protocol::stream::Tally;
 pub use rexec_protocol::{Algorithm, Digest, JobId, NeverStarted, Outcome, Signal};
+pub use room::{Join, Room, RoomEvent, Voice};
 pub use session::Session;
 pub use streams::{ChildStderr, ChildStdin, ChildStdout, Chunk};
 pub use transfer::{Summary, Transfer, TransferError, TransferEvent};

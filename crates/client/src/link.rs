@@ -2,27 +2,27 @@
 
 use crate::connector::Dialer;
 use crate::error::Error;
-use crate::remote::{Remote, refusal};
+use crate::membership::Membership;
+use crate::reconnect::{is_mendable, reconnect};
+use crate::remote::Remote;
+use crate::routes::{Lasting, Route, about_jobs, answered};
 use rexec_net::handshake::{Connection, Deadline, error_code};
 use rexec_net::{NetError, Outbox};
 use rexec_protocol::hello::Terms;
-use rexec_protocol::message::{Detach, Goodbye, JobInfo, JobList, Message, Pong, Refusal, Refused};
+use rexec_protocol::message::{Detach, Goodbye, JobInfo, Message, Notice, Pong};
 use rexec_protocol::outcome::printable;
-use rexec_protocol::{Algorithm, ErrorCode, Frame, ProtocolError, StreamId, msgpack};
+use rexec_protocol::{Algorithm, ErrorCode, Frame, ProtocolError, StreamId};
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-use tokio::sync::{oneshot, watch};
-use tokio::time::{Instant, sleep};
+use tokio::sync::{broadcast, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 /// Numbers of pings that were asked for; below are those of the keepalive.
 pub(crate) const FIRST_PING: u64 = 1 << 32;
-/// How long to wait before the second attempt to connect again; it doubles from then on …
-const FIRST_PAUSE: Duration = Duration::from_millis(100);
-/// … up to this.
-const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+/// Notices that wait for a listener who is busy; older ones are dropped.
+const NOTICES: usize = 16;
 
 /// Whether a session has a connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -48,7 +48,7 @@ pub enum Link {
 /// What the connection's task and the handles share.
 #[derive(Debug)]
 pub(crate) struct Shared {
-    link: watch::Sender<Link>,
+    pub(crate) link: watch::Sender<Link>,
     routes: Mutex<Routes>,
     /// The last answer to a ping.
     pub(crate) pong: watch::Sender<Option<Pong>>,
@@ -58,6 +58,8 @@ pub(crate) struct Shared {
     last: tokio::sync::Mutex<StreamId>,
     /// What was agreed on, once the agent has answered; it may then have begun what it was asked.
     terms: watch::Sender<Option<Terms>>,
+    /// What the agent wants people to know.
+    pub(crate) notices: broadcast::Sender<Notice>,
     /// Nobody holds the session any more.
     dropped: CancellationToken,
 }
@@ -79,12 +81,6 @@ struct Routes {
     served: bool,
 }
 
-#[derive(Debug)]
-enum Route {
-    Job(Arc<Remote>),
-    Query { jobs: Vec<JobInfo>, answer: oneshot::Sender<Result<Vec<JobInfo>, Error>> },
-}
-
 impl Shared {
     pub(crate) fn new(connection: &Connection) -> Self {
         Self {
@@ -94,6 +90,7 @@ impl Shared {
             pings: tokio::sync::Mutex::new(0),
             last: tokio::sync::Mutex::new(StreamId::CONNECTION),
             terms: watch::Sender::new(None),
+            notices: broadcast::Sender::new(NOTICES),
             dropped: CancellationToken::new(),
         }
     }
@@ -118,10 +115,30 @@ impl Shared {
 
     /// Opens a stream for `remote`.
     pub(crate) async fn open(&self, remote: Arc<Remote>) -> Result<(), Error> {
+        self.start(Lasting::Job(remote)).await
+    }
+
+    /// Opens a stream for a member of a room.
+    pub(crate) async fn enter(&self, membership: Arc<Membership>) -> Result<(), Error> {
+        self.start(Lasting::Room(membership)).await
+    }
+
+    async fn start(&self, lasting: Lasting) -> Result<(), Error> {
         self.request(|stream, outbox| {
-            (remote.open(stream, outbox), Route::Job(Arc::clone(&remote)))
+            (lasting.open(stream, outbox), Route::Lasting(lasting.clone()))
         })
         .await
+    }
+
+    /// Asks something that is answered by frames of its own.
+    pub(crate) async fn ask(
+        &self,
+        question: impl FnOnce(StreamId) -> Frame,
+    ) -> Result<Vec<Frame>, Error> {
+        let (answer, answered) = oneshot::channel();
+        self.request(|stream, _| (question(stream), Route::Ask { frames: Vec::new(), answer }))
+            .await?;
+        answered.await.unwrap_or_else(|_| Err(self.gone()))
     }
 
     /// Asks something that is answered by jobs, or by nothing.
@@ -220,14 +237,25 @@ impl Shared {
             tracing::info!(reason = goodbye.reason, "the agent says goodbye");
             return Ok(());
         }
+        if let Message::Notice(notice) = frame.message {
+            // Who does not listen does not want to know.
+            let _ = self.notices.send(notice);
+            return Ok(());
+        }
         let stream = frame.stream;
-        let remote = {
+        let lasting = {
             let mut routes = lock(&self.routes);
             routes.served = true;
             match routes.streams.get_mut(&stream) {
-                Some(Route::Job(remote)) => Arc::clone(remote),
+                Some(Route::Lasting(lasting)) => lasting.clone(),
                 Some(Route::Query { jobs, .. }) => {
-                    if let Some(answer) = answer(jobs, frame)? {
+                    if let Some(answer) = about_jobs(jobs, frame)? {
+                        routes.finish_query(stream, answer);
+                    }
+                    return Ok(());
+                }
+                Some(Route::Ask { frames, .. }) => {
+                    if let Some(answer) = answered(frames, frame) {
                         routes.finish_query(stream, answer);
                     }
                     return Ok(());
@@ -237,7 +265,7 @@ impl Shared {
             }
         };
         let is_exit = matches!(frame.message, Message::Exit(_));
-        if remote.receive(frame)? {
+        if lasting.receive(frame)? {
             let mut routes = lock(&self.routes);
             routes.streams.remove(&stream);
             if is_exit && let Some(line) = &routes.line {
@@ -250,7 +278,7 @@ impl Shared {
     }
 
     /// The connection is gone: takes the live jobs off it.
-    fn cut(&self, error: &NetError) -> Vec<Arc<Remote>> {
+    fn cut(&self, error: &NetError) -> Vec<Lasting> {
         let streams = {
             let mut routes = lock(&self.routes);
             routes.line = None;
@@ -259,13 +287,16 @@ impl Shared {
         let mut live = Vec::new();
         for route in streams.into_values() {
             match route {
-                Route::Job(remote) if remote.is_live() => {
-                    remote.cut();
-                    live.push(remote);
+                Route::Lasting(lasting) if lasting.is_live() => {
+                    lasting.cut();
+                    live.push(lasting);
                 }
-                Route::Job(_) => {}
+                Route::Lasting(_) => {}
+                // Who asked may have gone.
                 Route::Query { answer, .. } => {
-                    // Who asked may have gone.
+                    let _ = answer.send(Err(Error::unreachable(error.to_string())));
+                }
+                Route::Ask { answer, .. } => {
                     let _ = answer.send(Err(Error::unreachable(error.to_string())));
                 }
             }
@@ -278,7 +309,7 @@ impl Shared {
     /// The first request travels with the hello, so an agent that was cut off may have begun it even
     /// if it was never heard. Only a refusal proves that it has not: one instead of a hello, or one
     /// with a code that is sent before anything is served.
-    fn fail(&self, live: Vec<Arc<Remote>>, error: &NetError, tried: Option<Duration>) {
+    fn fail(&self, live: Vec<Lasting>, error: &NetError, tried: Option<Duration>) {
         let served = lock(&self.routes).served;
         let greeted = self.terms.borrow().is_some();
         let refused = tried.is_none()
@@ -294,7 +325,14 @@ impl Shared {
             None => error.to_string(),
         };
         self.link.send_replace(Link::Gone { reason: reason.clone() });
-        for remote in live {
+        for lasting in live {
+            let remote = match lasting {
+                Lasting::Job(remote) => remote,
+                Lasting::Room(membership) => {
+                    membership.fail(Error::unreachable(&reason));
+                    continue;
+                }
+            };
             let job = remote.job().filter(|_| tried.is_some());
             let end = match job {
                 _ if refused => Error::unreachable(&reason),
@@ -308,9 +346,11 @@ impl Shared {
 
 impl Routes {
     fn finish_query(&mut self, stream: StreamId, result: Result<(), Error>) {
-        if let Some(Route::Query { jobs, answer }) = self.streams.remove(&stream) {
-            // Who asked may have gone.
-            let _ = answer.send(result.map(|()| jobs));
+        // Who asked may have gone.
+        match self.streams.remove(&stream) {
+            Some(Route::Query { jobs, answer }) => drop(answer.send(result.map(|()| jobs))),
+            Some(Route::Ask { frames, answer }) => drop(answer.send(result.map(|()| frames))),
+            _ => {}
         }
     }
 }
@@ -318,29 +358,6 @@ impl Routes {
 impl Line {
     fn of(connection: &Connection) -> Self {
         Self { outbox: connection.outbox.clone(), opened: Arc::clone(&connection.opened) }
-    }
-}
-
-/// Takes a frame of an answer; `Some` if it was the last.
-fn answer(
-    jobs: &mut Vec<JobInfo>,
-    frame: Frame,
-) -> Result<Option<Result<(), Error>>, ProtocolError> {
-    match &frame.message {
-        Message::Listing(listing) => {
-            let more = listing.more;
-            let body = frame.verified_body()?;
-            let list: JobList = msgpack::decode(body.as_bytes(), msgpack::BODY)?;
-            jobs.extend(list.jobs);
-            Ok((!more).then_some(Ok(())))
-        }
-        Message::Removed(_) => Ok(Some(Ok(()))),
-        Message::Refused(refused) => Ok(Some(Err(refusal(refused.clone())))),
-        Message::Error(error) => {
-            let message = format!("{} ({})", error.message, error.code);
-            Ok(Some(Err(refusal(Refused { reason: Refusal::Other, message }))))
-        }
-        _ => Ok(None),
     }
 }
 
@@ -433,58 +450,14 @@ async fn read_frames(
     }
 }
 
-/// Whether another connection may do better. Who is refused right at the start is told so at once.
-fn is_mendable(end: &NetError, is_first: bool) -> bool {
-    match end {
-        NetError::Cut(_)
-        | NetError::Closed
-        | NetError::Silent(_)
-        | NetError::Deadline { .. }
-        | NetError::Dial { .. }
-        | NetError::Left(_) => true,
-        NetError::Peer { code, .. } => {
-            let is_busy = *code == ErrorCode::Busy && !is_first;
-            is_busy || matches!(code, ErrorCode::ShuttingDown | ErrorCode::Timeout)
-        }
-        _ => false,
-    }
-}
-
-/// Connects again, until it works or the time for it is over.
-async fn reconnect(
-    shared: &Shared,
-    dialer: &Dialer,
-    lost: NetError,
-) -> Result<(Connection, Deadline), (NetError, Duration)> {
-    let since = Instant::now();
-    let mut last = lost;
-    let mut pause = FIRST_PAUSE;
-    for attempt in 1.. {
-        let reason = last.to_string();
-        shared.link.send_replace(Link::Away { reason, since: since.into_std(), attempt });
-        match dialer.dial().await {
-            Ok(connected) => return Ok(connected),
-            Err(error) => last = error,
-        }
-        if !is_mendable(&last, false) || since.elapsed() >= dialer.reconnect_for {
-            break;
-        }
-        // Many clients that lost the same agent shall not come back in step.
-        let jitter = fastrand::f64().mul_add(0.4, 0.8);
-        sleep(pause.mul_f64(jitter)).await;
-        pause = (pause * 2).min(LONGEST_PAUSE);
-    }
-    Err((last, since.elapsed()))
-}
-
 /// Opens every live job on a new connection, and then lets others use it.
-async fn resume(shared: &Shared, line: Line, live: Vec<Arc<Remote>>) {
+async fn resume(shared: &Shared, line: Line, live: Vec<Lasting>) {
     let mut last = shared.last.lock().await;
     *last = StreamId::CONNECTION;
-    for remote in live {
+    for lasting in live {
         *last = last.next();
-        let frame = remote.open(*last, &line.outbox);
-        lock(&shared.routes).streams.insert(*last, Route::Job(remote));
+        let frame = lasting.open(*last, &line.outbox);
+        lock(&shared.routes).streams.insert(*last, Route::Lasting(lasting));
         line.opened.fetch_max(last.0, Ordering::AcqRel);
         // If this connection goes too, the next one opens them again.
         let _ = line.outbox.control(frame).await;

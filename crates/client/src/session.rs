@@ -5,15 +5,20 @@ use crate::command::Command;
 use crate::connector::{Connector, DEFAULT_PORT, Dialer};
 use crate::error::Error;
 use crate::link::{self, Link, Shared};
+use crate::membership::Membership;
 use crate::remote::{Opening, Remote};
+use crate::room::{Join, Room};
 use rexec_net::credentials::Files;
 use rexec_net::handshake::{Connection, Deadline};
-use rexec_protocol::message::{Exec, ExecSpec, JobInfo, Jobs, Ping, Pong, Remove};
-use rexec_protocol::{Algorithm, Frame, JobId, StreamId, msgpack};
+use rexec_protocol::message::{
+    ConnectionInfo, Exec, ExecSpec, JobInfo, Jobs, Message, Notice, Ping, Pong, PresentList,
+    Remove, Wall, Walled, Who,
+};
+use rexec_protocol::{Algorithm, Frame, JobId, ProtocolError, StreamId, msgpack};
 use std::ffi::OsStr;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
-use tokio::sync::watch;
+use tokio::sync::{broadcast, watch};
 
 /// An encoded request may be this long: one frame body.
 const MAX_REQUEST: usize = rexec_protocol::frame::MAX_BODY as usize;
@@ -120,6 +125,56 @@ impl Session {
     /// Has the agent forget a job that has ended, with its output.
     pub async fn remove(&self, job: &JobId) -> Result<(), Error> {
         self.0.0.query(Remove { job: job.clone() }.into()).await.map(drop)
+    }
+
+    /// A way into a room of the agent, with choices; see [`Join`].
+    pub fn room(&self, room: &str) -> Join {
+        Join::new(self.clone(), room)
+    }
+
+    /// Joins a room of the agent, with all of its history that is still there.
+    pub async fn join(&self, room: &str) -> Result<Room, Error> {
+        self.room(room).join().await
+    }
+
+    /// Tells a line to every room of the agent, and to everybody who is on one of its jobs.
+    pub async fn wall(&self, text: &str) -> Result<Walled, Error> {
+        let text = text.to_owned().into_bytes();
+        let asked = self.0.0.ask(|stream| Frame::with_body(stream, Wall {}.into(), text));
+        let walled = asked.await?.into_iter().find_map(|frame| match frame.message {
+            Message::Walled(walled) => Some(walled),
+            _ => None,
+        });
+        walled.ok_or_else(|| Error::local("the agent gave another answer than it should"))
+    }
+
+    /// Who is connected to the agent, the longest there first. Their texts come from another machine:
+    /// pass them through [`crate::printable`] before a terminal shows them.
+    pub async fn who(&self) -> Result<Vec<ConnectionInfo>, Error> {
+        self.present(Who { room: None }).await
+    }
+
+    pub(crate) async fn present(&self, who: Who) -> Result<Vec<ConnectionInfo>, Error> {
+        let frames = self.0.0.ask(|stream| Frame::new(stream, who.into())).await?;
+        let mut all = Vec::new();
+        for frame in frames {
+            let wrong = |fault: ProtocolError| Error::local(fault.to_string());
+            let body = frame.verified_body().map_err(wrong)?;
+            let list: PresentList =
+                msgpack::decode(body.as_bytes(), msgpack::BODY).map_err(wrong)?;
+            all.extend(list.connections);
+        }
+        Ok(all)
+    }
+
+    pub(crate) async fn enter(&self, membership: Arc<Membership>) -> Result<(), Error> {
+        self.0.0.enter(membership).await
+    }
+
+    /// What the agent wants the people on this connection to know, from now on: who watches their
+    /// jobs, and what somebody tells everybody. Some are left out if there are many.
+    pub fn notices(&self) -> broadcast::Receiver<Notice> {
+        self.0.0.notices.subscribe()
     }
 
     /// Whether there is a connection, to be watched.
