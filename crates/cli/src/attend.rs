@@ -5,6 +5,7 @@
 use crate::exit::Notes;
 use crate::interrupt::Interrupts;
 use crate::link::{self, LinkLine};
+use crate::notices;
 use crate::plan::Endpoint;
 use crate::pump::{self, cannot_write};
 use crate::render::Sink;
@@ -17,6 +18,7 @@ use rexec_client::{
 use std::pin::pin;
 use std::time::{Duration, Instant};
 use tokio::time::{sleep, timeout};
+use tokio_util::task::AbortOnDropHandle;
 
 mod terminal;
 
@@ -73,6 +75,8 @@ pub struct Visit {
     on_signal: OnSignal,
     interrupts: Interrupts,
     link: Option<LinkLine>,
+    /// Shows what the agent wants people to know.
+    notices: Option<AbortOnDropHandle<()>>,
     /// Outputs that were closed on this side.
     pub closed: Vec<Output>,
     /// The first signal that asked for the end.
@@ -104,6 +108,7 @@ impl Visit {
             on_signal,
             interrupts,
             link: None,
+            notices: None,
             closed: Vec::new(),
             asked: None,
             left: false,
@@ -128,6 +133,7 @@ impl Visit {
         });
         self.link = (!endpoint.reconnect_for.is_zero())
             .then(|| LinkLine::new(&session, &endpoint.host, endpoint.reconnect_for, self.notes));
+        self.notices = notices::show(&session, self.notes);
         Ok(session)
     }
 

@@ -139,6 +139,20 @@ Exit status:
   As if the command were run now: its own, with all output from the start or with what is still kept.
   If some is gone, that is said. With --read-only, 130 after Ctrl-C.";
 
+pub(crate) const CHAT: &str = "\
+Examples:
+  rexec chat web1                       join the lobby of web1
+  rexec chat web1 incident-42           another room; it opens with its first member
+  rexec chat web1 job:deploy.7          the room of a job, for those who may watch it
+  echo deploying | rexec chat web1      post a line and leave
+  rexec chat web1 --read-only           show what is said, until Ctrl-C
+
+At the prompt:
+  /me TEXT, /who, /quit, /help; two slashes begin a line that is to begin with one
+
+A connection that is lost is made again: no line is missed or comes twice. Who does not keep up is
+told how many lines were missed.";
+
 pub(crate) const COMPLETIONS: &str = "\
 Examples:
   bash: rexec completions bash > ~/.local/share/bash-completion/completions/rexec

@@ -12,6 +12,7 @@
 pub mod args;
 pub mod attend;
 pub mod ca;
+pub mod chat;
 pub mod config;
 pub mod doctor;
 pub mod event;
@@ -22,6 +23,8 @@ pub mod interrupt;
 pub mod jobs;
 pub mod link;
 pub mod manual;
+pub mod notices;
+mod people;
 pub mod ping;
 pub mod plan;
 pub mod pump;
@@ -34,6 +37,8 @@ pub mod stdio;
 pub mod target;
 pub mod tty;
 pub mod values;
+pub mod wall;
+pub mod who;
 
 use args::{Named, Request, Run, Usage};
 use event::{End, Ended};
@@ -162,6 +167,18 @@ fn run_named(named: Named) -> ExitCode {
         Named::Ping(ping) => {
             start_logging(plan::log_level(&ping.connect));
             ping::run(ping)
+        }
+        Named::Chat(chat) => {
+            start_logging(plan::log_level(&chat.connect));
+            chat::run(*chat)
+        }
+        Named::Wall(wall) => {
+            start_logging(plan::log_level(&wall.connect));
+            wall::run(*wall)
+        }
+        Named::Who(who) => {
+            start_logging(plan::log_level(&who.connect));
+            who::run(who)
         }
         Named::Doctor(doctor) => {
             start_logging(plan::log_level(&doctor.connect));

@@ -119,6 +119,13 @@ enum Documented {
 pub enum Named {
     /// Measure round trips to an agent
     Ping(Ping),
+    /// Talk with those who are on the same machine
+    #[command(after_long_help = help::CHAT)]
+    Chat(Box<Chat>),
+    /// Tell every room and everybody with a job on an agent something
+    Wall(Box<Wall>),
+    /// Show who is connected to an agent, in which rooms and on which jobs
+    Who(Who),
     /// Check this machine's files, and the way to an agent, and say what to mend
     Doctor(Doctor),
     /// List the jobs on an agent that you may know of
@@ -158,6 +165,55 @@ pub enum Named {
         #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
         dir: Option<PathBuf>,
     },
+}
+
+/// Talk in a room of an agent.
+#[derive(Debug, Args)]
+pub struct Chat {
+    /// Only show what others say
+    #[arg(long)]
+    pub read_only: bool,
+    /// How much of what happened before to show [default: all that is kept; in a pipe nothing, unless
+    /// --read-only]
+    #[arg(long, value_name = "EVENTS")]
+    pub history: Option<u64>,
+    /// Which agent; a USER@ before it makes no difference
+    #[arg(value_name = "HOST[:PORT]", value_hint = ValueHint::Hostname)]
+    pub target: OsString,
+    /// Which room; job:ID is the room of a job
+    #[arg(value_name = "ROOM", default_value = "lobby")]
+    pub room: String,
+    /// How to connect.
+    #[command(flatten)]
+    pub connect: ConnectOptions,
+}
+
+/// Tell everybody on an agent something.
+#[derive(Debug, Args)]
+pub struct Wall {
+    /// Which agent; a USER@ before it makes no difference
+    #[arg(value_name = "HOST[:PORT]", value_hint = ValueHint::Hostname)]
+    pub target: OsString,
+    /// What to tell
+    #[arg(value_name = "TEXT", required = true)]
+    pub words: Vec<String>,
+    /// How to connect.
+    #[command(flatten)]
+    pub connect: ConnectOptions,
+}
+
+/// Show who is connected to an agent.
+#[derive(Debug, Args)]
+pub struct Who {
+    /// Print one JSON object for each connection
+    #[arg(long)]
+    pub json: bool,
+    /// Which agent; a USER@ before it makes no difference
+    #[arg(value_name = "HOST[:PORT]", value_hint = ValueHint::Hostname)]
+    pub target: OsString,
+    /// How to connect.
+    #[command(flatten)]
+    pub connect: ConnectOptions,
 }
 
 /// Check this machine's files, and the way to an agent.

@@ -1,0 +1,244 @@
+//! `rexec chat`: a room of an agent, on a terminal or in a pipe.
+//!
+//! | module | what it does |
+//! |---|---|
+//! | [`show`] | what happens in a room, as lines of text |
+//! | [`typed`] | what is typed, as something to do |
+//! | [`prompt`] | a prompt that lines which come in do not tear apart |
+//! | [`pipe`] | stdin that is no terminal |
+//!
+//! One task listens and prints, another takes what is typed; each waits for nothing that the other
+//! does.
+
+mod pipe;
+mod prompt;
+mod show;
+mod typed;
+
+use crate::args::Chat;
+use crate::event::Ended;
+use crate::exit::{self, Notes};
+use crate::plan::{self, Endpoint};
+use crate::target::Target;
+use crate::values::LogLevel;
+use crate::{fail, runtime};
+use prompt::Prompt;
+use rexec_client::{Error, Link, Outcome, Room, RoomEvent, Session, Voice};
+use show::Show;
+use std::io::{self, IsTerminal, Write};
+use std::process::ExitCode;
+use tokio::sync::{mpsc, watch};
+use typed::Typed;
+
+/// Lines that wait to be said; typing and pipes wait for room.
+const QUEUE: usize = 16;
+
+/// What of the options is about the room.
+struct Wish {
+    read_only: bool,
+    history: Option<u64>,
+    room: String,
+}
+
+/// Where lines come from, and where they go to.
+enum Place {
+    Prompt(Prompt),
+    Plain,
+}
+
+/// Chats until the user or the agent ends it.
+pub fn run(chat: Chat) -> ExitCode {
+    let Chat { target, connect, read_only, history, room } = chat;
+    let wish = Wish { read_only, history, room };
+    let host = Target::parse(&target).ok().map(|target| target.host);
+    let local = |why: String| fail(Ended::local(host.clone(), why), false, None);
+    // Before there is another thread: only then can the time zone be asked for.
+    let show = Show::new();
+    let level = plan::log_level(&connect);
+    let env = |name: &str| std::env::var_os(name);
+    let endpoint = match plan::endpoint_of(&target, connect, &env) {
+        Ok(endpoint) => endpoint,
+        Err(why) => return local(why),
+    };
+    let runtime = match runtime() {
+        Ok(runtime) => runtime,
+        Err(why) => return local(why),
+    };
+    let ended = runtime.block_on(async {
+        let ended = whole(&wish, &endpoint, show, level).await;
+        // The connection was just dropped, and its writer has a goodbye to say.
+        tokio::task::yield_now().await;
+        ended
+    });
+    runtime.shutdown_background();
+    match ended {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(outcome) => {
+            let ended = Ended { outcome, ..Ended::local(host, "") };
+            Notes::new(level).end(&ended);
+            exit::code(&ended.outcome)
+        }
+    }
+}
+
+async fn whole(
+    wish: &Wish,
+    endpoint: &Endpoint,
+    show: Show,
+    level: LogLevel,
+) -> Result<(), Outcome> {
+    let outcome = |error: Error| error.outcome().clone();
+    let connector = endpoint.connector()?;
+    let session = connector.connect(&endpoint.host, endpoint.port).await.map_err(outcome)?;
+    let is_typed = !wish.read_only && io::stdin().is_terminal() && io::stdout().is_terminal();
+    // Who only has something to say wants no history, unless it is asked for.
+    let history = wish.history.unwrap_or(if wish.read_only || is_typed { u64::MAX } else { 0 });
+    let room = session.room(&wish.room).history(history).join().await.map_err(outcome)?;
+    if !wish.read_only && !room.may_say() {
+        let name = room.name();
+        let message = format!(
+            "you may not say anything in the room '{name}'; --read-only shows what others say"
+        );
+        return Err(Outcome::Denied { message });
+    }
+    let (lines, typed) = mpsc::channel(QUEUE);
+    let place = if is_typed {
+        let prompt = Prompt::start(room.name(), lines).map_err(|error| Outcome::Local {
+            message: format!("no prompt: {error}; --read-only and a pipe need none"),
+        })?;
+        Place::Prompt(prompt)
+    } else {
+        if !wish.read_only {
+            pipe::start(lines);
+        }
+        Place::Plain
+    };
+    let talk = Talk { show, place, session, level };
+    let ended = talk.run(room, typed, wish.read_only).await;
+    talk.end().await;
+    ended
+}
+
+struct Talk {
+    show: Show,
+    place: Place,
+    session: Session,
+    level: LogLevel,
+}
+
+impl Talk {
+    async fn run(
+        &self,
+        mut room: Room,
+        mut typed: mpsc::Receiver<Typed>,
+        read_only: bool,
+    ) -> Result<(), Outcome> {
+        let voice = room.voice();
+        let talking = async {
+            let talked = self.talk(&voice, &mut typed).await;
+            voice.leave().await;
+            talked
+        };
+        let mut talking = std::pin::pin!(talking);
+        let mut talked = if read_only { Some(Ok(())) } else { None };
+        let mut link = self.session.link();
+        link.mark_unchanged();
+        loop {
+            tokio::select! {
+                heard = room.next() => match heard {
+                    Ok(Some(event)) => self.tell(&room, &event).await?,
+                    Ok(None) => return talked.unwrap_or(Err(Outcome::Local {
+                        message: "this place in the room is gone: another connection has taken it".to_owned(),
+                    })),
+                    Err(error) => return Err(error.outcome().clone()),
+                },
+                said = &mut talking, if talked.is_none() => talked = Some(said),
+                changed = link.changed() => if changed.is_ok() { self.tell_of(&mut link).await? },
+            }
+        }
+    }
+
+    /// Does what is typed, until that ends.
+    async fn talk(&self, voice: &Voice, typed: &mut mpsc::Receiver<Typed>) -> Result<(), Outcome> {
+        let is_prompt = matches!(self.place, Place::Prompt(_));
+        while let Some(typed) = typed.recv().await {
+            let done = match typed {
+                Typed::Nothing => Ok(()),
+                Typed::Quit => return Ok(()),
+                Typed::Help => self.print(typed::HELP.to_owned()).await,
+                Typed::Unknown(word) => self.note(&typed::unknown(&word)).await,
+                Typed::Who => match voice.members().await {
+                    Ok(members) => self.print(self.show.members(&members)).await,
+                    Err(error) => self.note(&error.to_string()).await,
+                },
+                Typed::Say(text) => match voice.say(&text).await {
+                    Ok(()) => Ok(()),
+                    // A person sees it and goes on; a script is to hear of it.
+                    Err(error) if is_prompt => self.note(&error.to_string()).await,
+                    Err(error) => return Err(error.outcome().clone()),
+                },
+                Typed::Act(text) => match voice.act(&text).await {
+                    Ok(()) => Ok(()),
+                    Err(error) if is_prompt => self.note(&error.to_string()).await,
+                    Err(error) => return Err(error.outcome().clone()),
+                },
+            };
+            done?;
+        }
+        Ok(())
+    }
+
+    async fn tell(&self, room: &Room, event: &RoomEvent) -> Result<(), Outcome> {
+        // What was typed at the prompt stands there already.
+        let is_echo = matches!(self.place, Place::Prompt(_)) && room.is_own_line(event);
+        match self.show.event(event).filter(|_| !is_echo) {
+            Some(line) => self.print(line).await,
+            None => Ok(()),
+        }
+    }
+
+    async fn tell_of(&self, link: &mut watch::Receiver<Link>) -> Result<(), Outcome> {
+        let words = match &*link.borrow_and_update() {
+            Link::Up => "connected again".to_owned(),
+            Link::Away { attempt: 1, reason, .. } => {
+                let reason = rexec_client::printable(reason);
+                format!("the connection is lost ({reason}); trying again, nothing is missed")
+            }
+            // The end is told by the room.
+            Link::Away { .. } | Link::Gone { .. } => return Ok(()),
+        };
+        self.note(&words).await
+    }
+
+    async fn print(&self, text: String) -> Result<(), Outcome> {
+        match &self.place {
+            Place::Prompt(prompt) => prompt.print(text).await,
+            Place::Plain => match io::stdout().lock().write_all((text + "\n").as_bytes()) {
+                Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
+                    return Err(Outcome::Cancelled);
+                }
+                Err(error) => {
+                    return Err(Outcome::Local { message: format!("cannot write: {error}") });
+                }
+                Ok(()) => {}
+            },
+        }
+        Ok(())
+    }
+
+    async fn note(&self, words: &str) -> Result<(), Outcome> {
+        match &self.place {
+            Place::Prompt(_) => self.print(format!("-- {words}")).await,
+            Place::Plain => {
+                Notes::new(self.level).inform(words);
+                Ok(())
+            }
+        }
+    }
+
+    async fn end(self) {
+        if let Place::Prompt(prompt) = self.place {
+            prompt.end().await;
+        }
+    }
+}

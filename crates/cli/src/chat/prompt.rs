@@ -1,0 +1,87 @@
+//! A prompt that lines which come in do not tear apart: rustyline takes the line that is being typed
+//! away, prints, and shows it again.
+//!
+//! It reads the terminal in a thread of its own, and prints from another. Neither can be interrupted,
+//! so whoever ends the process first gives the terminal back as it was.
+
+use super::typed::{Typed, typed};
+use rustix::termios::{OptionalActions, Termios, tcgetattr, tcsetattr};
+use rustyline::error::ReadlineError;
+use rustyline::history::MemHistory;
+use rustyline::{Config, Editor, ExternalPrinter};
+use std::io::{self, Write};
+use std::thread;
+use tokio::sync::{mpsc, oneshot};
+
+/// Lines that wait to be printed.
+const QUEUE: usize = 64;
+/// Ends the mode in which a terminal marks what is pasted; the editor begins it.
+const NO_BRACKETED_PASTE: &[u8] = b"\x1b[?2004l";
+
+/// The prompt.
+pub(super) struct Prompt {
+    lines: mpsc::Sender<Printed>,
+    before: Termios,
+}
+
+enum Printed {
+    Line(String),
+    /// Answered when all before it is printed.
+    Flush(oneshot::Sender<()>),
+}
+
+impl Prompt {
+    /// Shows it; what is typed goes to `typed`, and Ctrl-C and Ctrl-D end it.
+    pub(super) fn start(room: &str, to: mpsc::Sender<Typed>) -> Result<Self, ReadlineError> {
+        let before = tcgetattr(io::stdin()).map_err(io::Error::from)?;
+        let config = Config::builder().auto_add_history(true).build();
+        let mut editor: Editor<(), MemHistory> =
+            Editor::with_history(config.clone(), MemHistory::with_config(&config))?;
+        let mut printer = editor.create_external_printer()?;
+        let (lines, mut queue) = mpsc::channel(QUEUE);
+        thread::Builder::new().spawn(move || {
+            while let Some(printed) = queue.blocking_recv() {
+                match printed {
+                    Printed::Line(line) => {
+                        if printer.print(line + "\n").is_err() {
+                            return;
+                        }
+                    }
+                    Printed::Flush(done) => drop(done.send(())),
+                }
+            }
+        })?;
+        let prompt = format!("{room}> ");
+        thread::Builder::new().spawn(move || {
+            loop {
+                let line = match editor.readline(&prompt) {
+                    Ok(line) => typed(&line),
+                    Err(_) => Typed::Quit,
+                };
+                let is_last = line == Typed::Quit;
+                if to.blocking_send(line).is_err() || is_last {
+                    return;
+                }
+            }
+        })?;
+        Ok(Self { lines, before })
+    }
+
+    /// Prints lines above what is being typed.
+    pub(super) async fn print(&self, text: String) {
+        // Without the thread, the terminal is gone.
+        let _ = self.lines.send(Printed::Line(text)).await;
+    }
+
+    /// Gives the terminal back, once all is printed.
+    pub(super) async fn end(self) {
+        let (done, printed) = oneshot::channel();
+        if self.lines.send(Printed::Flush(done)).await.is_ok() {
+            let _ = printed.await;
+        }
+        let mut stdout = io::stdout().lock();
+        let _ = stdout.write_all(NO_BRACKETED_PASTE).and_then(|()| stdout.flush());
+        let _ = tcsetattr(io::stdin(), OptionalActions::Now, &self.before);
+        let _ = stdout.write_all(b"\r\x1b[K").and_then(|()| stdout.flush());
+    }
+}

@@ -1,0 +1,62 @@
+//! What the agent wants the people on a connection to know while a command runs: who watches it, and
+//! what somebody tells everybody.
+
+use crate::exit::Notes;
+use rexec_client::{HappeningKind, Notice, Session, printable};
+use std::io::{self, IsTerminal};
+use tokio::sync::broadcast::error::RecvError;
+use tokio_util::task::AbortOnDropHandle;
+
+/// Shows them on stderr while the handle is kept, if that is a terminal: a script wants none of it.
+pub fn show(session: &Session, notes: Notes) -> Option<AbortOnDropHandle<()>> {
+    if !io::stderr().is_terminal() {
+        return None;
+    }
+    let mut notices = session.notices();
+    let task = tokio::spawn(async move {
+        loop {
+            match notices.recv().await {
+                Ok(notice) => {
+                    if let Some(words) = words(&notice) {
+                        notes.inform(&words);
+                    }
+                }
+                Err(RecvError::Lagged(_)) => {}
+                Err(RecvError::Closed) => return,
+            }
+        }
+    });
+    Some(AbortOnDropHandle::new(task))
+}
+
+fn words(notice: &Notice) -> Option<String> {
+    let user = printable(&notice.user);
+    let job = notice.job.as_ref().map(|job| format!(" {job}")).unwrap_or_default();
+    match notice.kind {
+        HappeningKind::Watching => Some(format!("{user} has come to job{job}")),
+        HappeningKind::Unwatching => Some(format!("{user} has left job{job}")),
+        HappeningKind::Wall => Some(format!("{user} to all: {}", printable(&notice.text))),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_are_harmless_and_unknown_kinds_are_left_out() {
+        let notice = |kind| Notice {
+            time_ms: 0,
+            kind,
+            user: "bob\x07".into(),
+            job: rexec_client::JobId::new("deploy"),
+            text: "reboot\x1b[2J".into(),
+        };
+        let shown = words(&notice(HappeningKind::Watching)).unwrap();
+        assert_eq!(shown, "bob\\u{7} has come to job deploy");
+        let shown = words(&notice(HappeningKind::Wall)).unwrap();
+        assert_eq!(shown, "bob\\u{7} to all: reboot\\u{1b}[2J");
+        assert_eq!(words(&notice(HappeningKind::Other)), None);
+    }
+}

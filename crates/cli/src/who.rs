@@ -1,0 +1,141 @@
+//! `rexec who`: who is connected to an agent.
+
+use crate::args::Who;
+use crate::people::{ask, refused};
+use crate::status::{VERSION, json_line, time};
+use rexec_client::{ConnectionInfo, JobId, printable};
+use serde::Serialize;
+use std::io::{self, Write};
+use std::process::ExitCode;
+use std::time::{Duration, SystemTime};
+
+#[derive(Debug, Serialize)]
+struct Line<'a> {
+    v: u8,
+    r#type: &'static str,
+    id: u64,
+    user: &'a str,
+    from: &'a str,
+    since: String,
+    rooms: Vec<String>,
+    jobs: &'a [JobId],
+    received: u64,
+    sent: u64,
+}
+
+/// Asks, and prints a table, or one JSON object a line.
+pub fn run(who: Who) -> ExitCode {
+    let asked =
+        ask(&who.target, who.connect, async |session: rexec_client::Session| session.who().await);
+    match asked {
+        Ok(all) if who.json => crate::written(json(&all)),
+        Ok(all) => crate::written(io::stdout().write_all(table(&all).as_bytes())),
+        Err(ended) => refused(ended, who.json),
+    }
+}
+
+fn json(all: &[ConnectionInfo]) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    for info in all {
+        let rooms = info.rooms.iter().map(ToString::to_string).collect();
+        let line = Line {
+            v: VERSION,
+            r#type: "connection",
+            id: info.id,
+            user: &info.user,
+            from: &info.from,
+            since: time(moment(info.since_ms)),
+            rooms,
+            jobs: &info.jobs,
+            received: info.received,
+            sent: info.sent,
+        };
+        out.write_all(&json_line(&line))?;
+    }
+    Ok(())
+}
+
+/// Columns as wide as what is in them; the last two, which may be long, are the last.
+fn table(all: &[ConnectionInfo]) -> String {
+    let mut rows =
+        vec![["ID", "USER", "FROM", "SINCE", "IN", "OUT", "ROOMS", "JOBS"].map(String::from)];
+    rows.extend(all.iter().map(row));
+    let mut widths = [0; 8];
+    for row in &rows {
+        for (width, cell) in widths.iter_mut().zip(row) {
+            *width = (*width).max(cell.chars().count());
+        }
+    }
+    let line = |row: &[String; 8]| {
+        let cells: Vec<String> = row
+            .iter()
+            .zip(widths)
+            .map(|(cell, width)| {
+                let blanks = width.saturating_sub(cell.chars().count());
+                format!("{cell}{:blanks$}", "")
+            })
+            .collect();
+        cells.join("  ").trim_end().to_owned() + "\n"
+    };
+    rows.iter().map(line).collect()
+}
+
+fn row(info: &ConnectionInfo) -> [String; 8] {
+    let list = |all: Vec<String>| if all.is_empty() { "-".to_owned() } else { all.join(",") };
+    [
+        info.id.to_string(),
+        printable(&info.user),
+        printable(&info.from),
+        time(moment(info.since_ms)),
+        bytes(info.received),
+        bytes(info.sent),
+        list(info.rooms.iter().map(ToString::to_string).collect()),
+        list(info.jobs.iter().map(ToString::to_string).collect()),
+    ]
+}
+
+fn moment(ms: u64) -> SystemTime {
+    let since = SystemTime::UNIX_EPOCH.checked_add(Duration::from_millis(ms));
+    since.unwrap_or(SystemTime::UNIX_EPOCH)
+}
+
+/// As people read sizes.
+fn bytes(n: u64) -> String {
+    const UNITS: [&str; 4] = ["KiB", "MiB", "GiB", "TiB"];
+    if n < 1024 {
+        return format!("{n} B");
+    }
+    let (mut size, mut name) = (n as f64, "");
+    for unit in UNITS {
+        size /= 1024.0;
+        name = unit;
+        if size < 1024.0 {
+            break;
+        }
+    }
+    format!("{size:.1} {name}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_table_for_people() {
+        let info = ConnectionInfo {
+            id: 3,
+            user: "al\x1b[1mice".into(),
+            from: "192.0.2.7:40000".into(),
+            since_ms: 1_763_764_805_000,
+            rooms: Vec::new(),
+            jobs: vec![JobId::new("a").unwrap(), JobId::new("b").unwrap()],
+            received: 1023,
+            sent: 5_000_000,
+        };
+        let table = table(&[info]);
+        let lines: Vec<&str> = table.lines().collect();
+        assert!(lines[0].starts_with("ID  USER"), "{table}");
+        assert!(lines[1].starts_with("3   al\\u{1b}[1mice  192.0.2.7:40000"), "{table}");
+        assert!(lines[1].ends_with("1023 B  4.8 MiB  -      a,b"), "{table}");
+    }
+}
