@@ -38,6 +38,11 @@ impl TestAgent {
         Self::begin("", policy, |_, _| {})
     }
 
+    /// An agent with more lines in its configuration file, and this policy.
+    pub fn with_both(config: &str, policy: &str) -> Self {
+        Self::begin(config, policy, |_, _| {})
+    }
+
     /// An agent that is root, with this policy and the local users of [`users`].
     pub fn with_users(policy: &str) -> Self {
         Self::with_launcher(policy, users::launcher)

@@ -1,0 +1,241 @@
+//! `rexec-agent ctl`: the console of a running agent.
+
+use crate::rooms::open_to_all;
+use crate::support::proc::eventually;
+use crate::support::{TestAgent, program};
+use nix::unistd::Uid;
+use rexec_client::{Connector, Outcome};
+use serde_json::Value;
+use std::fs;
+use std::io::{Read, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixStream;
+use std::process::{Command, Output, Stdio};
+
+impl TestAgent {
+    /// `rexec-agent ctl WORDS…`.
+    fn ctl(&self, words: &[&str]) -> Output {
+        self.ctl_command().args(words).stdin(Stdio::null()).output().unwrap()
+    }
+
+    fn ctl_command(&self) -> Command {
+        let mut command = Command::new(program("rexec-agent"));
+        command.arg("--config").arg(self.path("agent.toml")).arg("ctl");
+        command
+    }
+
+    /// The data of the answer; the action must have been done.
+    fn data(&self, words: &[&str]) -> Value {
+        let output = self.ctl(&[&["--json"], words].concat());
+        let answer: Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert!(output.status.success() && answer["ok"] == true, "{words:?}: {answer}");
+        answer["data"].clone()
+    }
+}
+
+fn text(output: &Output) -> String {
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+fn agent() -> TestAgent {
+    TestAgent::with_both("[limits]\nkill_grace = '200ms'", &open_to_all())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn it_shows_what_the_agent_does() {
+    let agent = agent();
+    let session = agent.session().await;
+    let mut child = session.command("sleep").arg("1000").spawn().await.unwrap();
+    let _room = session.join("lobby").await.unwrap();
+    let status = agent.data(&["status"]);
+    assert_eq!((&status["state"], &status["pid"]), (&"running".into(), &agent.pid().into()));
+    for (key, value) in [("connections", 1), ("jobs_running", 1), ("rooms", 1), ("members", 1)] {
+        assert_eq!(status[key], value, "{key}: {status}");
+    }
+    let who = agent.data(&["who"]);
+    assert_eq!((&who[0]["user"], &who[0]["rooms"][0]), (&"alice".into(), &"lobby".into()));
+    assert_eq!(who[0]["jobs"][0], child.job().as_str());
+    let jobs = agent.data(&["jobs"]);
+    assert_eq!(jobs[0]["job"], child.job().as_str());
+    let table = text(&agent.ctl(&["jobs"]));
+    assert!(table.starts_with("JOB ") && table.contains("sleep 1000"), "{table}");
+    assert!(text(&agent.ctl(&["who"])).starts_with("ID "));
+    let output = agent.ctl(&["reboot"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text(&output).contains("'reboot' means nothing here"), "{output:?}");
+    child.kill().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn kick_and_kill_end_what_they_name() {
+    let agent = agent();
+    let (alice, bob) = (agent.session().await, agent.session_as("bob").await);
+    let mut child = bob.command("sleep").arg("1000").spawn().await.unwrap();
+    agent.data(&["kill", child.job().as_str()]);
+    assert_eq!(child.wait().await.unwrap().outcome(), &Outcome::Cancelled);
+    assert_eq!(agent.ctl(&["kill", child.job().as_str()]).status.code(), Some(1));
+    let mut room = alice.join("lobby").await.unwrap();
+    assert_eq!(agent.data(&["kick", "alice", "go", "home"])["kicked"], 1);
+    // Whoever is kicked is told why, and does not come back by itself.
+    let error = loop {
+        match room.next().await {
+            Ok(event) => assert!(event.is_some()),
+            Err(error) => break error,
+        }
+    };
+    assert!(error.to_string().contains("go home"), "{error}");
+    assert_eq!(agent.ctl(&["kick", "alice"]).status.code(), Some(1));
+    assert!(bob.ping().await.is_ok());
+    let number = agent.data(&["who"])[0]["id"].to_string();
+    agent.data(&["kick", &number]);
+    eventually("nobody is there", || agent.data(&["status"])["connections"] == 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn drain_takes_no_new_commands_and_waits_for_the_running() {
+    let agent = agent();
+    let session = agent.session().await;
+    let mut child = session.command("cat").spawn().await.unwrap();
+    let mut draining = agent.ctl_command().arg("drain").stdout(Stdio::piped()).spawn().unwrap();
+    eventually("it drains", || agent.data(&["status"])["state"] == "draining");
+    let error = session.command("true").status().await.unwrap_err();
+    assert!(error.to_string().contains("being drained") && error.nothing_ran(), "{error}");
+    // A connection that breaks now comes back to its command; new connections are welcome.
+    assert!(agent.session().await.ping().await.is_ok());
+    assert!(draining.try_wait().unwrap().is_none(), "a command still runs");
+    drop(child.stdin.take());
+    child.wait().await.unwrap();
+    let output = draining.wait_with_output().unwrap();
+    assert!(output.status.success() && text(&output).contains("drained"), "{output:?}");
+    agent.data(&["drain", "off"]);
+    assert_eq!(session.command("true").status().await.unwrap().code(), Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn reload_log_level_and_quit() {
+    let mut agent = agent();
+    assert_eq!(agent.data(&["reload"])["policy"], "as before");
+    fs::write(agent.path("policy.toml"), "[[rule]]\nname = 'x'\nusers = ['alice']\nwho = true\n")
+        .unwrap();
+    // The agent may see it by itself first.
+    agent.data(&["reload"]);
+    assert_eq!(agent.data(&["status"])["rules"], 1);
+    fs::write(agent.path("policy.toml"), "[[rule]]\nnonsense").unwrap();
+    let output = agent.ctl(&["reload"]);
+    assert_eq!(agent.data(&["status"])["rules"], 1);
+    assert!(text(&output).contains("policy"), "{output:?}");
+    assert_eq!(agent.data(&["log-level"])["level"], "debug");
+    agent.data(&["log-level", "warn"]);
+    let before = agent.log().len();
+    agent.data(&["status"]);
+    assert_eq!(agent.log().len(), before, "nothing is said at this level");
+    assert_eq!(agent.ctl(&["log-level", "a=b=c"]).status.code(), Some(1));
+    agent.data(&["log-level", "debug"]);
+    agent.data(&["status"]);
+    assert!(agent.log().len() > before);
+    agent.data(&["quit"]);
+    assert!(agent.wait().success());
+    let output = agent.ctl(&["status"]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(text(&output).contains("does the agent run"), "{output:?}");
+    let audit = fs::read_to_string(agent.path("audit.jsonl")).unwrap();
+    let quits = audit.lines().filter(|line| line.contains("\"console\"") && line.contains("quit"));
+    assert_eq!(quits.count(), 1, "{audit}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rule_keeps_even_root_from_something() {
+    let rule =
+        "[[rule]]\nname = 'no-quit'\neffect = 'deny'\nusers = ['*']\nctl = ['quit', 'kick']\n";
+    let agent = TestAgent::with_both("", &(rule.to_owned() + &open_to_all()));
+    let output = agent.ctl(&["quit", "now"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text(&output).contains("rule 'no-quit'"), "{output:?}");
+    agent.data(&["status"]);
+    let audit = agent.path("audit.jsonl");
+    eventually("it is on record", || {
+        let text = fs::read_to_string(&audit).unwrap();
+        text.lines().any(|line| line.contains("\"console\"") && line.contains("no-quit"))
+    });
+}
+
+/// In a pipe the same words, a line each; the last one decides the exit status.
+#[test]
+fn words_come_from_a_pipe_as_well() {
+    let agent = agent();
+    let mut command = agent.ctl_command();
+    command.stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    child.stdin.take().unwrap().write_all(b"status\n\nhelp\nwho\nreboot\n").unwrap();
+    let output = child.wait_with_output().unwrap();
+    let shown = text(&output);
+    for part in ["state        running", "log-level [LEVEL]", "ID  USER", "means nothing here"] {
+        assert!(shown.contains(part), "{part}: {shown}");
+    }
+    assert_eq!(output.status.code(), Some(1));
+}
+
+#[test]
+fn what_is_no_request_is_refused_and_harms_nobody() {
+    let agent = agent();
+    let path = agent.path("state/console.sock");
+    for bad in [&b"\n"[..], b"{}\n", b"[1,2]\n", b"{\"words\":[1]}\n", b"\xff\xfe\n"] {
+        let mut stream = UnixStream::connect(&path).unwrap();
+        stream.write_all(bad).unwrap();
+        let mut answer = [0; 256];
+        let n = stream.read(&mut answer).unwrap();
+        assert!(String::from_utf8_lossy(&answer[..n]).contains("\"ok\":false"), "{bad:?}");
+    }
+    // A line without end, and nothing at all.
+    let mut endless = UnixStream::connect(&path).unwrap();
+    let _ = endless.write_all(&vec![b'x'; 1 << 20]);
+    drop(endless);
+    let _silent: Vec<UnixStream> = (0..10).map(|_| UnixStream::connect(&path).unwrap()).collect();
+    agent.data(&["status"]);
+}
+
+/// The folder, the socket's mode and the kernel's word, one by one.
+#[test]
+fn nobody_else_gets_to_the_console() {
+    let agent = agent();
+    let path = agent.path("state/console.sock");
+    assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+    assert_eq!(fs::metadata(agent.path("state")).unwrap().permissions().mode() & 0o777, 0o700);
+    if !Uid::effective().is_root() {
+        println!("skipped: only root can be somebody else");
+        return;
+    }
+    let as_nobody = |words: &[&str]| {
+        let mut command = Command::new("setpriv");
+        command.args(["--reuid", "65534", "--clear-groups"]).arg(program("rexec-agent"));
+        command.arg("--config").arg(agent.path("agent.toml")).arg("ctl").args(words);
+        command.stdin(Stdio::null()).output().unwrap()
+    };
+    // However open the way is.
+    for (name, mode) in
+        [("", 0o755), ("agent.toml", 0o644), ("state", 0o755), ("state/console.sock", 0o666)]
+    {
+        let file = if name.is_empty() { agent.dir.path().to_owned() } else { agent.path(name) };
+        fs::set_permissions(file, fs::Permissions::from_mode(mode)).unwrap();
+    }
+    let output = as_nobody(&["status"]);
+    let said = text(&output);
+    if said.is_empty() {
+        println!("skipped: nobody may not run the program: {output:?}");
+        return;
+    }
+    assert_ne!(output.status.code(), Some(0));
+    assert!(said.contains("the console is for root and root, not for uid 65534"), "{output:?}");
+}
+
+/// The reconnecting client of before is not let in by a kick of its own: it has to be called again.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_is_kicked_may_be_called_again() {
+    let agent = agent();
+    let session = agent.session().await;
+    session.ping().await.unwrap();
+    agent.data(&["kick", "alice"]);
+    let connector = Connector::new(&agent.files()).unwrap();
+    let again = connector.connect("127.0.0.1", agent.port).await.unwrap();
+    again.ping().await.unwrap();
+}

@@ -1,0 +1,280 @@
+//! `rexec chat`, `wall` and `who`, as people and scripts use them.
+
+use super::{FAST, agent, hear, heard, open_to_all};
+use crate::support::TestAgent;
+use crate::support::cli::code;
+use crate::support::proc::eventually;
+use serde_json::Value;
+use std::io::{BufRead, BufReader, Write};
+use std::process::{Command, Output, Stdio};
+
+/// `… | rexec chat TARGET`.
+fn piped(agent: &TestAgent, options: &[&str], stdin: &[u8]) -> Output {
+    let mut command = agent.rexec();
+    command.arg("chat").args(options).arg(agent.target());
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    child.stdin.take().unwrap().write_all(stdin).unwrap();
+    child.wait_with_output().unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pipe_posts_its_lines_and_leaves() {
+    let agent = agent();
+    let bob = agent.session_as("bob").await;
+    let mut room = bob.join("lobby").await.unwrap();
+    let output = piped(&agent, &[], b"deploying\n\n  \nta\tb\x1b[2J\n/quit\nlast");
+    assert_eq!((code(&output), &output.stderr[..]), (0, &b""[..]), "{output:?}");
+    let expected = [
+        "joined bob",
+        "joined alice",
+        "alice: deploying",
+        "alice: ta    b\\u{1b}[2J",
+        "alice: /quit",
+        "alice: last",
+        "left alice",
+    ];
+    assert_eq!(hear(&mut room, expected.len()).await, expected);
+    let shown = String::from_utf8(output.stdout).unwrap();
+    assert!(shown.contains(" alice: deploying\n"), "{shown}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn read_only_shows_what_is_said_until_its_reader_is_gone() {
+    let agent = agent();
+    let bob = agent.session_as("bob").await;
+    let mut room = bob.join("lobby").await.unwrap();
+    room.say("before").await.unwrap();
+    let mut command = agent.rexec();
+    command.args(["chat", "--read-only"]).arg(agent.target()).stdout(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let mut next = || {
+        let line = lines.next().unwrap().unwrap();
+        let (time, rest) = line.split_at(9);
+        assert!(time.as_bytes()[2] == b':' && time.as_bytes()[5] == b':', "{line}");
+        rest.to_owned()
+    };
+    let shown: Vec<String> = (0..3).map(|_| next()).collect();
+    assert_eq!(shown, ["-- bob joined", "bob: before", "-- alice joined"]);
+    room.act("nods").await.unwrap();
+    assert_eq!(next(), "* bob nods");
+    drop(lines);
+    room.say("is anybody there?").await.unwrap();
+    assert!(child.wait().unwrap().code().is_some());
+    while heard(&mut room).await != "left alice" {}
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn refusals_have_the_exit_status_of_refusals() {
+    let policy = "[[rule]]\nname = 'listen'\nusers = ['*']\nrooms = ['lobby']\n";
+    let agent = TestAgent::with_both(FAST, policy);
+    for (args, says) in [
+        (vec!["chat"], "you may not say anything in the room 'lobby'"),
+        (vec!["wall"], "may not tell everybody something"),
+        (vec!["who"], "may not ask who is connected"),
+    ] {
+        let mut command = agent.rexec();
+        command.args(&args).arg(agent.target());
+        if args == ["wall"] {
+            command.arg("reboot");
+        }
+        let output = command.output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(code(&output), 125, "{said}");
+        assert!(said.starts_with("rexec: 127.0.0.1: ") && said.contains(says), "{said}");
+    }
+    let mut command = agent.rexec();
+    let output = command.args(["chat", &agent.target(), "no room"]).output().unwrap();
+    assert!(String::from_utf8_lossy(&output.stderr).contains("'no room' is no name of a room"));
+    // A line that is refused ends a pipe.
+    let agent = TestAgent::with_both("[rooms]\nlines_burst = 2\n", &open_to_all());
+    let output = piped(&agent, &[], b"one\ntwo\nthree\n");
+    assert_eq!(code(&output), 125, "{output:?}");
+    assert!(String::from_utf8_lossy(&output.stderr).contains("too fast"), "{output:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn wall_and_who() {
+    let agent = agent();
+    let bob = agent.session_as("bob").await;
+    let mut room = bob.join("lobby").await.unwrap();
+    let mut command = agent.rexec();
+    let output = command.args(["wall", &agent.target(), "reboot", "in 5"]).output().unwrap();
+    assert_eq!(code(&output), 0, "{output:?}");
+    assert_eq!(output.stdout, b"told 1 rooms and 0 connections with jobs\n");
+    assert_eq!(hear(&mut room, 2).await, ["joined bob", "alice to all: reboot in 5"]);
+    let output = agent.rexec().args(["who", "--json", &agent.target()]).output().unwrap();
+    let lines: Vec<Value> = output
+        .stdout
+        .split(|byte| *byte == b'\n')
+        .filter(|line| !line.is_empty())
+        .map(|line| serde_json::from_slice(line).unwrap())
+        .collect();
+    let [first, second] = &lines[..] else { panic!("{lines:?}") };
+    assert_eq!((&first["user"], &second["user"]), (&"bob".into(), &"alice".into()));
+    assert_eq!((&first["type"], &first["rooms"]), (&"connection".into(), &vec!["lobby"].into()));
+    assert!(first["received"].as_u64().unwrap() > 0 && first["since"].is_string());
+    let output = agent.rexec().args(["who", &agent.target()]).output().unwrap();
+    let table = String::from_utf8(output.stdout).unwrap();
+    assert!(
+        table.starts_with("ID ") && table.contains("bob") && table.contains("lobby"),
+        "{table}"
+    );
+}
+
+/// Real terminals, of a server of their own.
+struct Tmux {
+    socket: String,
+}
+
+impl Tmux {
+    /// `None` where there is no tmux.
+    fn start() -> Option<Self> {
+        let found = Command::new("tmux").arg("-V").output();
+        if found.is_err() {
+            println!("skipped: there is no tmux");
+            return None;
+        }
+        Some(Self { socket: format!("rexec-test-{}", std::process::id()) })
+    }
+
+    fn run(&self, args: &[&str]) -> String {
+        let mut command = Command::new("tmux");
+        command.args(["-L", &self.socket, "-f", "/dev/null"]).args(args).env_remove("TMUX");
+        let output = command.output().unwrap();
+        assert!(output.status.success(), "{args:?}: {output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// Opens a terminal of 80 columns in which `rexec chat` runs, and then says how it ended.
+    fn chat(&self, agent: &TestAgent, name: &str) {
+        let rexec = crate::support::program("rexec");
+        let line = format!(
+            "HOME={home} REXEC_IDENTITY={home}/{name}.pem REXEC_AUTHORITY={home}/authority.crt {rexec} chat {target}; echo ended $?; stty -a | grep -ow -e -echo -e echo; exec sleep 1000",
+            home = agent.dir.path().display(),
+            rexec = rexec.display(),
+            target = agent.target(),
+        );
+        let options = ["-d", "-x", "80", "-y", "24", "-s", name, "sh", "-c", &line];
+        self.run(&[&["new-session"][..], &options].concat());
+    }
+
+    fn keys(&self, name: &str, text: &str) {
+        self.run(&["send-keys", "-t", name, "-l", text]);
+    }
+
+    fn enter(&self, name: &str, text: &str) {
+        self.keys(name, text);
+        self.run(&["send-keys", "-t", name, "Enter"]);
+    }
+
+    fn screen(&self, name: &str) -> Vec<String> {
+        let text = self.run(&["capture-pane", "-p", "-t", name]);
+        text.lines()
+            .map(|line| line.trim_end().to_owned())
+            .filter(|line| !line.is_empty())
+            .collect()
+    }
+
+    fn shows(&self, name: &str, what: &str) {
+        let mut last = Vec::new();
+        for _ in 0..1_000 {
+            last = self.screen(name);
+            if last.iter().any(|line| line.contains(what)) {
+                return;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(20));
+        }
+        panic!("{name} never shows {what:?}:\n{}", last.join("\n"));
+    }
+}
+
+impl Drop for Tmux {
+    fn drop(&mut self) {
+        let mut command = Command::new("tmux");
+        let _ = command.args(["-L", &self.socket, "kill-server"]).env_remove("TMUX").output();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_terminals_talk() {
+    let Some(tmux) = Tmux::start() else { return };
+    let mut agent = agent();
+    drop(agent.session_as("bob").await);
+    tmux.chat(&agent, "alice");
+    tmux.shows("alice", "alice joined");
+    tmux.chat(&agent, "bob");
+    tmux.shows("alice", "bob joined");
+    tmux.shows("bob", "lobby>");
+    // What comes in while somebody types does not tear it apart.
+    tmux.keys("alice", "half a line");
+    tmux.shows("alice", "lobby> half a line");
+    for n in 0..5 {
+        tmux.enter("bob", &format!("hello {n}"));
+        tmux.shows("alice", &format!("bob: hello {n}"));
+    }
+    let screen = tmux.screen("alice");
+    assert_eq!(screen.last().unwrap(), "lobby> half a line", "{screen:#?}");
+    assert_eq!(screen.iter().filter(|line| line.contains("half")).count(), 1, "{screen:#?}");
+    // Another size.
+    tmux.run(&["resize-window", "-t", "alice", "-x", "50", "-y", "20"]);
+    tmux.enter("bob", "after the resize");
+    tmux.shows("alice", "bob: after the resize");
+    assert_eq!(tmux.screen("alice").last().unwrap(), "lobby> half a line");
+    tmux.enter("alice", " is whole");
+    tmux.shows("bob", "alice: half a line is whole");
+    tmux.enter("alice", "/me waves");
+    tmux.shows("bob", "* alice waves");
+    tmux.enter("bob", "/who");
+    tmux.shows("bob", "2 are here:");
+    tmux.enter("bob", "/dance");
+    tmux.shows("bob", "/dance is no command here");
+    // The agent is started again.
+    tmux.keys("bob", "wait");
+    agent.kill();
+    tmux.shows("bob", "the connection is lost");
+    agent.start_again();
+    tmux.shows("bob", "connected again");
+    tmux.shows("alice", "connected again");
+    tmux.enter("bob", " for it");
+    tmux.shows("alice", "bob: wait for it");
+    // And everybody leaves; the terminal is as it was.
+    tmux.enter("bob", "/quit");
+    tmux.shows("alice", "bob left");
+    tmux.shows("bob", "ended 0");
+    let screen = tmux.screen("bob");
+    assert_eq!(screen.last().unwrap(), "echo", "{screen:#?}");
+    tmux.run(&["send-keys", "-t", "alice", "C-d"]);
+    tmux.shows("alice", "ended 0");
+    eventually("nobody is there", || tmux.screen("alice").iter().any(|line| line == "echo"));
+}
+
+/// The owner of a job sees on the terminal who watches it; a script sees nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_terminal_of_a_job_s_owner_shows_who_watches() {
+    let Some(tmux) = Tmux::start() else { return };
+    let agent = agent();
+    let bob = agent.session_as("bob").await;
+    let line = format!(
+        "HOME={home} REXEC_IDENTITY={home}/alice.pem REXEC_AUTHORITY={home}/authority.crt {rexec} {target} 'cat; sleep 1000'",
+        home = agent.dir.path().display(),
+        rexec = crate::support::program("rexec").display(),
+        target = agent.target(),
+    );
+    tmux.run(&["new-session", "-d", "-x", "120", "-y", "24", "-s", "owner", "sh", "-c", &line]);
+    let mut jobs = Vec::new();
+    for _ in 0..1_000 {
+        jobs = bob.jobs().await.unwrap();
+        if jobs.first().is_some_and(|job| job.pid > 0) {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+    let watching = bob.attach(jobs[0].job.clone()).join().await.unwrap();
+    tmux.shows("owner", "rexec: bob has come to job");
+    watching.detach().await.unwrap();
+    tmux.shows("owner", "rexec: bob has left job");
+    bob.wall("reboot in 5").await.unwrap();
+    tmux.shows("owner", "rexec: bob to all: reboot in 5");
+}

@@ -1,0 +1,149 @@
+//! Connections that break while people talk: no line is missed, none comes twice, none is said twice.
+
+use super::{FAST, PATIENCE, agent, heard, open_to_all};
+use crate::support::chaos::{Chaos, Faults, Plan};
+use crate::support::{TestAgent, size_from_environment};
+use rexec_client::{Connector, Link, RoomEvent, Session};
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+use tokio::time::timeout;
+
+async fn through(agent: &TestAgent, chaos: &Chaos) -> Session {
+    let connector = Connector::new(&agent.files()).unwrap();
+    loop {
+        // The first connections may be cut before there is a session.
+        if let Ok(session) = connector.connect("127.0.0.1", chaos.port).await {
+            return session;
+        }
+    }
+}
+
+/// Both directions are cut again and again while this side talks and listens.
+#[tokio::test(flavor = "multi_thread")]
+async fn many_cuts_lose_and_repeat_nothing() {
+    let agent = agent();
+    let cuts = size_from_environment("REXEC_TEST_CUTS", 40) as usize;
+    let seed = u64::from(std::process::id());
+    let chaos = Chaos::start(agent.port, move |number| {
+        // After the handshake, within some lines.
+        let after = 4_500 + (seed.wrapping_mul(number as u64 + 7) ^ (seed >> 3)) % 4_000;
+        let cut = Faults { cut: Some(after), ..Faults::default() };
+        match number {
+            number if number >= cuts => Plan::default(),
+            number if number % 2 == 0 => Plan { up: cut, ..Plan::default() },
+            _ => Plan { down: cut, ..Plan::default() },
+        }
+    })
+    .await;
+    let witness = agent.session_as("bob").await;
+    let mut witnessed = witness.join("lobby").await.unwrap();
+    let session = through(&agent, &chaos).await;
+    let mut room = timeout(PATIENCE, session.join("lobby")).await.expect("in time").unwrap();
+    let voice = room.voice();
+    let talking = async {
+        let mut said = 0;
+        // Until all cuts were made, and some more.
+        while chaos.connections.load(Ordering::Relaxed) <= cuts || said < 200 {
+            timeout(PATIENCE, voice.say(&format!("line {said}"))).await.expect("in time").unwrap();
+            said += 1;
+        }
+        voice.say("the end").await.unwrap();
+        said
+    };
+    let listening = async {
+        let mut lines = Vec::new();
+        loop {
+            let what = heard(&mut room).await;
+            assert!(!what.starts_with("missed"), "{what}");
+            match what.strip_prefix("alice: ") {
+                Some("the end") => return lines,
+                Some(line) => lines.push(line.to_owned()),
+                None => {}
+            }
+        }
+    };
+    let (said, lines) = tokio::join!(talking, listening);
+    let expected: Vec<String> = (0..said).map(|n| format!("line {n}")).collect();
+    assert_eq!(lines, expected);
+    let mut seen = Vec::new();
+    while seen.len() < said {
+        if let Some(line) = heard(&mut witnessed).await.strip_prefix("alice: ") {
+            seen.push(line.to_owned());
+        }
+    }
+    assert_eq!(seen, expected, "others heard it as often");
+    println!("{} connections, {said} lines", chaos.connections.load(Ordering::Relaxed));
+}
+
+/// What was said meanwhile comes, and the others see it go and come back.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_was_away_hears_what_was_said_meanwhile() {
+    let agent = agent();
+    let chaos = Chaos::start(agent.port, |_| Plan::default()).await;
+    let session = through(&agent, &chaos).await;
+    let mut link = session.link();
+    let mut room = session.join("lobby").await.unwrap();
+    let bob = agent.session_as("bob").await;
+    let mut other = bob.join("lobby").await.unwrap();
+    chaos.refuse(true);
+    chaos.cut();
+    link.wait_for(|link| matches!(link, Link::Away { .. })).await.unwrap();
+    while heard(&mut other).await != "lost alice" {}
+    other.say("one").await.unwrap();
+    // Said into the void; it waits for the connection.
+    let voice = room.voice();
+    let waiting = tokio::spawn(async move { voice.say("two").await });
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    chaos.refuse(false);
+    timeout(PATIENCE, waiting).await.unwrap().unwrap().unwrap();
+    let mut all = Vec::new();
+    while all.last().is_none_or(|last| last != "alice: two") {
+        all.push(heard(&mut room).await);
+    }
+    let expected =
+        ["joined alice", "joined bob", "lost alice", "bob: one", "returned alice", "alice: two"];
+    assert_eq!(all, expected);
+    let again = super::hear(&mut other, 3).await;
+    assert_eq!(again, ["bob: one", "returned alice", "alice: two"]);
+}
+
+/// Away for longer than the room remembers: the number of lines is exact.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_was_away_for_too_long_is_told_how_many_lines_it_missed() {
+    let agent = TestAgent::with_both(&format!("{FAST}history = 10\n"), &open_to_all());
+    let chaos = Chaos::start(agent.port, |_| Plan::default()).await;
+    let session = through(&agent, &chaos).await;
+    let mut link = session.link();
+    let mut room = session.join("lobby").await.unwrap();
+    assert_eq!(heard(&mut room).await, "joined alice");
+    chaos.refuse(true);
+    chaos.cut();
+    link.wait_for(|link| matches!(link, Link::Away { .. })).await.unwrap();
+    let bob = agent.session_as("bob").await;
+    let other = bob.join("lobby").await.unwrap();
+    for n in 0..100 {
+        other.say(&n.to_string()).await.unwrap();
+    }
+    chaos.refuse(false);
+    let what = heard(&mut room).await;
+    // Of 10 events that are kept one may be its own return.
+    assert!(["missed 90", "missed 91"].contains(&what.as_str()), "{what}");
+    while heard(&mut room).await != "bob: 99" {}
+}
+
+/// Another agent on the same port: the room is empty, and whoever was in it knows.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_that_is_started_again_opens_its_rooms_anew() {
+    let mut agent = agent();
+    let session = agent.session().await;
+    let mut room = session.join("lobby").await.unwrap();
+    room.say("before").await.unwrap();
+    assert_eq!(super::hear(&mut room, 2).await, ["joined alice", "alice: before"]);
+    agent.kill();
+    agent.start_again();
+    let event = timeout(PATIENCE, room.next()).await.unwrap().unwrap();
+    assert_eq!(event, Some(RoomEvent::OpenedAnew));
+    assert_eq!(heard(&mut room).await, "joined alice");
+    room.say("after").await.unwrap();
+    assert_eq!(heard(&mut room).await, "alice: after");
+}
