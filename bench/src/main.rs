@@ -14,6 +14,7 @@
 //! | [`jobs`] | what a running command costs the agent and its keeper |
 //! | [`size`] | the programs themselves |
 //! | [`policy`] | a decision |
+//! | [`rooms`] | a line, for each member of a room |
 //! | [`lab`] | what the script has prepared |
 //! | [`table`] | medians, ratios, and what was asked for |
 
@@ -26,6 +27,7 @@ mod jobs;
 mod lab;
 mod policy;
 mod rate;
+mod rooms;
 mod size;
 mod table;
 
@@ -109,6 +111,7 @@ enum What {
     Jobs,
     Size,
     Policy,
+    Rooms,
 }
 
 /// Whatever goes wrong ends the run, with its words.
@@ -166,6 +169,9 @@ fn compare(lab: &Lab, what: &[What], quick: bool) -> Result<()> {
     }
     if wanted(What::Policy) {
         policy::measure(quick, &mut table)?;
+    }
+    if wanted(What::Rooms) {
+        rooms::measure(lab, quick, &mut table)?;
     }
     Ok(table.print(&mut io::stdout())?)
 }
