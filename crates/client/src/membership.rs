@@ -139,8 +139,9 @@ impl Membership {
             _ => None,
         };
         if let (Some(frame), Some(place)) = (again, &state.place) {
-            // There is at most one line and one leaving under way, so there is room.
-            let _ = place.outbox.try_control(frame);
+            // Who reads must not wait for room; this happens once on a connection.
+            let outbox = place.outbox.clone();
+            tokio::spawn(async move { outbox.control(frame).await });
         }
         let is_over = state.over.is_some();
         drop(state);

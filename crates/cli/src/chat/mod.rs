@@ -18,6 +18,7 @@ mod typed;
 use crate::args::Chat;
 use crate::event::Ended;
 use crate::exit::{self, Notes};
+use crate::interrupt::Interrupts;
 use crate::plan::{self, Endpoint};
 use crate::target::Target;
 use crate::values::LogLevel;
@@ -27,11 +28,16 @@ use rexec_client::{Error, Link, Outcome, Room, RoomEvent, Session, Voice};
 use show::Show;
 use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
+use std::time::Duration;
 use tokio::sync::{mpsc, watch};
+use tokio::time::sleep;
 use typed::Typed;
 
 /// Lines that wait to be said; typing and pipes wait for room.
 const QUEUE: usize = 16;
+
+/// How long the agent has to answer that this one leaves.
+const LEAVING: Duration = Duration::from_secs(3);
 
 /// What of the options is about the room.
 struct Wish {
@@ -73,6 +79,8 @@ pub fn run(chat: Chat) -> ExitCode {
     runtime.shutdown_background();
     match ended {
         Ok(()) => ExitCode::SUCCESS,
+        // By a signal: whoever sent it knows.
+        Err(Outcome::Cancelled) => exit::code(&Outcome::Cancelled),
         Err(outcome) => {
             let ended = Ended { outcome, ..Ended::local(host, "") };
             Notes::new(level).end(&ended);
@@ -114,7 +122,17 @@ async fn whole(
         Place::Plain
     };
     let talk = Talk { show, place, session, level };
-    let ended = talk.run(room, typed, wish.read_only).await;
+    let voice = room.voice();
+    // From now on there is somewhere to leave.
+    let mut interrupts = Interrupts::take_over()
+        .map_err(|error| Outcome::Local { message: format!("signals: {error}") })?;
+    let ended = tokio::select! {
+        ended = talk.run(room, typed, wish.read_only) => ended,
+        _ = interrupts.next() => {
+            voice.leave().await;
+            Err(Outcome::Cancelled)
+        }
+    };
     talk.end().await;
     ended
 }
@@ -144,6 +162,7 @@ impl Talk {
         let mut link = self.session.link();
         link.mark_unchanged();
         loop {
+            let is_leaving = talked.is_some() && !read_only;
             tokio::select! {
                 heard = room.next() => match heard {
                     Ok(Some(event)) => self.tell(&room, &event).await?,
@@ -153,6 +172,7 @@ impl Talk {
                     Err(error) => return Err(error.outcome().clone()),
                 },
                 said = &mut talking, if talked.is_none() => talked = Some(said),
+                () = sleep(LEAVING), if is_leaving => return talked.unwrap_or(Ok(())),
                 changed = link.changed() => if changed.is_ok() { self.tell_of(&mut link).await? },
             }
         }
@@ -215,6 +235,7 @@ impl Talk {
             Place::Prompt(prompt) => prompt.print(text).await,
             Place::Plain => match io::stdout().lock().write_all((text + "\n").as_bytes()) {
                 Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
+                    // Whoever read it wants no more.
                     return Err(Outcome::Cancelled);
                 }
                 Err(error) => {
