@@ -11,6 +11,8 @@ use std::io::{Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::process::{Command, Output, Stdio};
+use tokio::io::AsyncWriteExt;
+use tokio::task::block_in_place;
 
 impl TestAgent {
     /// `rexec-agent ctl WORDS…`.
@@ -141,6 +143,50 @@ async fn reload_log_level_and_quit() {
     let audit = fs::read_to_string(agent.path("audit.jsonl")).unwrap();
     let quits = audit.lines().filter(|line| line.contains("\"console\"") && line.contains("quit"));
     assert_eq!(quits.count(), 1, "{audit}");
+}
+
+/// As SIGTERM does: the next agent has the command, and the client is there again.
+#[tokio::test(flavor = "multi_thread")]
+async fn quit_leaves_running_commands_to_the_next_agent() {
+    let mut agent = agent();
+    let session = agent.session().await;
+    let mut child = session.command("cat").spawn().await.unwrap();
+    let (mut stdin, mut stdout) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
+    stdin.write_all(b"one").await.unwrap();
+    assert_eq!(&*stdout.chunk().await.unwrap().unwrap(), b"one");
+    assert_eq!(agent.data(&["quit"])["jobs_running"], 1);
+    assert!(block_in_place(|| agent.wait()).success());
+    block_in_place(|| agent.start_again());
+    stdin.write_all(b"two").await.unwrap();
+    assert_eq!(&*stdout.chunk().await.unwrap().unwrap(), b"two");
+    // And the next one knows it as its own.
+    assert_eq!(agent.data(&["jobs"])[0]["job"], child.job().as_str());
+    agent.data(&["kill", child.job().as_str()]);
+    assert_eq!(child.wait().await.unwrap().outcome(), &Outcome::Cancelled);
+}
+
+/// As SIGINT does. Once it is decided what becomes of the commands, they can only be ended.
+#[tokio::test(flavor = "multi_thread")]
+async fn quit_waits_for_running_commands_or_ends_them() {
+    let mut agent = agent();
+    let session = agent.session().await;
+    let mut child = session.command("cat").spawn().await.unwrap();
+    agent.data(&["quit", "wait"]);
+    assert_eq!(agent.data(&["status"])["state"], "stopping");
+    for words in [&["quit"][..], &["quit", "wait"]] {
+        assert!(text(&agent.ctl(words)).contains("stops already"), "{words:?}");
+    }
+    assert!(text(&agent.ctl(&["drain"])).contains("1 commands still run"));
+    drop(child.stdin.take());
+    assert_eq!(child.wait().await.unwrap().code(), Some(0));
+    assert!(block_in_place(|| agent.wait()).success());
+    block_in_place(|| agent.start_again());
+    let session = agent.session().await;
+    let mut child = session.command("cat").spawn().await.unwrap();
+    agent.data(&["quit", "wait"]);
+    agent.data(&["quit", "now"]);
+    assert_ne!(child.wait().await.unwrap().code(), Some(0));
+    assert!(block_in_place(|| agent.wait()).success());
 }
 
 #[tokio::test(flavor = "multi_thread")]

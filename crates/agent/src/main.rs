@@ -135,20 +135,23 @@ fn stop_on_signals(agent: Arc<Agent>) -> io::Result<()> {
         }
     });
     tokio::spawn(async move {
-        tokio::select! {
+        let is_first = tokio::select! {
             _ = terminate.recv() => {
                 tracing::info!("stopping: running commands are left to the next agent");
-                agent.leave();
+                agent.leave()
             }
             _ = interrupt.recv() => {
                 tracing::info!("stopping: running commands may finish");
-                agent.stop();
+                agent.stop()
             }
-        }
+        };
         notify(State::Stopping);
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
+        // Unless it was told to stop on its console.
+        if is_first {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
         }
         tracing::info!("stopping: running commands are ended");
         notify(State::Stopping);

@@ -74,6 +74,7 @@ pub struct Agent {
     /// When it was started.
     pub begun: std::time::Instant,
     draining: AtomicBool,
+    ending: AtomicBool,
     stop: CancellationToken,
     leave: CancellationToken,
     farewell: CancellationToken,
@@ -122,6 +123,7 @@ impl Server {
             log_level: LogLevel::new(&config.log.level),
             begun: std::time::Instant::now(),
             draining: AtomicBool::new(false),
+            ending: AtomicBool::new(false),
             stop: CancellationToken::new(),
             leave: CancellationToken::new(),
             farewell: CancellationToken::new(),
@@ -250,9 +252,15 @@ async fn hand_over(agent: &Arc<Agent>, sessions: &TaskTracker) {
 }
 
 impl Agent {
-    /// Takes nothing new, and leaves the running commands to the next agent.
-    pub fn leave(&self) {
-        self.leave.cancel();
+    /// Takes nothing new, and leaves the running commands to the next agent; false, and nothing, if
+    /// the agent ends already.
+    #[must_use]
+    pub fn leave(&self) -> bool {
+        let is_first = self.begin_to_end();
+        if is_first {
+            self.leave.cancel();
+        }
+        is_first
     }
 
     /// What is cancelled when the agent leaves.
@@ -275,13 +283,26 @@ impl Agent {
         self.farewell.cancelled().await;
     }
 
-    /// Takes no new connections and no new commands.
-    pub fn stop(&self) {
-        self.stop.cancel();
+    /// Takes no new connections and no new commands, and lets the running ones finish; false, and
+    /// nothing, if the agent ends already.
+    #[must_use]
+    pub fn stop(&self) -> bool {
+        let is_first = self.begin_to_end();
+        if is_first {
+            self.stop.cancel();
+        }
+        is_first
     }
 
-    /// [`Agent::stop`], and ends the running commands too.
+    /// Whether this is the first to end it: commands that are left to the next agent are not waited
+    /// for as well.
+    fn begin_to_end(&self) -> bool {
+        !self.ending.swap(true, Ordering::AcqRel)
+    }
+
+    /// Takes nothing new, and ends the running commands, however the agent was to end before.
     pub fn abort(&self) {
+        self.begin_to_end();
         self.stop.cancel();
         self.abort.cancel();
     }

@@ -3,9 +3,11 @@
 use super::{FAST, PATIENCE, agent, heard, open_to_all};
 use crate::support::chaos::{Chaos, Faults, Plan};
 use crate::support::{TestAgent, size_from_environment};
+use nix::sys::signal::Signal;
 use rexec_client::{Connector, Link, RoomEvent, Session};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
+use tokio::task::block_in_place;
 use tokio::time::timeout;
 
 async fn through(agent: &TestAgent, chaos: &Chaos) -> Session {
@@ -146,4 +148,27 @@ async fn an_agent_that_is_started_again_opens_its_rooms_anew() {
     assert_eq!(heard(&mut room).await, "joined alice");
     room.say("after").await.unwrap();
     assert_eq!(heard(&mut room).await, "alice: after");
+}
+
+/// The room of a command that outlives its agent is the room of the same job.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_room_of_a_job_goes_where_the_job_goes() {
+    let mut agent = agent();
+    let (alice, bob) = (agent.session().await, agent.session_as("bob").await);
+    let mut child = alice.command("cat").spawn().await.unwrap();
+    let mut room = bob.join(&format!("job:{}", child.job())).await.unwrap();
+    assert_eq!(heard(&mut room).await, "joined bob");
+    agent.signal(Signal::SIGTERM);
+    assert!(block_in_place(|| agent.wait()).success());
+    block_in_place(|| agent.start_again());
+    let event = timeout(PATIENCE, room.next()).await.unwrap().unwrap();
+    assert_eq!(event, Some(RoomEvent::OpenedAnew));
+    assert_eq!(heard(&mut room).await, "joined bob");
+    room.say("still there?").await.unwrap();
+    assert_eq!(heard(&mut room).await, "bob: still there?");
+    let watching = bob.attach(child.job().clone()).join().await.unwrap();
+    assert_eq!(heard(&mut room).await, "watching bob");
+    watching.detach().await.unwrap();
+    drop(child.stdin.take());
+    assert_eq!(child.wait().await.unwrap().code(), Some(0));
 }

@@ -13,7 +13,7 @@ kill JOB             end a job with all that it has started
 drain [off]          take no new commands and wait for the running ones; 'off': take them again
 reload               look at certificates, revocation lists and policy now
 log-level [LEVEL]    show or set what is logged: error, warn, info, debug, trace, or directives
-quit [now]           stop the agent: with 'now' without waiting for the running commands";
+quit [wait|now]      stop the agent and leave running commands to the next one; 'wait': let them finish first; 'now': end them";
 
 /// An action with what it is about.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,10 +49,18 @@ pub enum Action {
         level: Option<String>,
     },
     /// Stop.
-    Quit {
-        /// Without waiting for what runs.
-        now: bool,
-    },
+    Quit(Running),
+}
+
+/// What becomes of running commands when the agent stops.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Running {
+    /// The next agent takes them over, as after SIGTERM.
+    Left,
+    /// They may finish, as after SIGINT.
+    Awaited,
+    /// They end.
+    Ended,
 }
 
 impl Action {
@@ -77,8 +85,9 @@ impl Action {
             ["reload"] => Self::Reload,
             ["log-level"] => Self::LogLevel { level: None },
             ["log-level", level] => Self::LogLevel { level: Some((*level).to_owned()) },
-            ["quit"] => Self::Quit { now: false },
-            ["quit", "now"] => Self::Quit { now: true },
+            ["quit"] => Self::Quit(Running::Left),
+            ["quit", "wait"] => Self::Quit(Running::Awaited),
+            ["quit", "now"] => Self::Quit(Running::Ended),
             _ => {
                 let typed = printable(&words.join(" "));
                 return Err(format!("'{typed}' means nothing here; there are:\n{HELP}"));
@@ -97,7 +106,7 @@ impl Action {
             Self::Drain { .. } => "drain",
             Self::Reload => "reload",
             Self::LogLevel { .. } => "log-level",
-            Self::Quit { .. } => "quit",
+            Self::Quit(_) => "quit",
         }
     }
 }
@@ -126,6 +135,7 @@ mod tests {
             ("log-level", "log-level"),
             ("log-level debug", "log-level"),
             ("quit", "quit"),
+            ("quit wait", "quit"),
             ("quit now", "quit"),
         ] {
             assert_eq!(parse(line).unwrap().name(), name, "{line}");

@@ -127,7 +127,7 @@ impl Completer for Words<'_> {
             "kick" => self.known("who", "user"),
             "kill" => self.known("jobs", "job"),
             "drain" => vec!["off".to_owned()],
-            "quit" => vec!["now".to_owned()],
+            "quit" => ["wait", "now"].map(str::to_owned).to_vec(),
             "log-level" => ["error", "warn", "info", "debug", "trace"].map(str::to_owned).to_vec(),
             _ => Vec::new(),
         };

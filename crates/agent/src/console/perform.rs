@@ -1,6 +1,6 @@
 //! Carries out what is asked on the console.
 
-use super::action::Action;
+use super::action::{Action, Running};
 use super::columns::columns;
 use super::wire::Answer;
 use crate::reload;
@@ -35,14 +35,7 @@ pub(super) async fn perform(agent: &Arc<Agent>, action: Action) -> Answer {
             Ok(()) => Answer::yes(format!("logging {level}"), json!({ "level": level })),
             Err(error) => Answer::no(error),
         },
-        Action::Quit { now: false } => {
-            agent.stop();
-            Answer::yes("stopping once the running commands have ended", json!({}))
-        }
-        Action::Quit { now: true } => {
-            agent.abort();
-            Answer::yes("stopping, and ending the running commands", json!({}))
-        }
+        Action::Quit(running) => quit(agent, running),
     }
 }
 
@@ -50,7 +43,7 @@ fn status(agent: &Agent) -> Answer {
     let (rooms, members) = agent.rooms.count();
     let running = agent.jobs.running().len();
     let state = match () {
-        () if agent.is_stopping() => "stopping",
+        () if agent.is_stopping() || agent.is_leaving() => "stopping",
         () if agent.is_draining() => "draining",
         () => "running",
     };
@@ -138,12 +131,33 @@ async fn drain(agent: &Agent, off: bool) -> Answer {
         }
         tokio::select! {
             () = sleep(LOOK) => {}
-            () = agent.stopping() => return Answer::no(format!("the agent stops; {running} commands still run")),
+            () = agent.stopping() => return stops(running),
+            () = agent.has_left() => return stops(running),
         }
         if !agent.is_draining() {
             return Answer::no("it was ended with 'drain off'");
         }
     }
+}
+
+fn stops(running: usize) -> Answer {
+    Answer::no(format!("the agent stops; {running} commands still run"))
+}
+
+fn quit(agent: &Agent, running: Running) -> Answer {
+    let count = agent.jobs.running().len();
+    let (is_begun, words) = match running {
+        Running::Left => (agent.leave(), "stopping; running commands are left to the next agent"),
+        Running::Awaited => (agent.stop(), "stopping once the running commands have ended"),
+        Running::Ended => {
+            agent.abort();
+            (true, "stopping, and ending the running commands")
+        }
+    };
+    if !is_begun {
+        return Answer::no("the agent stops already; 'quit now' ends the running commands too");
+    }
+    Answer::yes(words, json!({ "jobs_running": count }))
 }
 
 fn reloaded(all: &[(&'static str, Refreshed)]) -> Answer {
