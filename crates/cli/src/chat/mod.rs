@@ -2,10 +2,10 @@
 //!
 //! | module | what it does |
 //! |---|---|
-//! | [`show`] | what happens in a room, as lines of text |
-//! | [`typed`] | what is typed, as something to do |
-//! | [`prompt`] | a prompt that lines which come in do not tear apart |
-//! | [`pipe`] | stdin that is no terminal |
+//! | `show` | what happens in a room, as lines of text |
+//! | `typed` | what is typed, as something to do |
+//! | `prompt` | a prompt that lines which come in do not tear apart |
+//! | `pipe` | stdin that is no terminal |
 //!
 //! One task listens and prints, another takes what is typed; each waits for nothing that the other
 //! does.
