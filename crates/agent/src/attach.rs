@@ -76,18 +76,20 @@ impl Attached {
         (hold, control): (bool, bool),
         from: From,
     ) -> Arc<Self> {
-        let (attachment, _) = job.attach(hold);
-        match &job.feed {
-            Some(feed) if hold => feed.connect(stream, outbox.clone(), from),
-            // It sends already, and another one's stdin is what the command gets.
-            Some(_) if from == From::Start => stdin::stop(stream, &outbox),
-            _ => {}
-        }
+        let attachment = if hold {
+            job.attach_as_holder(stream, &outbox, from)
+        } else {
+            if job.feed.is_some() && from == From::Start {
+                // It sends already, and another one's stdin is what the command gets.
+                stdin::stop(stream, &outbox);
+            }
+            job.attach()
+        };
         Arc::new(Self {
             job,
             attachment,
             control,
-            joined: from == From::WhereItIs,
+            joined: from != From::Start,
             stream,
             outbox,
             credit: SendCredit::new(window),

@@ -269,11 +269,11 @@ impl Session {
         };
         match frame.message {
             Message::Data(data) => match stdin_of(attached, data.channel, "data")? {
-                Some(feed) => feed.data(data, frame),
+                Some(feed) => feed.data(attached.attachment, data, frame),
                 None => Ok(()),
             },
             Message::Eof(eof) => match stdin_of(attached, eof.channel, "eof")? {
-                Some(feed) => feed.eof(eof),
+                Some(feed) => feed.eof(attached.attachment, eof),
                 None => Ok(()),
             },
             Message::Window(window) => {
@@ -351,7 +351,7 @@ impl Session {
     }
 }
 
-/// The feed of a job's stdin; `None` if another client has it by now.
+/// The feed of a job's stdin; `None` if there is nothing to feed any more.
 fn stdin_of<'a>(
     attached: &'a Attached,
     channel: Channel,
@@ -366,7 +366,7 @@ fn stdin_of<'a>(
         (None, Channel::In) => wrong("for a command without stdin"),
         (Some(feed), Channel::In) => {
             demand_control(attached, verb)?;
-            Ok(Some(&**feed).filter(|_| attached.job.is_held_by(attached.attachment)))
+            Ok(Some(&**feed))
         }
     }
 }

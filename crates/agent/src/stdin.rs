@@ -1,5 +1,6 @@
 //! A command's stdin: what came in for it is written to its pipe, and only then credited.
 
+use crate::jobs::Attachment;
 use crate::keeper::Writer;
 use crate::ledger::{Ledger, Place};
 use crate::pipe_size::PipeSize;
@@ -7,7 +8,7 @@ use bytes::Buf;
 use rexec_net::Outbox;
 use rexec_net::credit::RecvCredit;
 use rexec_net::inbox::{End, Inbox};
-use rexec_protocol::frame::MAX_DATA;
+use rexec_protocol::flow::RecvWindow;
 use rexec_protocol::message::{Channel, Data, Eof, Stop};
 use rexec_protocol::stream::{Receiver, Tally};
 use rexec_protocol::{Algorithm, Frame, Hasher, ProtocolError, StreamId, flow};
@@ -29,10 +30,8 @@ pub struct Feed {
     whole: Mutex<Option<Hasher>>,
     algorithm: Algorithm,
     inbox: Inbox,
-    /// Of the client that sends now.
-    credit: Mutex<Option<Credit>>,
-    /// What was received and not yet written.
-    backlog: AtomicU64,
+    /// Who sends is changed only by who holds `receiver` too, so that no frame is half one client's.
+    sending: Mutex<Sending>,
     /// Places in what came in, with the digests there: those that may be the next one to be credited.
     places: Mutex<VecDeque<Place>>,
     /// What was credited.
@@ -45,12 +44,19 @@ pub struct Feed {
     is_terminal: bool,
 }
 
-/// What one client may send.
+#[derive(Debug, Default)]
+struct Sending {
+    /// The client that sends now.
+    sender: Option<Sender>,
+    /// What was received and not yet written.
+    backlog: u64,
+}
+
+/// A client that may send.
 #[derive(Debug)]
-struct Credit {
-    window: RecvCredit,
-    /// Bytes from clients before it that are still to be written: nothing of its own.
-    before: u64,
+struct Sender {
+    attachment: Attachment,
+    credit: RecvCredit,
     /// The end came from a client before it, and may come from it too.
     may_repeat_end: bool,
     /// Bytes from clients before it that it sends again, because it begins at the start.
@@ -62,12 +68,14 @@ struct Credit {
 /// Where a client begins that comes to send.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum From {
-    /// With the first byte, and without being asked: another process of the same client may have
+    /// With the first byte of all, and without being asked: another process of the same client may have
     /// sent much of it before. What is here already is dropped; that it was the same is proven by the
     /// digests of what follows.
     Start,
-    /// Where `started` says.
-    WhereItIs,
+    /// Where `started` says, and it has sent what was before that.
+    WhereItWas,
+    /// Where `started` says; of what others have sent it knows nothing, so its digests begin there.
+    Anew,
 }
 
 impl Feed {
@@ -104,45 +112,44 @@ impl Feed {
             whole: Mutex::default(),
             algorithm,
             inbox: Inbox::default(),
-            credit: Mutex::new(None),
-            backlog: AtomicU64::new(0),
+            sending: Mutex::default(),
             closed: AtomicBool::new(false),
             is_terminal,
         }
     }
 
-    /// From now on `stream` sends. One that begins at the start may send [`flow::INITIAL_WINDOW`]
-    /// bytes without being asked, any other nothing. Tells the one that sent before.
-    pub fn connect(&self, stream: StreamId, outbox: Outbox, from: From) {
-        let granted = if from == From::Start { flow::INITIAL_WINDOW } else { 0 };
-        if from == From::Start {
-            self.count_from_start();
+    /// From now on this client sends, on `stream`. One that begins at the start may send
+    /// [`flow::INITIAL_WINDOW`] bytes without being asked, any other nothing. Tells the one that sent
+    /// before.
+    pub fn connect(&self, attachment: Attachment, stream: StreamId, outbox: &Outbox, from: From) {
+        let mut receiver = lock(&self.receiver);
+        match from {
+            From::Start => self.count_from_start(&mut receiver),
+            From::Anew => self.count_from_here(&mut receiver),
+            From::WhereItWas => {}
         }
-        let before = self.backlog.load(Ordering::Acquire);
-        // What waits already counts against the window of who comes.
-        let size = WINDOW.saturating_sub(before).max(MAX_DATA as u64);
-        let window = RecvCredit::new(stream, size, granted, outbox.clone());
-        let is_closed = self.closed.load(Ordering::Acquire);
-        if is_closed {
-            stop(stream, &outbox);
-        } else if from == From::WhereItIs {
-            window.consumed(0);
-        }
-        let (may_repeat_end, there) = {
-            let receiver = lock(&self.receiver);
-            (receiver.ended(), receiver.offset())
+        let (granted, known) = match from {
+            From::Start => (flow::INITIAL_WINDOW, receiver.offset()),
+            From::WhereItWas | From::Anew => (0, 0),
         };
-        let known = if from == From::Start { there } else { 0 };
-        let credit = Credit { window, before, may_repeat_end, known, stream, outbox };
-        let former = lock(&self.credit).replace(credit);
-        if let Some(former) = former {
+        let mut sending = lock(&self.sending);
+        let window = RecvWindow::after(sending.backlog, WINDOW, granted);
+        let credit = RecvCredit::new(stream, window, outbox.clone());
+        if self.closed.load(Ordering::Acquire) {
+            stop(stream, outbox);
+        } else if from != From::Start {
+            credit.consumed(0);
+        }
+        let may_repeat_end = receiver.ended();
+        let outbox = outbox.clone();
+        let sender = Sender { attachment, credit, may_repeat_end, known, stream, outbox };
+        if let Some(former) = sending.sender.replace(sender) {
             stop(former.stream, &former.outbox);
         }
     }
 
-    /// The client that sends now knows nothing of what others have sent: its digests begin here.
-    pub fn begin_anew(&self) {
-        let mut receiver = lock(&self.receiver);
+    /// The digests of the next client are those of what comes from now on.
+    fn count_from_here(&self, receiver: &mut Receiver) {
         if receiver.ended() {
             return;
         }
@@ -153,9 +160,8 @@ impl Feed {
         *receiver = Receiver::after(receiver.offset(), Hasher::new(self.algorithm));
     }
 
-    /// Takes back [`Feed::begin_anew`]: the digests of the next client are those of everything.
-    fn count_from_start(&self) {
-        let mut receiver = lock(&self.receiver);
+    /// The digests of the next client are those of everything.
+    fn count_from_start(&self, receiver: &mut Receiver) {
         if let Some(whole) = lock(&self.whole).take_if(|_| !receiver.ended()) {
             *receiver = Receiver::after(receiver.offset(), whole);
         }
@@ -163,26 +169,35 @@ impl Feed {
 
     /// Nobody sends.
     pub fn disconnect(&self) {
-        *lock(&self.credit) = None;
+        let _receiver = lock(&self.receiver);
+        lock(&self.sending).sender = None;
     }
 
-    /// Takes a `data` frame.
-    pub fn data(&self, data: Data, frame: Frame) -> Result<(), ProtocolError> {
+    /// Takes a `data` frame of a client; what comes from one whose place another has taken is dropped.
+    pub fn data(
+        &self,
+        attachment: Attachment,
+        data: Data,
+        frame: Frame,
+    ) -> Result<(), ProtocolError> {
         let Frame { mut body, hash, .. } = frame;
         let mut receiver = lock(&self.receiver);
-        let mut known = 0;
-        if let Some(credit) = &*lock(&self.credit) {
-            credit.window.received(body.len() as u64)?;
-            known = credit.known.saturating_sub(data.offset).min(body.len() as u64);
+        let known = {
+            let mut sending = lock(&self.sending);
+            let Some(sender) = sending.of(attachment) else { return Ok(()) };
+            sender.credit.received(body.len() as u64)?;
+            let known = sender.known.saturating_sub(data.offset).min(body.len() as u64);
             if known > 0 {
-                credit.window.consumed(known);
+                sender.credit.dropped(known);
             }
-        }
+            let new = body.len() as u64 - known;
+            if known > 0 && new == 0 {
+                return Ok(());
+            }
+            sending.backlog += new;
+            known
+        };
         body.advance(usize::try_from(known).unwrap_or(usize::MAX));
-        if known > 0 && body.is_empty() {
-            return Ok(());
-        }
-        let length = body.len() as u64;
         let bytes = receiver.data(data.offset + known, body, hash)?.into_bytes();
         let mut whole = lock(&self.whole);
         if let Some(whole) = &mut *whole {
@@ -191,25 +206,25 @@ impl Feed {
         if let Some(hasher) = whole.as_ref().or(receiver.hasher()) {
             self.remember(Place::of(receiver.offset(), hasher));
         }
-        drop((receiver, whole));
-        self.backlog.fetch_add(length, Ordering::AcqRel);
         self.inbox.push(bytes);
         Ok(())
     }
 
-    /// Takes an `eof` frame.
-    pub fn eof(&self, eof: Eof) -> Result<(), ProtocolError> {
+    /// Takes an `eof` frame of a client.
+    pub fn eof(&self, attachment: Attachment, eof: Eof) -> Result<(), ProtocolError> {
         let mut receiver = lock(&self.receiver);
-        // A client that comes back does not know whether its end has come.
-        let may_repeat = lock(&self.credit)
-            .as_mut()
-            .is_some_and(|credit| std::mem::take(&mut credit.may_repeat_end));
-        if may_repeat && receiver.tally() == Some(eof.tally()) {
-            return Ok(());
-        }
-        if lock(&self.credit).as_ref().is_some_and(|credit| eof.size < credit.known) {
-            // It hears from `started` that another has sent more, and leaves.
-            return Ok(());
+        {
+            let mut sending = lock(&self.sending);
+            let Some(sender) = sending.of(attachment) else { return Ok(()) };
+            // A client that comes back does not know whether its end has come.
+            let may_repeat = std::mem::take(&mut sender.may_repeat_end);
+            if may_repeat && receiver.tally() == Some(eof.tally()) {
+                return Ok(());
+            }
+            if eof.size < sender.known {
+                // It hears from `started` that another has sent more, and leaves.
+                return Ok(());
+            }
         }
         receiver.eof(eof.tally())?;
         if self.is_terminal {
@@ -281,20 +296,26 @@ impl Feed {
 
     /// The command has taken bytes.
     fn written(&self, n: u64) {
-        self.backlog.fetch_sub(n, Ordering::AcqRel);
-        if let Some(credit) = &mut *lock(&self.credit) {
-            let own = n.saturating_sub(credit.before);
-            credit.before = credit.before.saturating_sub(n);
-            credit.window.consumed(own);
+        let mut sending = lock(&self.sending);
+        sending.backlog = sending.backlog.saturating_sub(n);
+        if let Some(sender) = &sending.sender {
+            sender.credit.consumed(n);
         }
     }
 
     /// The command takes no more; what is under way is dropped.
     fn close(&self) {
         self.closed.store(true, Ordering::Release);
-        if let Some(credit) = &*lock(&self.credit) {
-            stop(credit.stream, &credit.outbox);
+        if let Some(sender) = &lock(&self.sending).sender {
+            stop(sender.stream, &sender.outbox);
         }
+    }
+}
+
+impl Sending {
+    /// The client of this attachment, if it is the one that sends.
+    fn of(&mut self, attachment: Attachment) -> Option<&mut Sender> {
+        self.sender.as_mut().filter(|sender| sender.attachment == attachment)
     }
 }
 
@@ -364,3 +385,6 @@ async fn write(pipe: &Writer, bytes: &[u8], ledger: Option<&Ledger>) -> io::Resu
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -6,7 +6,7 @@ use crate::room::RoomEvent;
 use rexec_guard::holds;
 use rexec_net::Outbox;
 use rexec_net::credit::RecvCredit;
-use rexec_protocol::frame::MAX_DATA;
+use rexec_protocol::flow::RecvWindow;
 use rexec_protocol::message::{
     Detach, Event, Happening, HappeningKind, Join, Joined, Message, Missed, Resume, Say, Unsaid,
 };
@@ -60,8 +60,6 @@ struct Place {
     stream: StreamId,
     outbox: Outbox,
     credit: RecvCredit,
-    /// Bytes that came on earlier streams and were not taken yet.
-    before: u64,
 }
 
 #[derive(Debug)]
@@ -80,10 +78,10 @@ impl Membership {
     /// Takes `stream` of a connection as the one for this member, and gives the frame that opens it.
     pub(crate) fn open(&self, stream: StreamId, outbox: &Outbox) -> Frame {
         let mut state = self.lock();
-        let before = state.unread;
-        let window = WINDOW.saturating_sub(before).max(MAX_DATA as u64);
-        let credit = RecvCredit::new(stream, window, window, outbox.clone());
-        state.place = Some(Place { stream, outbox: outbox.clone(), credit, before });
+        let window = WINDOW.saturating_sub(state.unread);
+        let credit = RecvWindow::after(state.unread, WINDOW, window);
+        let credit = RecvCredit::new(stream, credit, outbox.clone());
+        state.place = Some(Place { stream, outbox: outbox.clone(), credit });
         state.greeted = false;
         let next = state.next;
         let resume = state.joined.as_ref().map(|joined| {
@@ -343,9 +341,7 @@ impl State {
         let (event, length) = self.heard.pop_front()?;
         self.unread = self.unread.saturating_sub(length);
         if let Some(place) = &mut self.place {
-            let own = length.saturating_sub(place.before);
-            place.before = place.before.saturating_sub(length);
-            place.credit.consumed(own);
+            place.credit.consumed(length);
         }
         Some(event)
     }

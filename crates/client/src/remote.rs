@@ -9,7 +9,7 @@ use rexec_guard::holds;
 use rexec_net::Outbox;
 use rexec_net::credit::RecvCredit;
 use rexec_net::inbox::End as InboxEnd;
-use rexec_protocol::frame::MAX_DATA;
+use rexec_protocol::flow::RecvWindow;
 use rexec_protocol::message::{
     Attach, Cancel, Channel, Detach, Exec, Exit, From, Message, Offsets, Refusal, Refused, Resize,
     Started, Stop, TerminalSize,
@@ -33,8 +33,6 @@ pub(crate) struct Remote {
     out: Half,
     err: Half,
     line: Mutex<Line>,
-    /// Output that came and was not consumed yet.
-    unread: AtomicU64,
     /// How many pieces of output came.
     pieces: AtomicU64,
     pub(crate) input: Input,
@@ -59,6 +57,8 @@ pub(crate) enum Opening {
 #[derive(Debug, Default)]
 struct Line {
     place: Option<Place>,
+    /// Output that came, on whatever stream, and was not consumed yet.
+    unread: u64,
     /// `started` came on it.
     greeted: bool,
     /// Stdin goes out on it from its first byte, without being asked for.
@@ -81,8 +81,6 @@ struct Place {
     outbox: Outbox,
     /// Credit for both output channels together.
     output: RecvCredit,
-    /// Output that came on earlier streams and is still to be consumed.
-    before: u64,
 }
 
 /// How far the job is.
@@ -113,7 +111,6 @@ impl Remote {
             out: half(),
             err: half(),
             line: Mutex::default(),
-            unread: AtomicU64::new(0),
             pieces: AtomicU64::new(0),
             input: Input::new(algorithm),
             progress: watch::Sender::new(Progress::Requested),
@@ -134,13 +131,12 @@ impl Remote {
 
     /// Takes `stream` of a connection as the one for this job, and gives the frame that opens it.
     pub(crate) fn open(&self, stream: StreamId, outbox: &Outbox) -> Frame {
-        // Before the look at what is unread: what is consumed meanwhile must count for one stream, once.
         let mut line = lock(&self.line);
-        let before = self.unread.load(Ordering::Acquire);
-        let window = WINDOW.saturating_sub(before).max(MAX_DATA as u64);
-        let output = RecvCredit::new(stream, window, window, outbox.clone());
+        let window = WINDOW.saturating_sub(line.unread);
+        let credit = RecvWindow::after(line.unread, WINDOW, window);
+        let output = RecvCredit::new(stream, credit, outbox.clone());
         let is_first = line.place.is_none();
-        line.place = Some(Place { stream, outbox: outbox.clone(), output, before });
+        line.place = Some(Place { stream, outbox: outbox.clone(), output });
         line.greeted = false;
         line.ended_before = [self.out.ended(), self.err.ended()];
         line.is_cancel_sent = false;
@@ -212,10 +208,13 @@ impl Remote {
             Message::Data(data) => {
                 let half = self.running("data")?.half(data.channel, "data")?;
                 let length = frame.body.len() as u64;
-                if let Some(place) = &lock(&self.line).place {
-                    place.output.received(length)?;
+                {
+                    let mut line = lock(&self.line);
+                    if let Some(place) = &line.place {
+                        place.output.received(length)?;
+                    }
+                    line.unread += length;
                 }
-                self.unread.fetch_add(length, Ordering::AcqRel);
                 half.data(data, frame, self.pieces.fetch_add(1, Ordering::AcqRel))?;
             }
             Message::Gap(gap) => {
@@ -304,11 +303,9 @@ impl Remote {
     pub(crate) fn consumed(&self, n: usize) {
         let n = n as u64;
         let mut line = lock(&self.line);
-        self.unread.fetch_sub(n, Ordering::AcqRel);
-        if let Some(place) = &mut line.place {
-            let own = n.saturating_sub(place.before);
-            place.before = place.before.saturating_sub(n);
-            place.output.consumed(own);
+        line.unread = line.unread.saturating_sub(n);
+        if let Some(place) = &line.place {
+            place.output.consumed(n);
         }
     }
 

@@ -2,6 +2,7 @@
 
 use crate::outbox::Outbox;
 use rexec_protocol::flow::{RecvWindow, SendWindow};
+use rexec_protocol::message::Window;
 use rexec_protocol::{ProtocolError, StreamId};
 use std::future::poll_fn;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -96,9 +97,9 @@ pub struct RecvCredit {
 }
 
 impl RecvCredit {
-    /// Keeps at most `size` bytes of `stream` unconsumed; the peer knows of `granted` already.
-    pub fn new(stream: StreamId, size: u64, granted: u64, outbox: Outbox) -> Self {
-        Self { window: Mutex::new(RecvWindow::new(size, granted)), stream, outbox }
+    /// Credit for `stream` as `window` says, of which the peer knows the first limit already.
+    pub fn new(stream: StreamId, window: RecvWindow, outbox: Outbox) -> Self {
+        Self { window: Mutex::new(window), stream, outbox }
     }
 
     /// Counts bytes that came in.
@@ -110,6 +111,16 @@ impl RecvCredit {
     /// waits, so it may be called from anywhere.
     pub fn consumed(&self, n: u64) {
         let window = lock(&self.window).consumed(n);
+        self.tell(window);
+    }
+
+    /// The same for bytes that came and are not for the consumer.
+    pub fn dropped(&self, n: u64) {
+        let window = lock(&self.window).dropped(n);
+        self.tell(window);
+    }
+
+    fn tell(&self, window: Option<Window>) {
         if let Some(window) = window {
             self.outbox.window(self.stream, window);
         }

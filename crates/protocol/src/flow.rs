@@ -57,6 +57,8 @@ pub struct RecvWindow {
     granted: u64,
     received: u64,
     consumed: u64,
+    /// Bytes of an earlier stream that are still to be consumed, and take room until then.
+    before: u64,
     /// Bodies that came since the peer was last told a limit.
     untold: u32,
 }
@@ -64,7 +66,13 @@ pub struct RecvWindow {
 impl RecvWindow {
     /// A window that keeps at most `size` bytes unconsumed, of which `granted` are allowed already.
     pub fn new(size: u64, granted: u64) -> Self {
-        Self { size, granted, received: 0, consumed: 0, untold: 0 }
+        Self::after(0, size, granted)
+    }
+
+    /// A window of a stream that goes on for one that was cut: `before` bytes of that are still to be
+    /// consumed, first of all, and count as part of `size`. However often it is cut, not more is kept.
+    pub fn after(before: u64, size: u64, granted: u64) -> Self {
+        Self { size, granted, received: 0, consumed: 0, before, untold: 0 }
     }
 
     /// The limit the peer was last told.
@@ -87,11 +95,19 @@ impl RecvWindow {
     /// has sent so many small ones that it will want to forget them.
     #[must_use]
     pub fn consumed(&mut self, n: u64) -> Option<Window> {
+        let own = n.saturating_sub(self.before);
+        self.before = self.before.saturating_sub(n);
+        self.dropped(own)
+    }
+
+    /// The same for bytes that came on this stream and are not for the consumer.
+    #[must_use]
+    pub fn dropped(&mut self, n: u64) -> Option<Window> {
         self.consumed = self.consumed.saturating_add(n).min(self.received);
-        let limit = self.consumed.saturating_add(self.size);
+        let limit = self.consumed.saturating_add(self.size.saturating_sub(self.before));
         let more = limit.saturating_sub(self.granted);
         let left = self.granted.saturating_sub(self.received);
-        let is_idle = self.consumed == self.received;
+        let is_idle = self.consumed == self.received && self.before == 0;
         let sender_waits = is_idle && more > 0 && left < MAX_DATA as u64;
         let are_many = is_idle && more > 0 && self.untold >= MAX_UNTOLD;
         let worth_telling = more >= self.size.div_ceil(2) || sender_waits || are_many;
@@ -172,6 +188,18 @@ mod tests {
         assert!(recv.received(10).is_ok());
         assert_eq!(recv.received(1), Err(ProtocolError::Flow));
         assert_eq!(recv.received(u64::MAX), Err(ProtocolError::Flow));
+    }
+
+    /// Whoever cuts and comes back again and again has no more under way than one window.
+    #[test]
+    fn what_an_earlier_stream_left_takes_room() {
+        let mut recv = RecvWindow::after(1000, 1000, 0);
+        assert_eq!(recv.consumed(0), None);
+        assert_eq!(recv.received(1), Err(ProtocolError::Flow));
+        assert_eq!(recv.consumed(499), None);
+        assert_eq!(recv.consumed(1), Some(Window { limit: 500, consumed: 0 }));
+        recv.received(500).unwrap();
+        assert_eq!(recv.consumed(600), Some(Window { limit: 1100, consumed: 100 }));
     }
 
     #[test]

@@ -5,13 +5,14 @@ use super::store::{Left, Store};
 use crate::log::disk::Full;
 use crate::log::{self, Log};
 use crate::spool::boot_id;
-use crate::stdin::Feed;
+use crate::stdin::{self, Feed};
 use crate::supervisor::Control;
+use rexec_net::Outbox;
 use rexec_protocol::message::{
     ExecSpec, Exit, JobInfo, OnDisconnect, OnFull, Started, TerminalSize,
 };
 use rexec_protocol::outcome::printable;
-use rexec_protocol::{Algorithm, Digest, JobId, Outcome};
+use rexec_protocol::{Algorithm, Digest, JobId, Outcome, StreamId};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -70,6 +71,14 @@ struct State {
 /// Names one attachment of a client, for as long as the agent runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Attachment(u64);
+
+impl Attachment {
+    /// One that no other has.
+    pub fn next() -> Self {
+        static LAST: AtomicU64 = AtomicU64::new(0);
+        Self(LAST.fetch_add(1, Ordering::Relaxed))
+    }
+}
 
 /// How far a job is.
 #[derive(Debug, Clone)]
@@ -244,18 +253,29 @@ impl Job {
         !matches!(self.control.try_send(control), Err(mpsc::error::TrySendError::Full(_)))
     }
 
-    /// A client comes, and with `hold` is from now on the one for whom the command waits and whose
-    /// stdin it gets. Says who that was before.
-    pub fn attach(&self, hold: bool) -> (Attachment, Option<Attachment>) {
-        static LAST: AtomicU64 = AtomicU64::new(0);
-        let attachment = Attachment(LAST.fetch_add(1, Ordering::Relaxed));
+    /// A client comes.
+    pub fn attach(&self) -> Attachment {
+        self.lock().attached += 1;
+        Attachment::next()
+    }
+
+    /// A client comes, and is from now on the one for whom the command waits and whose stdin it gets.
+    pub fn attach_as_holder(
+        &self,
+        stream: StreamId,
+        outbox: &Outbox,
+        from: stdin::From,
+    ) -> Attachment {
+        let attachment = Attachment::next();
         let mut state = self.lock();
         state.attached += 1;
-        let before = if hold { state.holder.replace(attachment) } else { None };
-        if hold {
-            self.attendance.send_replace(Attendance::Attended);
+        state.holder = Some(attachment);
+        // In one step: of two that come at once, the same one has both.
+        if let Some(feed) = &self.feed {
+            feed.connect(attachment, stream, outbox, from);
         }
-        (attachment, before)
+        self.attendance.send_replace(Attendance::Attended);
+        attachment
     }
 
     /// A client goes.

@@ -20,7 +20,9 @@ impl Session {
         join: &Join,
         standing: &Standing,
     ) -> Result<(), ProtocolError> {
-        requests::demand_window(join.window)?;
+        if join.resume.is_none() {
+            requests::demand_window(join.window)?;
+        }
         let permitted = standing.permits(&self.agent, SystemTime::now());
         if let Err(message) = permitted.and_then(|()| self.may_use(&join.room, false)) {
             return self.refuse_request(stream, Refusal::Denied, message);

@@ -18,7 +18,9 @@ impl Session {
         frame: Frame,
         standing: &Standing,
     ) -> Result<(), ProtocolError> {
-        demand_window(exec.window)?;
+        if exec.age_ms.is_none() {
+            demand_window(exec.window)?;
+        }
         if self.agent.is_leaving() && exec.job.is_some() {
             // It will be asked again, of the next agent.
             return Ok(());
@@ -64,7 +66,7 @@ impl Session {
         // Who asks for the first time cannot know whether the job is there already.
         let sends_from = match exec.age_ms {
             None => stdin::From::Start,
-            Some(_) => stdin::From::WhereItIs,
+            Some(_) => stdin::From::WhereItWas,
         };
         match self.agent.jobs.submit(submission, &spec, first_sent) {
             Submitted::New(job, controls) => {
@@ -114,7 +116,9 @@ impl Session {
         attach: Attach,
         standing: &Standing,
     ) -> Result<(), ProtocolError> {
-        demand_window(attach.window)?;
+        if !matches!(attach.from, From::Offsets(_)) {
+            demand_window(attach.window)?;
+        }
         let Attach { window, job: id, from, output, follow, control, times } = attach;
         if let Err(message) = standing.permits(&self.agent, SystemTime::now()) {
             return self.refuse_request(stream, Refusal::Denied, message);
@@ -143,11 +147,8 @@ impl Session {
         let hold = control && output && follow;
         let event = Event::Attached { job: &id, caller: self.caller(), control };
         self.agent.audit.record(&event);
-        if hold && let Some(feed) = &job.feed {
-            feed.begin_anew();
-        }
         let rights = (hold, control);
-        let attached = self.attached(&job, stream, window, rights, stdin::From::WhereItIs);
+        let attached = self.attached(&job, stream, window, rights, stdin::From::Anew);
         let wish = Wish { place, output, follow, times, detach: false, joins: true };
         self.send(stream, Arc::clone(&attached), wish);
         if output {
