@@ -121,10 +121,14 @@ async fn a_job_that_died_with_everything_is_lost_with_its_output_kept() {
     assert!(known.size.out >= length, "not a byte less than was read");
     let child = session.attach(job.clone()).join().await.unwrap();
     let output = child.wait_with_output().await;
-    let stdout = match output {
-        Ok(output) => output.stdout,
+    let output = match output {
+        Ok(output) => output,
         Err(error) => panic!("{error}"),
     };
+    assert!(!output.status.is_verified(), "nobody knows where it would have ended");
+    let verify = agent.jobs(&["logs", "--verify", "--stderr", "HOST", job.as_str()]);
+    assert_eq!(verify.status.code(), Some(254), "{verify:?}");
+    let stdout = output.stdout;
     let begin = known.kept_from.out as usize;
     let whole = lines(10_000_000);
     assert!(stdout[..] == whole[begin..begin + stdout.len()]);
@@ -149,6 +153,11 @@ async fn what_is_discarded_is_an_explicit_gap() {
     let seen = read(&session, &job).await;
     assert_eq!((seen.missing, seen.stdout.len() as u64), (known.kept_from.out, kept));
     assert!(seen.stdout.ends_with(b"xend") && !seen.status.is_verified());
+    // Who asks for all of it is not told that it is there.
+    let attach = agent.jobs(&["attach", "--read-only", "HOST", job.as_str()]);
+    assert_eq!((attach.status.code(), attach.stdout.len() as u64), (Some(254), kept));
+    let said = String::from_utf8(attach.stderr).unwrap();
+    assert!(said.contains("some of the output is gone"), "{said}");
 }
 
 /// At its limit the command waits, and goes on when its owner comes and reads: nothing is lost.

@@ -203,7 +203,7 @@ fn a_signal_restores_the_terminal() {
         return;
     }
     let agent = TestAgent::start();
-    for (number, signal) in ["TERM", "HUP", "INT"].into_iter().enumerate() {
+    for (number, signal) in ["TERM", "HUP", "INT", "QUIT"].into_iter().enumerate() {
         let terminal = Terminal::open(&agent, 100, 30);
         let mark = format!("2302{number}.{}", agent.pid());
         terminal.enter(&format!("rexec -t {} sleep {mark}", agent.target()));

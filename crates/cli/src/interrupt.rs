@@ -1,4 +1,4 @@
-//! Ctrl-C, SIGTERM and SIGHUP.
+//! Ctrl-C, Ctrl-\, SIGTERM and SIGHUP.
 
 use rexec_client::Signal;
 use std::fs::File;
@@ -10,6 +10,7 @@ use tokio::signal::unix::{self, SignalKind, signal};
 #[derive(Debug)]
 pub struct Interrupts {
     interrupt: Option<unix::Signal>,
+    quit: Option<unix::Signal>,
     terminate: Option<unix::Signal>,
     hangup: Option<unix::Signal>,
 }
@@ -24,6 +25,7 @@ impl Interrupts {
         };
         Ok(Self {
             interrupt: take(Signal::INT, SignalKind::interrupt())?,
+            quit: take(Signal::QUIT, SignalKind::quit())?,
             terminate: take(Signal::TERM, SignalKind::terminate())?,
             hangup: take(Signal::HUP, SignalKind::hangup())?,
         })
@@ -33,6 +35,7 @@ impl Interrupts {
     pub async fn next(&mut self) -> Signal {
         tokio::select! {
             () = one(&mut self.interrupt) => Signal::INT,
+            () = one(&mut self.quit) => Signal::QUIT,
             () = one(&mut self.terminate) => Signal::TERM,
             () = one(&mut self.hangup) => Signal::HUP,
         }

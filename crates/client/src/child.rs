@@ -177,7 +177,9 @@ impl Child {
         self.waited = true;
         Ok(match end {
             End::Exit(exit) => {
-                let verified = self.remote.is_verified(&exit);
+                // Of a job that was lost the agent knows only what it has kept.
+                let has_end = !matches!(exit.outcome, Outcome::Lost { .. });
+                let verified = has_end && self.remote.is_verified(&exit);
                 JobEnd::Exited(ExitStatus { exit, algorithm: self.started.digest, verified })
             }
             End::Detached => JobEnd::Detached,
@@ -253,7 +255,7 @@ fn end(session: Session, remote: Arc<Remote>, cancel: Cancel) {
 }
 
 impl ExitStatus {
-    /// True if all output from the first byte on came here, and its digests matched. Only who came to a
+    /// True if all output from the first byte to the last came here, and its digests matched. Only who came to a
     /// job with [`crate::Attach`] can see anything else.
     pub fn is_verified(&self) -> bool {
         self.verified

@@ -49,6 +49,8 @@ impl Signal {
     pub const HUP: Self = Self(1);
     /// Interrupt, as Ctrl-C sends it.
     pub const INT: Self = Self(2);
+    /// What Ctrl-\ sends.
+    pub const QUIT: Self = Self(3);
     /// The signal that cannot be caught.
     pub const KILL: Self = Self(9);
     /// The polite request to end.

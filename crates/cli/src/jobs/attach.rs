@@ -1,7 +1,7 @@
 //! `rexec attach`: come to a job as if one had started it, or only to look on.
 
-use super::Call;
 use super::find::Found;
+use super::{Call, verified};
 use crate::args::Attach;
 use crate::attend::{OnSignal, Streams};
 use crate::plan::stdin_is_null;
@@ -12,7 +12,7 @@ use rexec_client::{JobId, Place as Begin};
 use std::io::{self, IsTerminal};
 use std::process::ExitCode;
 
-/// Stays until the job has ended, and ends as it does.
+/// Stays until the job has ended, and ends as it does; with 254 if output is missing that was asked for.
 pub fn run(attach: Attach) -> ExitCode {
     let Attach { name, read_only, live, no_stdin, escape, report, connect } = attach;
     let call = match Call::new(&name.target, connect, &report) {
@@ -23,13 +23,15 @@ pub fn run(attach: Attach) -> ExitCode {
     let on_signal = if read_only { OnSignal::Leave } else { OnSignal::Cancel };
     let escape = escape.map_or(Some(ESCAPE), |escape| escape.0);
     let json = call.json;
+    let mut from_start = false;
     let stdin = !(read_only || no_stdin || stdin_is_null());
-    let (end, trace) = call.visit(on_signal, async |place| {
+    let (mut end, trace) = call.visit(on_signal, async |place| {
         let Found { id, info } = place.find_with_info(&name.job).await?;
         let has_terminal = !read_only && !json && info.is_some_and(|job| job.terminal);
         // What a terminal showed before can be drawn again, and must not be played again: programs put
         // questions to it, and its answers would be typed.
-        let begin = if live || has_terminal { Begin::Live {} } else { Begin::Start {} };
+        from_start = !(live || has_terminal);
+        let begin = if from_start { Begin::Start {} } else { Begin::Live {} };
         let joining = place.session.attach(id).from(begin).control(!read_only).join();
         let child = place.visit.start(joining).await?;
         let started = call.started(&child);
@@ -45,6 +47,9 @@ pub fn run(attach: Attach) -> ExitCode {
         });
         place.visit.attend(child, streams).await
     });
+    if from_start {
+        end = end.and_then(verified);
+    }
     let end = call.end(end, trace);
     call.conclude(end, &mut renderer)
 }

@@ -2,13 +2,13 @@
 
 use super::find::Found;
 use super::list::moment;
-use super::{Call, Place, local};
+use super::{Call, Place, local, verified};
 use crate::args::Logs;
 use crate::attend::{OnSignal, Stop, Streams};
 use crate::render::cast::Header;
 use crate::render::{Renderer, Sink};
 use crate::values::Since;
-use rexec_client::{ExitStatus, JobInfo, Offsets, Outcome, Place as Begin, printable};
+use rexec_client::{ExitStatus, JobInfo, Offsets, Place as Begin, printable};
 use std::process::ExitCode;
 use std::time::SystemTime;
 
@@ -104,18 +104,6 @@ async fn begin(place: &mut Place, logs: &Logs, info: Option<&JobInfo>) -> Result
             at(now.checked_sub(time).unwrap_or(SystemTime::UNIX_EPOCH))
         }
     })
-}
-
-/// The outcome of output that is not all there is instead of its status.
-fn verified(status: ExitStatus) -> Result<ExitStatus, Stop> {
-    if status.is_verified() {
-        return Ok(status);
-    }
-    let (out, err, outcome) = (status.stdout().size, status.stderr().size, status.outcome());
-    let message = format!(
-        "some of the output is gone, so it cannot be verified: there were {out} bytes of stdout and {err} of stderr; the command itself {outcome}"
-    );
-    Err(Outcome::Incomplete { message }.into())
 }
 
 fn header(found: &Found) -> Header {

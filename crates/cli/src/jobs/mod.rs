@@ -167,6 +167,24 @@ impl Call {
     }
 }
 
+/// The outcome of output that is not all there, from the first byte to the last, is that instead of its
+/// job's status.
+fn verified(status: ExitStatus) -> Result<ExitStatus, Stop> {
+    if status.is_verified() {
+        return Ok(status);
+    }
+    let (out, err, outcome) = (status.stdout().size, status.stderr().size, status.outcome());
+    let message = match outcome {
+        Outcome::Lost { .. } => {
+            format!("nobody knows where the output would have ended: {outcome}")
+        }
+        _ => format!(
+            "some of the output is gone, so it cannot be verified: there were {out} bytes of stdout and {err} of stderr; the command itself {outcome}"
+        ),
+    };
+    Err(Outcome::Incomplete { message }.into())
+}
+
 /// A failure on this side, or of the one who typed.
 fn local(message: String) -> Stop {
     Outcome::Local { message }.into()
