@@ -36,8 +36,14 @@ impl Handle {
 }
 
 impl Force {
+    /// Kills all of it, and the keeper. What takes longer than a moment is done in the background.
+    pub(super) fn kill(self) {
+        self.strike();
+        tokio::task::spawn_blocking(|| self.clear());
+    }
+
     /// The part that takes no time: kills what is in the cgroup, and the command's group.
-    pub(super) fn strike(&self) {
+    fn strike(&self) {
         // A keeper that is stopped reaps nobody, so that the ids below it stay taken.
         self.keeper.signal(libc::SIGSTOP);
         if let Some(path) = &self.cgroup {
@@ -52,7 +58,7 @@ impl Force {
 
     /// The rest: finds and kills what is still below the keeper, then the keeper. Blocks, up to
     /// [`KILL_TIME`].
-    pub(super) fn clear(self) {
+    fn clear(self) {
         let give_up = Instant::now() + KILL_TIME;
         // Each round makes sure that the keeper is there, and so that its id is still its own.
         while self.keeper.signal(libc::SIGSTOP) {

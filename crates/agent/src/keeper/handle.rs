@@ -106,8 +106,7 @@ impl Keeper {
     /// for anything to be dead. Has to be called in a tokio runtime.
     pub fn kill(&mut self) {
         if let Some(force) = self.force.take() {
-            force.strike();
-            tokio::task::spawn_blocking(|| force.clear());
+            force.kill();
         }
     }
 

@@ -67,6 +67,10 @@ fn become_keeper() -> io::Result<SignalFd> {
 
 fn start(socket: OwnedFd, children: SignalFd, embryo: Embryo, controllers: &Controllers) {
     let born = Instant::now();
+    let path = embryo.cgroup.as_ref().map(|c| ByteBuf::from(c.path().as_os_str().as_bytes()));
+    let (pid, keeper) = (embryo.pid.as_raw().unsigned_abs(), std::process::id());
+    let fds: Vec<_> = embryo.ends.iter().chain(&embryo.handles).map(AsRawFd::as_raw_fd).collect();
+    report(&socket, &Report::Taken { pid, keeper, cgroup: path }, &fds);
     let terminal = match embryo.start(&socket) {
         Ok(terminal) => terminal,
         Err(failure) => {
@@ -77,16 +81,11 @@ fn start(socket: OwnedFd, children: SignalFd, embryo: Embryo, controllers: &Cont
         }
     };
     let has_terminal = terminal.is_some();
+    let fds: Vec<_> = terminal.iter().map(AsRawFd::as_raw_fd).collect();
+    report(&socket, &Report::Started {}, &fds);
     let Embryo { pid, ends, handles, cgroup, .. } = embryo;
-    let path = cgroup.as_ref().map(|c| ByteBuf::from(c.path().as_os_str().as_bytes()));
-    let ends = terminal.map_or_else(|| Vec::from(ends), |terminal| vec![terminal]);
-    let fds: Vec<_> = ends.iter().chain(&handles).map(AsRawFd::as_raw_fd).collect();
-    let keeper = std::process::id();
-    let pid_number = pid.as_raw().unsigned_abs();
-    let started = Report::Started { pid: pid_number, keeper, cgroup: path, terminal: has_terminal };
-    report(&socket, &started, &fds);
     // The agent has its own now, and must see their ends.
-    drop(ends);
+    drop((ends, terminal));
     let job = Job {
         agent: Some(Agent { socket, inbox: Inbox::default() }),
         children,

@@ -16,7 +16,7 @@
 //!  agent ──(end of a socket)────┘ └──(the same)───▶ reads Launch, execs: the command ──▶ …
 //!    │                          ▲ ▲                  │
 //!    ├── Signal, End, Release ──┘ └─ SIGCHLD, orphans┤
-//!    ◀── Started + pipe ends, Exited, TreeGone ──    │
+//!    ◀── Taken + pipe ends, Started, Exited, TreeGone│
 //!    ◀═════════════ stdin, stdout, stderr ═══════════╛
 //! ```
 //!
@@ -39,7 +39,7 @@
 //! duplicates of the agent's ends of the pipes, so that the command notices nothing; it looks for the
 //! next agent at the socket that the will names, hands all of it over ([`Adoptions`]), and goes on as
 //! before. Without a will, or when nobody came in time, it ends the tree (HUP, and KILL five seconds
-//! later). When a keeper dies or does not answer (a command of the same user can kill or stop it),
+//! later). A keeper says who it is before its command runs. When it dies or does not answer (a command of the same user can kill or stop it),
 //! the agent kills the tree from outside. The zygote may die at any time: keepers do not depend on
 //! it, and the next launch starts another one.
 //!

@@ -8,8 +8,8 @@ use std::os::fd::{AsFd, OwnedFd};
 
 /// The two ends of the socket to a keeper.
 const LINE: usize = 2;
-/// Three pipes and two processes.
-const COMMAND: usize = 5;
+/// Three pipes, two processes, and a terminal.
+const COMMAND: usize = 6;
 
 /// Descriptors that hold the places of others.
 #[derive(Debug)]

@@ -148,6 +148,14 @@ impl Watched {
         assert_eq!(tokio::task::spawn_blocking(wait).await.unwrap(), Ok(1), "it lives on");
     }
 
+    async fn is_stopped(&self) {
+        let end = Instant::now() + PATIENCE;
+        while !fs::read_to_string(format!("/proc/{}/stat", self.pid)).unwrap().contains(") T ") {
+            assert!(Instant::now() < end, "it goes on");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
     fn kill(&self) {
         self.signal(libc::SIGKILL);
     }

@@ -87,14 +87,16 @@ pub(super) struct Adopt {
 /// What a keeper says.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum Report {
-    /// Stdin, stdout and stderr are beside this, or one terminal in their place, and, from Linux
-    /// 5.3 on, handles to the two processes.
-    Started {
+    /// Who is about to start it, before anything of it runs: a command of the same user can stop or
+    /// kill its keeper at once. Stdin, stdout and stderr are beside this, and, from Linux 5.3 on,
+    /// handles to the two processes.
+    Taken {
         pid: u32,
         keeper: u32,
         cgroup: Option<ByteBuf>,
-        terminal: bool,
     },
+    /// It runs. Beside this is its terminal, if it has one.
+    Started {},
     Failed(Failure),
     Exited {
         status: Status,

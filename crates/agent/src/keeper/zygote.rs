@@ -12,6 +12,7 @@ use crate::environment::{self, Origin};
 use crate::policy::Permit;
 use nix::unistd::{Pid, Uid};
 use rexec_protocol::{JobId, NeverStarted};
+use serde_bytes::ByteBuf;
 use std::ffi::OsStr;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -61,7 +62,7 @@ struct Link {
 
 /// What came of handing a launch to a zygote.
 enum Attempt {
-    Answered(Line, Report),
+    Answered(Line, Report, Option<Taken>),
     /// Nobody has read it, so it may be tried again.
     NotTaken(io::Error),
     /// Nobody has read it in time.
@@ -109,16 +110,16 @@ impl Zygote {
         let frame = wire::frame(&order).map_err(|_| {
             LaunchError::new(NeverStarted::TooLarge, "the command is too large to be started")
         })?;
-        let (line, report) = self.order(&frame).await?;
-        match report {
-            Report::Started { pid, keeper, cgroup, terminal } => {
-                tracing::debug!(%job, pid, "started");
-                let cgroup = cgroup.map(|path| PathBuf::from(OsStr::from_bytes(&path)));
-                let (stdin, keeper) = (order.spec.stdin, [pid, keeper]);
-                running(line, keeper, cgroup, (stdin, terminal))
+        match self.order(&frame).await? {
+            (line, Report::Started {}, Some(taken)) => {
+                tracing::debug!(%job, pid = %taken.force.command.pid, "started");
+                let wants = (order.spec.stdin, order.spec.terminal.is_some());
+                running(line, taken, wants)
                     .map_err(|error| LaunchError::unknown("cannot use the command's pipes", &error))
             }
-            Report::Failed(failure) => Err(LaunchError::from_failure(&failure, &order.spec)),
+            (_, Report::Failed(failure), _) => {
+                Err(LaunchError::from_failure(&failure, &order.spec))
+            }
             _ => Err(LaunchError::unknown("got no answer", &io::ErrorKind::InvalidData.into())),
         }
     }
@@ -128,7 +129,7 @@ impl Zygote {
         self.current.lock().await.link.process.id().unwrap_or_default()
     }
 
-    async fn order(&self, frame: &[u8]) -> Result<(Line, Report), LaunchError> {
+    async fn order(&self, frame: &[u8]) -> Result<(Line, Report, Option<Taken>), LaunchError> {
         let mut last = io::Error::from(io::ErrorKind::BrokenPipe);
         for _ in 0..ATTEMPTS {
             let link = self.link().await.map_err(|error| {
@@ -138,7 +139,7 @@ impl Zygote {
                 LaunchError::machinery("lacks descriptors for the command's pipes", &error)
             })?;
             match link.order(frame, room).await {
-                Attempt::Answered(line, report) => return Ok((line, report)),
+                Attempt::Answered(line, report, taken) => return Ok((line, report, taken)),
                 Attempt::NotTaken(error) => {
                     link.is_broken.store(true, Ordering::Relaxed);
                     last = error;
@@ -151,8 +152,8 @@ impl Zygote {
                     ));
                 }
                 Attempt::Unknown(error) => {
-                    // The socket is closed by now, so that a keeper that comes to it late finds
-                    // nobody, and ends what it started.
+                    // What was started is being killed; and the socket is closed by now, so that a
+                    // keeper that comes to it late finds nobody, and ends what it started.
                     if error.kind() == io::ErrorKind::TimedOut {
                         // Perhaps the zygote is stopped.
                         link.is_broken.store(true, Ordering::Relaxed);
@@ -207,13 +208,24 @@ impl Link {
             // Who finds the socket closed before the end of the order starts nothing.
             Err(_) => return Attempt::Stuck,
         };
+        let mut taken = None;
         let answer = async {
             line.speaks().await?;
             drop(room);
+            let report = line.hear().await?;
+            let Some(Report::Taken { pid, keeper, cgroup }) = report else { return Ok(report) };
+            taken = Some(Taken::new([pid, keeper], cgroup, line.inbox.take_fds())?);
             line.hear().await
         };
-        match timeout_at(deadline, answer).await {
-            Ok(Ok(Some(report))) => Attempt::Answered(line, report),
+        let answer = timeout_at(deadline, answer).await;
+        if !matches!(&answer, Ok(Ok(Some(_))))
+            && let Some(taken) = taken.take()
+        {
+            // Its keeper was stopped or killed as soon as the command ran.
+            taken.force.kill();
+        }
+        match answer {
+            Ok(Ok(Some(report))) => Attempt::Answered(line, report, taken),
             // So Linux says that the other end was closed with some of the order still unread. Who
             // has not read all of it has started nothing.
             Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionReset => {
@@ -242,26 +254,44 @@ impl Link {
     }
 }
 
+/// A command that is about to run.
+#[derive(Debug)]
+struct Taken {
+    /// Of its stdin, stdout and stderr.
+    pipes: [OwnedFd; 3],
+    force: Force,
+}
+
+impl Taken {
+    fn new(
+        [pid, keeper]: [u32; 2],
+        cgroup: Option<ByteBuf>,
+        mut fds: impl Iterator<Item = OwnedFd>,
+    ) -> io::Result<Self> {
+        let mut pipe = || fds.next().ok_or(io::ErrorKind::UnexpectedEof);
+        let pipes = [pipe()?, pipe()?, pipe()?];
+        let handle = |pid: u32, fd| Handle { pid: Pid::from_raw(pid as i32), fd };
+        // Both, or none.
+        let (command, keeper) = (handle(pid, fds.next()), handle(keeper, fds.next()));
+        let cgroup = cgroup.map(|path| PathBuf::from(OsStr::from_bytes(&path)));
+        Ok(Self { pipes, force: Force { keeper, command, cgroup } })
+    }
+}
+
 fn running(
     mut line: Line,
-    [pid, keeper]: [u32; 2],
-    cgroup: Option<PathBuf>,
+    Taken { pipes: [stdin, stdout, stderr], force }: Taken,
     (with_stdin, has_terminal): (bool, bool),
 ) -> io::Result<Running> {
-    let mut ends = line.inbox.take_fds();
-    let mut end = || ends.next().ok_or(io::ErrorKind::UnexpectedEof);
+    let pid = force.command.pid.as_raw().unsigned_abs();
     let (stdin, stdout, stderr, terminal) = if has_terminal {
-        let terminal = Terminal::new(end()?)?;
+        let terminal = line.inbox.take_fds().next().ok_or(io::ErrorKind::UnexpectedEof)?;
+        let terminal = Terminal::new(terminal)?;
         let stdin = with_stdin.then(|| Writer::Terminal(terminal.clone()));
         (stdin, Reader::Terminal(terminal.clone()), None, Some(terminal))
     } else {
-        let stdin = end()?;
         let stdin = if with_stdin { Some(Writer::pipe(stdin)?) } else { None };
-        (stdin, Reader::pipe(end()?)?, Some(Reader::pipe(end()?)?), None)
+        (stdin, Reader::pipe(stdout)?, Some(Reader::pipe(stderr)?), None)
     };
-    let handle = |pid: u32, fd| Handle { pid: Pid::from_raw(pid as i32), fd };
-    // Both, or none.
-    let (command, keeper) = (handle(pid, ends.next()), handle(keeper, ends.next()));
-    let keeper = Keeper::new(line, Force { keeper, command, cgroup });
-    Ok(Running { pid, stdin, stdout, stderr, terminal, keeper })
+    Ok(Running { pid, stdin, stdout, stderr, terminal, keeper: Keeper::new(line, force) })
 }

@@ -109,6 +109,7 @@ async fn what_happens_between_two_agents_is_told_to_the_second() {
     let command = announced(&mut running.stdout).await;
     leave(&mut running, &place.will(LEASE)).await;
     drop(running);
+    command.is_stopped().await;
     command.signal(libc::SIGCONT);
     command.dies().await;
     let mut adopted = place.adopt().await;

@@ -145,6 +145,40 @@ async fn a_killed_keeper_is_noticed_and_its_command_ended() {
     }
 }
 
+/// A command may be as quick as its keeper. Of many at once some are.
+#[tokio::test]
+async fn a_keeper_that_is_stopped_or_killed_during_the_launch_leaves_no_orphan() {
+    let zygote = Arc::new(zygote_without_cgroup().await);
+    let mark = format!("2417.{}", std::process::id());
+    let launches = (0..60).map(|number| {
+        let signal = if number < 6 { "STOP" } else { "KILL" };
+        let (zygote, line) = (zygote.clone(), format!("kill -{signal} $PPID; exec sleep {mark}"));
+        tokio::spawn(async move {
+            let Ok(mut running) = zygote.launch_permitted(&job(), sh(&line)).await else { return };
+            if running.keeper.end(Signal::TERM, Duration::ZERO).await.is_err()
+                || timeout(Duration::from_secs(1), running.keeper.next()).await.is_err()
+            {
+                running.keeper.kill();
+            }
+        })
+    });
+    for launch in launches.collect::<Vec<_>>() {
+        launch.await.unwrap();
+    }
+    let end = Instant::now() + PATIENCE;
+    while is_run(&mark) {
+        assert!(Instant::now() < end, "an orphan is left");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// Whether a process has this on its command line.
+fn is_run(word: &str) -> bool {
+    let lines = fs::read_dir("/proc").unwrap().flatten();
+    let mut lines = lines.filter_map(|entry| fs::read(entry.path().join("cmdline")).ok());
+    lines.any(|line| String::from_utf8_lossy(&line).contains(word))
+}
+
 /// A stopped keeper, and below it a process that has left the group and ignores what it can.
 async fn a_stopped_keeper_is_killed_with_its_tree(zygote: &Zygote) {
     for command_ends in [false, true] {
