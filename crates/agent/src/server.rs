@@ -340,11 +340,15 @@ impl Agent {
     }
 }
 
-/// Deletes the output of jobs that is kept for long enough, also when nobody asks for anything.
+/// Forgets the output and the ids of jobs that are kept for long enough, also when nobody asks for
+/// anything.
 async fn sweep(agent: Arc<Agent>) {
     loop {
         tokio::time::sleep(SWEEP).await;
         agent.jobs.sweep();
+        let agent = Arc::clone(&agent);
+        // If the runtime is being shut down, there is nothing left to forget.
+        let _ = tokio::task::spawn_blocking(move || agent.jobs.prune()).await;
     }
 }
 

@@ -3,7 +3,7 @@
 //! One JSON object a line, only ever appended. A line `begun` is durable before its command is
 //! started. A `begun` without its `ended` is a command that ran, or did not, when the agent died: its
 //! outcome is `lost`, and it is never started again. The file is written anew, without what is too
-//! old, whenever an agent starts.
+//! old, whenever an agent starts, and when most of it is too old.
 
 use super::Job;
 use super::meta::{Ending, hexadecimal};
@@ -23,6 +23,11 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 pub(super) const DIED: &str =
     "the agent died while this job ran, or before it began; how it ended is not known";
 
+/// A file of fewer lines is not worth the work of writing it anew.
+const SHORT: usize = 20_000;
+/// A command of which no end is known may still run: it is remembered for so many times longer.
+const UNENDED: u32 = 52;
+
 /// What is remembered of a job that ended.
 #[derive(Debug, Clone)]
 pub struct Past {
@@ -41,6 +46,8 @@ pub struct Past {
 /// The file.
 #[derive(Debug)]
 pub struct Journal {
+    path: PathBuf,
+    keep: Duration,
     tail: Mutex<Tail>,
     /// Held locked: two agents with one journal would run one id twice.
     _lock: File,
@@ -51,6 +58,9 @@ struct Tail {
     file: File,
     /// The last line was not written to its end: the next one must not become part of it.
     is_torn: bool,
+    /// Lines in it, and how many of them were needed when it was written anew.
+    lines: usize,
+    needed: usize,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -83,9 +93,19 @@ impl Journal {
         prepare(state).map_err(fault)?;
         let lock = lock(&state.join("lock")).map_err(fault)?;
         let path = state.join("journal");
-        let past = read(&path, keep).map_err(fault)?;
-        let file = rewrite(&path, &past).map_err(fault)?;
-        Ok((Self { tail: Mutex::new(Tail { file, is_torn: false }), _lock: lock }, past))
+        let known = read(&path, keep).map_err(fault)?;
+        let tail = Mutex::new(rewrite(&path, &known).map_err(fault)?);
+        let past = known.into_iter().map(|(id, known)| (id, known.past)).collect();
+        Ok((Self { path, keep, tail, _lock: lock }, past))
+    }
+
+    /// Writes the file anew if most of it may be too old by now. Blocks, also those who record.
+    pub fn tidy(&self) -> io::Result<()> {
+        let mut tail = self.tail.lock().unwrap_or_else(PoisonError::into_inner);
+        if tail.lines >= SHORT.max(2 * tail.needed) {
+            *tail = rewrite(&self.path, &read(&self.path, self.keep)?)?;
+        }
+        Ok(())
     }
 
     /// Records that a job is about to be started; durable when this returns. Blocks.
@@ -115,6 +135,7 @@ impl Journal {
         tail.is_torn = true;
         tail.file.write_all(&text)?;
         tail.is_torn = false;
+        tail.lines += 1;
         // To be synced outside of the lock.
         tail.file.try_clone()
     }
@@ -144,19 +165,25 @@ fn private() -> OpenOptions {
     options
 }
 
-fn read(path: &Path, keep: Duration) -> io::Result<HashMap<JobId, Past>> {
+/// What the file says of a job.
+struct Known {
+    past: Past,
+    has_ended: bool,
+}
+
+fn read(path: &Path, keep: Duration) -> io::Result<HashMap<JobId, Known>> {
     let file = match private().read(true).open(path) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(HashMap::new()),
         Err(error) => return Err(error),
     };
     trusted::demand_unchangeable(path, &file.metadata()?).map_err(io::Error::other)?;
-    let mut past = HashMap::new();
+    let mut known = HashMap::new();
     for (number, line) in BufReader::new(file).split(b'\n').enumerate() {
         // The last line may be torn; any other that cannot be read could make an id run twice.
         match serde_json::from_slice::<Line>(&line?) {
             Ok(line) => {
-                take(line, &mut past);
+                take(line, &mut known);
             }
             Err(error) => {
                 tracing::warn!(line = number + 1, %error, "a line of the journal is torn")
@@ -164,35 +191,45 @@ fn read(path: &Path, keep: Duration) -> io::Result<HashMap<JobId, Past>> {
         }
     }
     let now = SystemTime::now();
-    past.retain(|_, past| {
-        now.duration_since(past.ended).is_ok_and(|age| age < keep) || past.ended > now
+    known.retain(|_, known| {
+        let keep = if known.has_ended { keep } else { keep.saturating_mul(UNENDED) };
+        known.past.is_remembered(keep, now)
     });
-    Ok(past)
+    Ok(known)
 }
 
-fn take(line: Line, past: &mut HashMap<JobId, Past>) -> Option<()> {
+impl Past {
+    /// Whether it ended less than `keep` ago; also if the clock was set back meanwhile.
+    pub fn is_remembered(&self, keep: Duration, now: SystemTime) -> bool {
+        now.duration_since(self.ended).is_ok_and(|age| age < keep) || self.ended > now
+    }
+}
+
+fn take(line: Line, known: &mut HashMap<JobId, Known>) -> Option<()> {
     match line {
         Line::Begun { job, owner, body, digest, time } => {
             let exit = Exit::of_nothing(Outcome::Lost { message: DIED.to_owned() }, digest);
             let ended = UNIX_EPOCH.checked_add(Duration::from_secs(time))?;
-            past.insert(job, Past { body, algorithm: digest, owner, exit, ended });
+            let past = Past { body, algorithm: digest, owner, exit, ended };
+            known.insert(job, Known { past, has_ended: false });
         }
         Line::Ended { job, ending, time } => {
-            let past = past.get_mut(&job)?;
-            past.exit = ending.into();
-            past.ended = UNIX_EPOCH.checked_add(Duration::from_secs(time))?;
+            let known = known.get_mut(&job)?;
+            known.past.ended = UNIX_EPOCH.checked_add(Duration::from_secs(time))?;
+            known.past.exit = ending.into();
+            known.has_ended = true;
         }
     }
     Some(())
 }
 
 /// Writes what is remembered to a new file, which takes the place of the old one.
-fn rewrite(path: &Path, past: &HashMap<JobId, Past>) -> io::Result<File> {
+fn rewrite(path: &Path, known: &HashMap<JobId, Known>) -> io::Result<Tail> {
     let temporary: PathBuf = path.with_extension("new");
     let _ = fs::remove_file(&temporary);
     let mut file = private().append(true).create_new(true).open(&temporary)?;
-    let mut text = Vec::new();
-    for (id, past) in past {
+    let (mut text, mut lines) = (Vec::new(), 0);
+    for (id, Known { past, has_ended }) in known {
         let begun = Line::Begun {
             job: id.clone(),
             owner: past.owner.clone(),
@@ -200,9 +237,11 @@ fn rewrite(path: &Path, past: &HashMap<JobId, Past>) -> io::Result<File> {
             digest: past.algorithm,
             time: seconds(past.ended),
         };
-        for line in [begun, ended(id, &past.exit, past.ended)] {
+        let end = has_ended.then(|| ended(id, &past.exit, past.ended));
+        for line in [begun].into_iter().chain(end) {
             serde_json::to_writer(&mut text, &line)?;
             text.push(b'\n');
+            lines += 1;
         }
     }
     file.write_all(&text)?;
@@ -210,9 +249,54 @@ fn rewrite(path: &Path, past: &HashMap<JobId, Past>) -> io::Result<File> {
     fs::rename(&temporary, path)?;
     let folder = path.parent().unwrap_or(Path::new("."));
     File::open(folder)?.sync_all()?;
-    Ok(file)
+    Ok(Tail { file, is_torn: false, lines, needed: lines })
 }
 
 fn seconds(time: SystemTime) -> u64 {
     time.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HOUR: Duration = Duration::from_secs(3600);
+
+    fn begun(id: &str, time: SystemTime) -> Line {
+        let body = Digest::of(Algorithm::Sha256, b"request");
+        let (job, owner) = (JobId::new(id).unwrap(), "alice".to_owned());
+        Line::Begun { job, owner, body, digest: Algorithm::Sha256, time: seconds(time) }
+    }
+
+    /// What a running command's line says would otherwise be gone with the first tidying.
+    #[test]
+    fn a_long_journal_loses_what_is_too_old_and_has_ended() {
+        let state = tempfile::tempdir().unwrap();
+        let (journal, _) = Journal::open(state.path(), HOUR).unwrap();
+        let (now, exit) =
+            (SystemTime::now(), Exit::of_nothing(Outcome::Exited { code: 0 }, Algorithm::Sha256));
+        let old = now - 2 * HOUR;
+        for (id, begin, end) in
+            [("old", old, Some(old)), ("running", old, None), ("new", now, Some(now))]
+        {
+            journal.append(&begun(id, begin)).unwrap();
+            if let Some(end) = end {
+                journal.append(&ended(&JobId::new(id).unwrap(), &exit, end)).unwrap();
+            }
+        }
+        journal.tidy().unwrap();
+        let lines = || fs::read_to_string(state.path().join("journal")).unwrap().lines().count();
+        assert_eq!(lines(), 5, "it is short");
+        journal.tail.lock().unwrap().lines = SHORT;
+        journal.tidy().unwrap();
+        assert_eq!(lines(), 3);
+        // It goes on in the new file.
+        journal.append(&ended(&JobId::new("running").unwrap(), &exit, now)).unwrap();
+        drop(journal);
+        let (_, past) = Journal::open(state.path(), HOUR).unwrap();
+        let mut ids: Vec<_> = past.keys().map(JobId::as_str).collect();
+        ids.sort_unstable();
+        assert_eq!(ids, ["new", "running"]);
+        assert_eq!(past[&JobId::new("running").unwrap()].exit.outcome, exit.outcome);
+    }
 }

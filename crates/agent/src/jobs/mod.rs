@@ -243,6 +243,16 @@ impl Jobs {
         }
     }
 
+    /// Forgets ids that callers chose, once they are remembered for long enough. Blocks.
+    pub fn prune(&self) {
+        // Generated ids are forgotten in their own time.
+        let (keep, now) = (self.settings.keep_ids.max(2 * GENERATED_FOR), SystemTime::now());
+        self.lock().past.retain(|_, past| past.is_remembered(keep, now));
+        if let Err(error) = self.journal.tidy() {
+            tracing::warn!(%error, "cannot write the journal anew; it goes on growing");
+        }
+    }
+
     /// The client has all there is of an ended job.
     pub fn acknowledged(&self, job: &Job) {
         if job.has_ended() && !job.is_kept() && !job.durable {
