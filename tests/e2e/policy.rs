@@ -4,7 +4,7 @@ use crate::support::agent::own_user;
 use crate::support::certs::write_private;
 use crate::support::proc::eventually;
 use crate::support::{TestAgent, cli, program};
-use rexec_client::{Error, NeverStarted, Outcome, Session, Signal};
+use rexec_client::{Error, JobId, NeverStarted, Outcome, Session, Signal};
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Output};
@@ -208,6 +208,30 @@ async fn a_new_policy_decides_on_connections_that_are_there() {
     fs::remove_file(&file).unwrap();
     eventually("the agent notices", || agent.log().contains("there is no policy"));
     assert!(denial(session.command("false").output().await).contains("no policy"));
+}
+
+/// Who may not come to jobs comes to none by sending again what it has sent before, and hears nothing of
+/// one that has ended; nor is it told that nothing ran.
+#[tokio::test]
+async fn who_may_not_attach_joins_nothing_either() {
+    let agent = TestAgent::with_policy(&alice("commands = 'any'"));
+    let file = agent.path("policy.toml");
+    let session = agent.session().await;
+    let running = || session.shell("sleep 1000").id(JobId::new("running").unwrap());
+    let mut child = running().spawn().await.unwrap();
+    let ended = || session.shell("exit 7").id(JobId::new("ended").unwrap());
+    assert_eq!(ended().status().await.unwrap().code(), Some(7));
+    session.remove(&JobId::new("ended").unwrap()).await.unwrap();
+    let deny = "[[rule]]\nname = 'none'\neffect = 'deny'\nusers = ['alice']\nattach = ['own']\n";
+    replace(&file, &(deny.to_owned() + &alice("commands = 'any'")));
+    eventually("the agent takes it", || agent.log().matches("policy loaded").count() == 2);
+    let error = running().spawn().await.unwrap_err();
+    assert!(matches!(error.outcome(), Outcome::Lost { .. }), "{error:?}");
+    assert!(error.to_string().contains("none"), "{error}");
+    let past = session.attach(JobId::new("ended").unwrap()).join().await.unwrap_err();
+    assert!(matches!(past.outcome(), Outcome::Denied { .. }), "{past:?}");
+    child.signal(Signal::KILL).await;
+    assert!(child.wait().await.is_ok());
 }
 
 /// A hundred versions a second, every other one broken: each decision is made by a whole version.

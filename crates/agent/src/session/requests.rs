@@ -78,10 +78,17 @@ impl Session {
                 self.send(stream, attached, wish(false));
             }
             Submitted::Known(job) => {
-                if let Err(denied) = self.may(&job, true) {
+                let may = self.may(&job, true).map_err(|denied| denied.message);
+                if let Err(message) = may
+                    && !holds("policy.join", false)
+                {
                     // It is there: that it may not be seen any more does not undo that.
-                    let outcome = Outcome::Lost { message: shorten(denied.message) };
+                    let outcome = Outcome::Lost { message: shorten(message) };
                     return self.refuse(stream, exec.digest, outcome);
+                }
+                if exec.age_ms.is_none() {
+                    let event = Event::Attached { job: &id, caller: self.caller(), control: true };
+                    self.agent.audit.record(&event);
                 }
                 // Who comes back after a cut takes the place that it had; a second one only looks on.
                 let hold = hold && (exec.age_ms.is_some() || !job.is_held());
@@ -130,6 +137,9 @@ impl Session {
         if let Some(past) = self.agent.jobs.past(&id)
             && past.owner == self.identity.name()
         {
+            if let Err(denied) = self.may_with(&Owner::from(&*self.identity), control) {
+                return self.refuse_request(stream, Refusal::Denied, denied.message);
+            }
             let have = if let From::Offsets(have) = from { have } else { Offsets::default() };
             self.senders.spawn(attach::replay(id, past, have, self.outbox.clone(), stream));
             return Ok(());
@@ -191,7 +201,12 @@ impl Session {
     }
 
     fn may(&self, job: &Job, control: bool) -> Result<(), policy::Denied> {
-        let owner = (job.owner.name.as_str(), job.owner.groups.as_slice());
+        self.may_with(&job.owner, control)
+    }
+
+    /// Whether it may have to do with a job of this owner's.
+    fn may_with(&self, owner: &Owner, control: bool) -> Result<(), policy::Denied> {
+        let owner = (owner.name.as_str(), owner.groups.as_slice());
         let policy = self.agent.policy.current();
         policy::may_attach(&policy, &self.identity, self.from.ip(), owner, control)
     }
