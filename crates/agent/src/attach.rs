@@ -209,7 +209,8 @@ impl Attached {
                 () = self.leaving.cancelled() => return Ok(false),
                 else => return Err(Gone),
             }
-            if self.job.is_acknowledged() {
+            // Only the holder's word counts, so what others have need not be remembered.
+            if self.job.is_acknowledged() && self.job.is_held_by(self.attachment) {
                 let mut sent = self.sent.lock().unwrap_or_else(PoisonError::into_inner);
                 sent.bytes += length;
                 let end = sent.bytes;
