@@ -1,6 +1,6 @@
 //! Output that outlives the connection and the agent.
 
-use crate::support::proc::{eventually, memory, parent_of, running_with};
+use crate::support::proc::{descriptors, eventually, memory, parent_of, running_with};
 use crate::support::{SmallDisk, TestAgent, size_from_environment};
 use rexec_client::{
     ExitStatus, JobEnd, JobId, JobInfo, OnDisconnect, OnFull, Outcome, Place, Session,
@@ -350,4 +350,29 @@ async fn readers_of_what_is_on_disk_cost_no_memory() {
     println!("{before} KiB before, {highest} KiB at most");
     // Each connection has a window of 2 MiB and buffers; nobody holds 60 MB.
     assert!(highest < before + 45_000, "{before} KiB before, {highest} KiB at most");
+}
+
+/// What is kept for a day must not cost descriptors for a day: an agent would have none left.
+#[tokio::test(flavor = "multi_thread")]
+async fn ended_jobs_hold_no_descriptors() {
+    let mut agent = TestAgent::start();
+    let session = agent.session().await;
+    let idle = descriptors(agent.pid());
+    let mut last = None;
+    for number in 0..50 {
+        let job = session.shell(format!("seq {number}")).detach().await.unwrap();
+        until(&session, &job, |info| info.outcome.is_some()).await;
+        last = Some(job);
+    }
+    let last = last.unwrap();
+    eventually("all are closed", || descriptors(agent.pid()) <= idle + 4);
+    assert_eq!(read(&session, &last).await.stdout, lines(49));
+    eventually("those too that were read", || descriptors(agent.pid()) <= idle + 4);
+    drop(session);
+    tokio::task::block_in_place(|| {
+        agent.kill();
+        agent.start_again();
+    });
+    assert!(descriptors(agent.pid()) <= idle + 4, "{} after {idle}", descriptors(agent.pid()));
+    assert_eq!(read(&agent.session().await, &last).await.stdout, lines(49));
 }

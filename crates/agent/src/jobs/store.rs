@@ -51,6 +51,9 @@ impl Left {
         if let Err(full) = self.log.finish(&end) {
             tracing::error!(job = %self.meta.job, %full, "cannot record that it was lost");
         }
+        if let Err(error) = self.log.shelve() {
+            tracing::warn!(job = %self.meta.job, %error, "its output may not survive a loss of power");
+        }
         end
     }
 }
@@ -100,6 +103,9 @@ impl Store {
 
     fn resume(&self, found: Found) -> Left {
         let Found { meta, spool, end, content } = found;
+        if end.is_some() {
+            spool.close();
+        }
         let share = self.quota.share();
         share.force(content.size());
         let last = Checkpoint {

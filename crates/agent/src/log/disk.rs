@@ -221,9 +221,13 @@ impl Log {
         Ok(())
     }
 
-    /// Returns once all of it would survive a loss of power.
-    pub fn sync(&self) -> io::Result<()> {
-        self.disk().map_or(Ok(()), |disk| disk.spool.sync())
+    /// Nobody will write any more. Returns once all of it would survive a loss of power; from then on its
+    /// files are open only while somebody reads them.
+    pub fn shelve(&self) -> io::Result<()> {
+        let Some(disk) = self.disk() else { return Ok(()) };
+        let synced = disk.spool.sync();
+        disk.spool.close();
+        synced
     }
 
     /// Enters what is in the files beyond the index: another agent has read it from the pipes.

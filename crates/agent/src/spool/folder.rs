@@ -3,7 +3,7 @@
 //! A job id is a safe name that begins with a letter or a digit. Names that begin with a dot are folders
 //! that are being made or deleted, and are deleted when an agent starts.
 
-use super::{Checkpoint, Content, Spool};
+use super::{Checkpoint, Content, Files, Spool};
 use crate::jobs::meta::{End, Meta};
 use crate::trusted;
 use rexec_protocol::{Algorithm, JobId};
@@ -13,7 +13,6 @@ use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::AtomicU64;
 
 /// The longest `meta.json` or `end.json`, in bytes.
 const MAX_JSON: u64 = 256 * 1024;
@@ -96,14 +95,8 @@ impl Folder {
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
             Err(error) => return Err(error),
         };
-        let spool = Spool {
-            index: open(&folder.join("index"))?,
-            out: open(&folder.join("out"))?,
-            err: open(&folder.join("err"))?,
-            checkpoints: open(&folder.join("checkpoints"))?,
-            serial: AtomicU64::new(0),
-            folder,
-        };
+        let files = Files::open(&folder, open)?;
+        let spool = Spool::new(folder, files);
         let content = spool.recover(&meta, end.as_ref())?;
         Ok(Found { meta, spool, end, content })
     }
@@ -115,15 +108,8 @@ impl Folder {
 }
 
 fn make(folder: &Path, meta: &Meta, checkpoint: Checkpoint) -> io::Result<Spool> {
-    let create = |name| private().create_new(true).open(folder.join(name));
-    let spool = Spool {
-        folder: folder.to_owned(),
-        index: create("index")?,
-        out: create("out")?,
-        err: create("err")?,
-        checkpoints: create("checkpoints")?,
-        serial: AtomicU64::new(0),
-    };
+    let files = Files::open(folder, |path| private().create_new(true).open(path))?;
+    let spool = Spool::new(folder.to_owned(), files);
     spool.skip_to(&checkpoint.kept)?;
     // Both slots, so that later ones need no room.
     spool.checkpoint(checkpoint.clone())?;
@@ -149,7 +135,7 @@ pub(super) fn private() -> OpenOptions {
     options
 }
 
-fn open(path: &Path) -> io::Result<File> {
+pub(super) fn open(path: &Path) -> io::Result<File> {
     let file = private().open(path)?;
     let metadata = file.metadata()?;
     if !metadata.is_file() {

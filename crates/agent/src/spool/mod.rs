@@ -44,9 +44,9 @@ use std::fs::{self, File};
 use std::io;
 use std::os::fd::BorrowedFd;
 use std::os::unix::fs::FileExt;
-use std::path::PathBuf;
-use std::sync::LazyLock;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 
 /// Bytes that are read from the disk at once, unless one record is longer.
 const BATCH: u64 = 256 * 1024;
@@ -57,14 +57,59 @@ const ENTRIES: u64 = 64;
 #[derive(Debug)]
 pub struct Spool {
     folder: PathBuf,
+    /// `None` once nobody writes any more: then they are opened for each reading, so that a job that has
+    /// ended holds no descriptors, however long it is kept.
+    files: Mutex<Option<Arc<Files>>>,
+    serial: AtomicU64,
+}
+
+/// Its open files.
+#[derive(Debug)]
+struct Files {
     index: File,
     out: File,
     err: File,
     checkpoints: File,
-    serial: AtomicU64,
+}
+
+impl Files {
+    fn open(folder: &Path, open: impl Fn(&Path) -> io::Result<File>) -> io::Result<Self> {
+        let file = |name| open(&folder.join(name));
+        Ok(Self {
+            index: file("index")?,
+            out: file("out")?,
+            err: file("err")?,
+            checkpoints: file("checkpoints")?,
+        })
+    }
+
+    fn of(&self, channel: Channel) -> &File {
+        if channel == Channel::Err { &self.err } else { &self.out }
+    }
 }
 
 impl Spool {
+    fn new(folder: PathBuf, files: Files) -> Self {
+        let files = Mutex::new(Some(Arc::new(files)));
+        Self { folder, files, serial: AtomicU64::new(0) }
+    }
+
+    fn files(&self) -> io::Result<Arc<Files>> {
+        match &*self.lock() {
+            Some(files) => Ok(Arc::clone(files)),
+            None => Ok(Arc::new(Files::open(&self.folder, folder::open)?)),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Arc<Files>>> {
+        self.files.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Closes the files until somebody reads.
+    pub fn close(&self) {
+        *self.lock() = None;
+    }
+
     /// Moves what is in `pipe` right now to `offset` of a channel, at most `length` bytes; 0 at the
     /// end. Either a byte is still in the pipe, or it is in the file.
     ///
@@ -78,9 +123,10 @@ impl Spool {
         length: usize,
     ) -> io::Result<usize> {
         let mut at = position(offset)?;
+        let files = self.files()?;
         let flags = SpliceFFlags::SPLICE_F_MOVE | SpliceFFlags::SPLICE_F_NONBLOCK;
         loop {
-            match splice(pipe, None, self.data(channel), Some(&mut at), length, flags) {
+            match splice(pipe, None, files.of(channel), Some(&mut at), length, flags) {
                 Err(Errno::EINTR) => {}
                 moved => return Ok(moved?),
             }
@@ -89,24 +135,24 @@ impl Spool {
 
     /// How many bytes of a channel there are from `offset` on.
     pub fn beyond(&self, channel: Channel, offset: u64) -> io::Result<u64> {
-        Ok(self.data(channel).metadata()?.len().saturating_sub(offset))
+        Ok(self.files()?.of(channel).metadata()?.len().saturating_sub(offset))
     }
 
     /// Writes bytes of a channel.
     pub fn write(&self, channel: Channel, offset: u64, bytes: &[u8]) -> io::Result<()> {
-        self.data(channel).write_all_at(bytes, offset)
+        self.files()?.of(channel).write_all_at(bytes, offset)
     }
 
     /// Reads bytes of a channel.
     pub fn read(&self, channel: Channel, offset: u64, length: usize) -> io::Result<Bytes> {
         let mut bytes = vec![0; length];
-        self.data(channel).read_exact_at(&mut bytes, offset)?;
+        self.files()?.of(channel).read_exact_at(&mut bytes, offset)?;
         Ok(bytes.into())
     }
 
     /// Writes encoded entries, the first of which has this number.
     pub fn enter(&self, number: u64, entries: &[u8]) -> io::Result<()> {
-        self.index.write_all_at(entries, number * ENTRY)
+        self.files()?.index.write_all_at(entries, number * ENTRY)
     }
 
     /// The entry of this number.
@@ -122,7 +168,7 @@ impl Spool {
     fn entries(&self, first: u64, end: u64) -> io::Result<Vec<Entry>> {
         let count = end.saturating_sub(first).min(ENTRIES);
         let mut bytes = vec![0; usize::try_from(count * ENTRY).unwrap_or_default()];
-        self.index.read_exact_at(&mut bytes, first * ENTRY)?;
+        self.files()?.index.read_exact_at(&mut bytes, first * ENTRY)?;
         let entries = bytes.chunks_exact(ENTRY as usize).map(Entry::decode);
         entries.collect::<Option<_>>().ok_or_else(unreadable)
     }
@@ -179,7 +225,8 @@ impl Spool {
     /// What is before this place is not there, and never will be.
     pub fn skip_to(&self, mark: &Mark) -> io::Result<()> {
         let ends = [mark.at.out, mark.at.err, mark.number * ENTRY];
-        for (file, end) in [&self.out, &self.err, &self.index].into_iter().zip(ends) {
+        let files = self.files()?;
+        for (file, end) in [&files.out, &files.err, &files.index].into_iter().zip(ends) {
             if file.metadata()?.len() < end {
                 file.set_len(end)?;
             }
@@ -190,15 +237,16 @@ impl Spool {
     /// Writes a checkpoint: the next agent begins with it.
     pub fn checkpoint(&self, mut checkpoint: Checkpoint) -> io::Result<()> {
         checkpoint.serial = self.serial.fetch_add(1, Ordering::Relaxed) + 1;
-        checkpoint.write(&self.checkpoints)
+        checkpoint.write(&self.files()?.checkpoints)
     }
 
     /// Gives the room of what is between two places back to the file system. A checkpoint has to say
     /// before that it is not kept.
     pub fn punch(&self, from: &Mark, to: &Mark) -> io::Result<()> {
-        punch(&self.out, from.at.out, to.at.out)?;
-        punch(&self.err, from.at.err, to.at.err)?;
-        punch(&self.index, from.number * ENTRY, to.number * ENTRY)
+        let files = self.files()?;
+        punch(&files.out, from.at.out, to.at.out)?;
+        punch(&files.err, from.at.err, to.at.err)?;
+        punch(&files.index, from.number * ENTRY, to.number * ENTRY)
     }
 
     /// Records how the job ended.
@@ -213,19 +261,19 @@ impl Spool {
 
     /// Returns once all of it would survive a loss of power.
     pub fn sync(&self) -> io::Result<()> {
-        for file in [&self.out, &self.err, &self.index, &self.checkpoints] {
+        let files = self.files()?;
+        for file in [&files.out, &files.err, &files.index, &files.checkpoints] {
             file.sync_data()?;
         }
         File::open(&self.folder)?.sync_all()
     }
 
-    /// Deletes the files. Who has them open can still read.
+    /// Deletes the files. Who reads can still read.
     pub fn delete(&self) -> io::Result<()> {
+        if let Ok(files) = self.files() {
+            *self.lock() = Some(files);
+        }
         folder::delete(&self.folder)
-    }
-
-    fn data(&self, channel: Channel) -> &File {
-        if channel == Channel::Err { &self.err } else { &self.out }
     }
 }
 

@@ -1,6 +1,6 @@
 //! What a spool holds that another agent process has left, which may have died at any moment.
 
-use super::{Checkpoint, ENTRY, Entry, Mark, Prefix, Spool, boot_id, size_between};
+use super::{Checkpoint, ENTRY, Entry, Files, Mark, Prefix, Spool, boot_id, size_between};
 use crate::jobs::meta::{End, Meta};
 use rexec_protocol::message::{Channel, Offsets};
 use rexec_protocol::stream::Tally;
@@ -72,34 +72,37 @@ impl Content {
     }
 }
 
+impl Files {
+    /// Whether the files reach to this place.
+    fn reach(&self, mark: &Mark) -> bool {
+        let reaches = |file: &File, end| file.metadata().is_ok_and(|file| file.len() >= end);
+        let at = mark.at;
+        let has_bytes = reaches(&self.out, at.out) && reaches(&self.err, at.err);
+        has_bytes && reaches(&self.index, mark.number * ENTRY)
+    }
+}
+
 impl Spool {
     /// Reads the last checkpoint and checks all that comes after it; what does not fit is cut off.
     pub(super) fn recover(&self, meta: &Meta, end: Option<&End>) -> io::Result<Content> {
         let missing = || io::Error::new(io::ErrorKind::InvalidData, "no checkpoint is whole");
-        let checkpoints = Checkpoint::read(&self.checkpoints)?;
+        let files = self.files()?;
+        let checkpoints = Checkpoint::read(&files.checkpoints)?;
         let newest = checkpoints.first().ok_or_else(missing)?;
         self.serial.store(newest.serial, Ordering::Relaxed);
-        let covered = checkpoints.iter().find(|checkpoint| self.has(&checkpoint.mark));
+        let covered = checkpoints.iter().find(|checkpoint| files.reach(&checkpoint.mark));
         let mut content = begin(covered, newest, meta.algorithm, end.is_some());
         while let Ok(entry) = self.entry(content.end.number) {
             if !self.accept(&mut content, &entry) {
                 break;
             }
         }
-        self.index.set_len(content.end.number * ENTRY)?;
+        files.index.set_len(content.end.number * ENTRY)?;
         if end.is_some() || meta.boot != boot_id() {
-            self.out.set_len(content.end.at.out)?;
-            self.err.set_len(content.end.at.err)?;
+            files.out.set_len(content.end.at.out)?;
+            files.err.set_len(content.end.at.err)?;
         }
         Ok(content)
-    }
-
-    /// Whether the files reach to this place.
-    fn has(&self, mark: &Mark) -> bool {
-        let reaches = |file: &File, end| file.metadata().is_ok_and(|file| file.len() >= end);
-        let at = mark.at;
-        let has_bytes = reaches(&self.out, at.out) && reaches(&self.err, at.err);
-        has_bytes && reaches(&self.index, mark.number * ENTRY)
     }
 
     /// Whether this is what comes next.

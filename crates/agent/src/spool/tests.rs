@@ -346,3 +346,15 @@ fn hashers_go_on() {
     assert!(prefix.hasher(Algorithm::Sha256).is_some());
     assert!(Prefix::of(&Hasher::new(Algorithm::Blake3)).hasher(Algorithm::Blake3).is_none());
 }
+
+#[test]
+fn a_closed_spool_is_read_as_before_also_when_it_is_deleted() {
+    let mut writer = Writer::new(Algorithm::Sha256);
+    writer.append(Channel::Out, b"abc");
+    let Found { spool, content, .. } = writer.find();
+    spool.close();
+    let read = || spool.records(0, content.end.number).unwrap()[0].1.clone();
+    assert_eq!(&*read(), b"abc");
+    spool.delete().unwrap();
+    assert_eq!(&*read(), b"abc");
+}
