@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
@@ -16,6 +17,8 @@ pub struct Faults {
     pub cut: Option<u64>,
     /// Nothing more is passed on after this many bytes, and nobody is told.
     pub stall: Option<u64>,
+    /// The same, until [`Chaos::freeze`] is called with false.
+    pub hold: Option<u64>,
     /// The byte at this offset is changed.
     pub flip: Option<u64>,
     /// Bytes are passed on one by one.
@@ -39,6 +42,9 @@ pub struct Chaos {
     pub connections: Arc<AtomicUsize>,
     refuse: Arc<AtomicBool>,
     cut_all: Arc<Mutex<CancellationToken>>,
+    frozen: watch::Sender<Frozen>,
+    /// Connections of which a direction waits at its `hold`.
+    pub held: Arc<AtomicUsize>,
     _task: AbortOnDropHandle<()>,
 }
 
@@ -56,6 +62,9 @@ impl Chaos {
         let cut_all = Arc::new(Mutex::new(CancellationToken::new()));
         let (count, refusing, cutting) =
             (Arc::clone(&connections), Arc::clone(&refuse), Arc::clone(&cut_all));
+        let frozen = watch::Sender::new(Frozen::default());
+        let held = Arc::new(AtomicUsize::new(0));
+        let ice = Ice { frozen: frozen.subscribe(), held: Arc::clone(&held) };
         let task = tokio::spawn(async move {
             loop {
                 let (client, _) = listener.accept().await.unwrap();
@@ -64,20 +73,32 @@ impl Chaos {
                 }
                 let plan = plan(count.fetch_add(1, Ordering::Relaxed));
                 let cut = cutting.lock().unwrap().child_token();
+                let ice = ice.clone();
                 tokio::spawn(async move {
                     if let Ok(agent) = TcpStream::connect(("127.0.0.1", upstream)).await {
-                        relay(client, agent, plan, cut).await;
+                        relay(client, agent, plan, (cut, ice)).await;
                     }
                 });
             }
         });
         let _task = AbortOnDropHandle::new(task);
-        Self { port, connections, refuse, cut_all, _task }
+        Self { port, connections, refuse, cut_all, frozen, held, _task }
     }
 
     /// Whether new connections are closed at once.
     pub fn refuse(&self, refuse: bool) {
         self.refuse.store(refuse, Ordering::Relaxed);
+    }
+
+    /// Whether nothing passes, on any connection, though none is cut. With false also what waits at
+    /// a `hold` goes on.
+    pub fn freeze(&self, freeze: bool) {
+        self.frozen.send_replace(Frozen { up: freeze, down: freeze });
+    }
+
+    /// The same for what clients send; what an agent sends passes.
+    pub fn freeze_up(&self) {
+        self.frozen.send_replace(Frozen { up: true, down: false });
     }
 
     /// Cuts all connections there are.
@@ -88,14 +109,48 @@ impl Chaos {
     }
 }
 
-async fn relay(client: TcpStream, agent: TcpStream, plan: Plan, cut: CancellationToken) {
+/// In which direction nothing passes.
+#[derive(Debug, Clone, Copy, Default)]
+struct Frozen {
+    up: bool,
+    down: bool,
+}
+
+/// What stops bytes and lets them go on.
+#[derive(Clone)]
+struct Ice {
+    frozen: watch::Receiver<Frozen>,
+    held: Arc<AtomicUsize>,
+}
+
+impl Ice {
+    /// Waits until bytes may pass; false if there is no proxy any more.
+    async fn thaws(&mut self, is_up: bool) -> bool {
+        let flows = |frozen: &Frozen| !(if is_up { frozen.up } else { frozen.down });
+        self.frozen.wait_for(flows).await.is_ok()
+    }
+
+    /// The same, and not before the next word about it.
+    async fn thaws_again(&mut self, is_up: bool) -> bool {
+        self.frozen.mark_unchanged();
+        self.held.fetch_add(1, Ordering::Relaxed);
+        self.frozen.changed().await.is_ok() && self.thaws(is_up).await
+    }
+}
+
+async fn relay(
+    client: TcpStream,
+    agent: TcpStream,
+    plan: Plan,
+    (cut, ice): (CancellationToken, Ice),
+) {
     for socket in [&client, &agent] {
         socket.set_nodelay(true).unwrap();
     }
     let (from_client, to_client) = client.into_split();
     let (from_agent, to_agent) = agent.into_split();
-    let up = pass(from_client, to_agent, plan.up);
-    let down = pass(from_agent, to_client, plan.down);
+    let up = pass(from_client, to_agent, plan.up, (ice.clone(), true));
+    let down = pass(from_agent, to_client, plan.down, (ice, false));
     // The halves close with this, whichever way it ends.
     tokio::select! {
         () = cut.cancelled() => {}
@@ -104,7 +159,12 @@ async fn relay(client: TcpStream, agent: TcpStream, plan: Plan, cut: Cancellatio
 }
 
 /// True if the connection is to be cut; false at the end of this direction.
-async fn pass(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, faults: Faults) -> bool {
+async fn pass(
+    mut from: OwnedReadHalf,
+    mut to: OwnedWriteHalf,
+    mut faults: Faults,
+    (mut ice, is_up): (Ice, bool),
+) -> bool {
     let mut buffer = vec![0; 64 * 1024];
     let mut offset = 0;
     loop {
@@ -119,6 +179,14 @@ async fn pass(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, faults: Faults) -
         }
         if faults.stall.is_some_and(|at| offset + n as u64 > at) {
             std::future::pending::<()>().await;
+        }
+        if !ice.thaws(is_up).await {
+            return true;
+        }
+        if faults.hold.take_if(|at| offset + n as u64 > *at).is_some()
+            && !ice.thaws_again(is_up).await
+        {
+            return true;
         }
         let is_cut = faults.cut.is_some_and(|at| offset + n as u64 >= at);
         if is_cut {
