@@ -4,7 +4,7 @@ use super::{FAST, PATIENCE, agent, heard, open_to_all};
 use crate::support::chaos::{Chaos, Faults, Plan};
 use crate::support::{TestAgent, size_from_environment};
 use nix::sys::signal::Signal;
-use rexec_client::{Connector, Link, RoomEvent, Session};
+use rexec_client::{Connector, Link, Room, RoomEvent, Session};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::task::block_in_place;
@@ -52,10 +52,10 @@ async fn many_cuts_lose_and_repeat_nothing() {
         voice.say("the end").await.unwrap();
         said
     };
-    let listening = async {
+    let listening = async |room: &mut Room| {
         let mut lines = Vec::new();
         loop {
-            let what = heard(&mut room).await;
+            let what = heard(room).await;
             assert!(!what.starts_with("missed"), "{what}");
             match what.strip_prefix("alice: ") {
                 Some("the end") => return lines,
@@ -64,15 +64,10 @@ async fn many_cuts_lose_and_repeat_nothing() {
             }
         }
     };
-    let (said, lines) = tokio::join!(talking, listening);
+    let (said, lines, seen) =
+        tokio::join!(talking, listening(&mut room), listening(&mut witnessed));
     let expected: Vec<String> = (0..said).map(|n| format!("line {n}")).collect();
     assert_eq!(lines, expected);
-    let mut seen = Vec::new();
-    while seen.len() < said {
-        if let Some(line) = heard(&mut witnessed).await.strip_prefix("alice: ") {
-            seen.push(line.to_owned());
-        }
-    }
     assert_eq!(seen, expected, "others heard it as often");
     println!("{} connections, {said} lines", chaos.connections.load(Ordering::Relaxed));
 }
