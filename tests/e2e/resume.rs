@@ -378,6 +378,66 @@ async fn the_same_command_typed_again_goes_on_with_its_stdin() {
     }
 }
 
+/// The same command typed again while nobody has noticed yet that the first client is gone: the job is that
+/// of the second one by then, and its own.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_types_the_same_again_too_early_is_not_killed_with_the_first() {
+    let agent = TestAgent::with("[jobs]\nlease_closed = '100ms'");
+    let text: Vec<u8> = (0..400_000).flat_map(|n| format!("{n:06}\n").into_bytes()).collect();
+    let sum: String = Sha256::digest(&text).iter().map(|byte| format!("{byte:02x}")).collect();
+    for with_stdin in [false, true] {
+        let (mark, go) = (agent.path("ready"), agent.path("go"));
+        let _ = fs::remove_file(&go);
+        let input = if with_stdin { "sha256sum" } else { "head -c 5000000 /dev/zero | sha256sum" };
+        let wait = format!("until [ -e {} ]; do sleep 0.02; done", go.display());
+        // More than the agent keeps for a client that does not read.
+        let line =
+            format!("{input}; head -c 3000000 /dev/zero; echo >{}; {wait}; exit 7", mark.display());
+        let chaos = Chaos::start(agent.port, |_| Plan::default()).await;
+        let connector = Connector::new(&agent.files()).unwrap().reconnect_for(Duration::ZERO);
+        let session = connector.connect("127.0.0.1", chaos.port).await.unwrap();
+        let id = JobId::new(&format!("early-{with_stdin}")).unwrap();
+        let stdin = || if with_stdin { Stdio::Piped } else { Stdio::Null };
+        let first = session.shell(&line).id(id.clone()).stdin(stdin());
+        let mut first = first.spawn().await.unwrap();
+        if let Some(stdin) = &mut first.stdin {
+            stdin.write_all(&text[..1_000_000]).await.unwrap();
+        }
+        let other = agent.session().await;
+        let mut second = other.shell(&line).id(id).stdin(stdin()).spawn().await.unwrap();
+        chaos.cut();
+        first.wait().await.unwrap_err();
+        let feed = second.stdin.take().map(|mut stdin| {
+            let text = text.clone();
+            tokio::spawn(async move {
+                stdin.write_all(&text).await.unwrap();
+                stdin.shutdown().await.unwrap();
+            })
+        });
+        let mut stdout = second.stdout.take().unwrap();
+        let mut output = Vec::new();
+        // Longer than the lease.
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        while output.len() < 3_000_000 {
+            output.extend_from_slice(&stdout.chunk().await.unwrap().unwrap());
+        }
+        eventually("it has written all", || mark.exists());
+        fs::write(&go, "").unwrap();
+        while let Some(chunk) = stdout.chunk().await.unwrap() {
+            output.extend_from_slice(&chunk);
+        }
+        let status = second.wait().await.unwrap();
+        assert!(status.is_verified() && status.code() == Some(7), "{with_stdin}: {status:?}");
+        if with_stdin {
+            assert_eq!(output[..64], *sum.as_bytes());
+        }
+        if let Some(feed) = feed {
+            feed.await.unwrap();
+        }
+        fs::remove_file(&mark).unwrap();
+    }
+}
+
 /// A job that prints nothing must not hold what is left of the connection that it was submitted on.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_silent_job_does_not_hold_its_lost_connection() {

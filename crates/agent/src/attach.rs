@@ -21,6 +21,17 @@ use tokio_util::sync::CancellationToken;
 const MORE_THAN_THERE_IS: &str =
     "the client has more output than this agent knows of; how the command ends is not known here";
 
+/// Whether a client holds a job: then the command waits for it, and gets its stdin.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Hold {
+    /// From now on.
+    Now,
+    /// Once those are gone that came before it.
+    Next,
+    /// It only looks on.
+    No,
+}
+
 /// What a client wants of a job's output.
 #[derive(Debug, Clone, Copy)]
 pub struct Wish {
@@ -66,24 +77,23 @@ struct Sent {
 }
 
 impl Attached {
-    /// Attaches `stream`, which may be sent `window` bytes. With `hold` the command waits for it from
-    /// now on, and gets its stdin.
+    /// Attaches `stream`, which may be sent `window` bytes.
     pub fn new(
         job: Arc<Job>,
         stream: StreamId,
         outbox: Outbox,
         window: u64,
-        (hold, control): (bool, bool),
+        (hold, control): (Hold, bool),
         from: From,
     ) -> Arc<Self> {
-        let attachment = if hold {
-            job.attach_as_holder(stream, &outbox, from)
-        } else {
-            if job.feed.is_some() && from == From::Start {
-                // It sends already, and another one's stdin is what the command gets.
-                stdin::stop(stream, &outbox);
-            }
-            job.attach()
+        if hold != Hold::Now && job.feed.is_some() && from == From::Start {
+            // It sends already, and another one's stdin is what the command gets.
+            stdin::stop(stream, &outbox);
+        }
+        let attachment = match hold {
+            Hold::Now => job.attach_as_holder(stream, &outbox, from),
+            Hold::Next => job.attach_as_next(),
+            Hold::No => job.attach(),
         };
         Arc::new(Self {
             job,
@@ -209,8 +219,8 @@ impl Attached {
                 () = self.leaving.cancelled() => return Ok(false),
                 else => return Err(Gone),
             }
-            // Only the holder's word counts, so what others have need not be remembered.
-            if self.job.is_acknowledged() && self.job.is_held_by(self.attachment) {
+            // What those have who only look on need not be remembered.
+            if self.job.is_acknowledged() && self.job.is_counted(self.attachment) {
                 let mut sent = self.sent.lock().unwrap_or_else(PoisonError::into_inner);
                 sent.bytes += length;
                 let end = sent.bytes;

@@ -4,7 +4,7 @@
 //! the bytes, and a peer that overruns a bounded queue breaks the protocol.
 
 use crate::admission::refusals::with_left_out;
-use crate::attach::{self, Attached, Wish};
+use crate::attach::{self, Attached, Hold, Wish};
 use crate::audit::text::Text;
 use crate::audit::{Caller, Event};
 use crate::clock::at;

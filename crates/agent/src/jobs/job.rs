@@ -61,11 +61,27 @@ pub struct Job {
 struct State {
     /// The attachment that holds stdin, and for which the command waits.
     holder: Option<Attachment>,
+    /// Who would hold it next: others that have submitted the same, or have held it before. The oldest first.
+    claims: Vec<Claim>,
     attached: u32,
     kept: bool,
     /// The local user, once it is known.
     user: String,
     ended_ms: Option<u64>,
+}
+
+/// A client that is there as long as the job is, and does not hold it yet.
+#[derive(Debug)]
+struct Claim {
+    attachment: Attachment,
+    /// The last record up to which it has all output.
+    has: Option<u64>,
+}
+
+impl Claim {
+    fn of(attachment: Attachment) -> Self {
+        Self { attachment, has: None }
+    }
 }
 
 /// Names one attachment of a client, for as long as the agent runs.
@@ -259,6 +275,15 @@ impl Job {
         Attachment::next()
     }
 
+    /// A client comes that holds the job once those are gone that came before it.
+    pub fn attach_as_next(&self) -> Attachment {
+        let attachment = Attachment::next();
+        let mut state = self.lock();
+        state.attached += 1;
+        state.claims.push(Claim::of(attachment));
+        attachment
+    }
+
     /// A client comes, and is from now on the one for whom the command waits and whose stdin it gets.
     pub fn attach_as_holder(
         &self,
@@ -269,7 +294,9 @@ impl Job {
         let attachment = Attachment::next();
         let mut state = self.lock();
         state.attached += 1;
-        state.holder = Some(attachment);
+        if let Some(former) = state.holder.replace(attachment) {
+            state.claims.push(Claim::of(former));
+        }
         // In one step: of two that come at once, the same one has both.
         if let Some(feed) = &self.feed {
             feed.connect(attachment, stream, outbox, from);
@@ -278,16 +305,29 @@ impl Job {
         attachment
     }
 
-    /// A client goes.
+    /// A client goes. If it held the job, the next one does; without one the job waits for it to come back,
+    /// for as long as that was agreed on.
     pub fn leave(&self, attachment: Attachment, how: Leave, leases: Leases) {
         let mut state = self.lock();
         state.attached = state.attached.saturating_sub(1);
+        state.claims.retain(|claim| claim.attachment != attachment);
         if state.holder != Some(attachment) {
             return;
         }
         state.holder = None;
         if let Some(feed) = &self.feed {
             feed.disconnect();
+        }
+        // The others were told that nobody wants their stdin: with one of them a command that reads would
+        // wait for ever.
+        if !self.takes_stdin() && !state.claims.is_empty() {
+            let Claim { attachment, has } = state.claims.remove(0);
+            state.holder = Some(attachment);
+            drop(state);
+            if let Some(record) = has {
+                self.acknowledge(attachment, record);
+            }
+            return;
         }
         let after = match how {
             _ if state.kept => Attendance::Attended,
@@ -431,9 +471,26 @@ impl Job {
         self.lock().holder.is_some()
     }
 
+    /// Whether the command may still be given something that is typed or sent.
+    pub fn takes_stdin(&self) -> bool {
+        self.feed.as_ref().is_some_and(|feed| !feed.has_ended())
+    }
+
+    /// Whether what this attachment says that it has counts, now or when it holds the job.
+    pub fn is_counted(&self, attachment: Attachment) -> bool {
+        let state = self.lock();
+        let claims = || state.claims.iter().any(|claim| claim.attachment == attachment);
+        state.holder == Some(attachment) || claims()
+    }
+
     /// The holder has all output up to this record; it is forgotten, unless others may come for it.
     pub fn acknowledge(&self, attachment: Attachment, record: u64) {
-        let state = self.lock();
+        let mut state = self.lock();
+        let mut claims = state.claims.iter_mut();
+        if let Some(claim) = claims.find(|claim| claim.attachment == attachment) {
+            claim.has = Some(record);
+            return;
+        }
         let (is_holder, is_kept) = (state.holder == Some(attachment), state.kept);
         drop(state);
         match (is_holder, is_kept) {

@@ -62,7 +62,6 @@ impl Session {
             detach: exec.detach,
             joins,
         };
-        let hold = !exec.detach;
         // Who asks for the first time cannot know whether the job is there already.
         let sends_from = match exec.age_ms {
             None => stdin::From::Start,
@@ -70,6 +69,7 @@ impl Session {
         };
         match self.agent.jobs.submit(submission, &spec, first_sent) {
             Submitted::New(job, controls) => {
+                let hold = if exec.detach { Hold::No } else { Hold::Now };
                 let attached = self.attached(&job, stream, exec.window, (hold, true), sends_from);
                 let (agent, from, to) = (Arc::clone(&self.agent), self.from, self.to);
                 let identity = Arc::clone(&self.identity);
@@ -90,8 +90,13 @@ impl Session {
                     let event = Event::Attached { job: &id, caller: self.caller(), control: true };
                     self.agent.audit.record(&event);
                 }
-                // Who comes back after a cut takes the place that it had; a second one only looks on.
-                let hold = hold && (exec.age_ms.is_some() || !job.is_held());
+                // Who comes back after a cut takes the place that it had. So does a second one that has the
+                // rest of a stdin: the first may be gone, and nobody has noticed yet.
+                let hold = match exec.age_ms {
+                    _ if exec.detach => Hold::No,
+                    None if job.is_held() && !job.takes_stdin() => Hold::Next,
+                    _ => Hold::Now,
+                };
                 let attached = self.attached(&job, stream, exec.window, (hold, true), sends_from);
                 self.send(stream, Arc::clone(&attached), wish(true));
                 if exec.age_ms.is_none() {
@@ -154,7 +159,7 @@ impl Session {
             From::Offsets(have) => Place::Have(have),
             From::Time { ms } => Place::Time(ms),
         };
-        let hold = control && output && follow;
+        let hold = if control && output && follow { Hold::Now } else { Hold::No };
         let event = Event::Attached { job: &id, caller: self.caller(), control };
         self.agent.audit.record(&event);
         let rights = (hold, control);
@@ -216,7 +221,7 @@ impl Session {
         job: &Arc<Job>,
         stream: StreamId,
         window: u64,
-        rights: (bool, bool),
+        rights: (Hold, bool),
         from: stdin::From,
     ) -> Arc<Attached> {
         Attached::new(Arc::clone(job), stream, self.outbox.clone(), window, rights, from)
