@@ -27,6 +27,15 @@ impl Told {
         self.record.as_ref().and_then(|record| record["outcome"].as_str()).unwrap_or("none")
     }
 
+    /// How it ended, in a word.
+    pub fn end(&self) -> String {
+        match (&self.record, self.code) {
+            (Some(_), _) => self.outcome().to_owned(),
+            (None, None) => "killed".to_owned(),
+            (None, Some(code)) => format!("code {code}"),
+        }
+    }
+
     /// All of it, but for output, of which there may be much.
     pub fn summary(&self) -> String {
         let Self { code, words, ran, requested, output, .. } = self;

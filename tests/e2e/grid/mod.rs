@@ -153,54 +153,61 @@ fn of_today() -> Vec<Cell> {
 fn whatever_fails_the_promises_hold() {
     let rounds = size_from_environment("REXEC_TEST_GRID", 0);
     let words = std::env::var("REXEC_TEST_GRID_CELLS").unwrap_or_default();
-    let cells =
-        if rounds == 0 && words.is_empty() { of_today() } else { all(rounds.max(1), &words) };
-    let results = Mutex::new(BTreeMap::new());
+    let is_today = rounds == 0 && words.is_empty();
+    let cells = if is_today { of_today() } else { all(rounds.max(1), &words) };
+    let results = Mutex::new(Results::default());
     let next = AtomicUsize::new(0);
     std::thread::scope(|scope| {
         for _ in 0..AT_ONCE {
             scope.spawn(|| {
                 while let Some(cell) = cells.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    let is_kept = keeps_its_promises(*cell);
-                    let mut results = results.lock().unwrap();
-                    let (kept, all): &mut (u32, u32) =
-                        results.entry((cell.state, cell.victim, cell.fault)).or_default();
-                    *kept += u32::from(is_kept);
-                    *all += 1;
+                    let played = play(*cell);
+                    results.lock().unwrap().add(*cell, played);
                 }
             });
         }
     });
     let results = results.into_inner().unwrap();
-    print_table(&results);
-    let broken: u32 = results.values().map(|(kept, all)| all - kept).sum();
-    println!("grid: {} cells, {broken} of them broken", cells.len());
-    assert_eq!(broken, 0, "each is told above with its history");
+    print!("{results}");
+    println!("grid: {} cells, {} of them broken", cells.len(), results.broken());
+    assert_eq!(results.broken(), 0, "each is told above with its history");
 }
 
-fn keeps_its_promises(cell: Cell) -> bool {
-    let found = catch_unwind(AssertUnwindSafe(|| stage::run(cell)));
-    let violations = found.unwrap_or_else(|_| vec!["it panicked, see above".to_owned()]);
+/// Plays a cell; how its clients ended, one after the other, or `None` if a promise was broken.
+fn play(cell: Cell) -> Option<String> {
+    let played = catch_unwind(AssertUnwindSafe(|| stage::run(cell)));
+    let (violations, ends) =
+        played.unwrap_or_else(|_| (vec!["it panicked, see above".to_owned()], String::new()));
     for violation in &violations {
         eprintln!("BROKEN {cell}: {violation}");
     }
-    violations.is_empty()
+    violations.is_empty().then_some(ends)
 }
 
-/// How often each cell held, and of how many times.
-fn print_table(results: &BTreeMap<(State, Victim, Fault), (u32, u32)>) {
-    print!("{:20}", "");
-    for (victim, fault) in strikes() {
-        print!("{:>18}", format!("{victim:?} {fault:?}"));
+/// For each cell that was played: how often it was broken, and how often it ended in which way.
+#[derive(Default)]
+struct Results(BTreeMap<(State, Victim, Fault), BTreeMap<Option<String>, u32>>);
+
+impl Results {
+    fn add(&mut self, Cell { state, victim, fault }: Cell, played: Option<String>) {
+        *self.0.entry((state, victim, fault)).or_default().entry(played).or_default() += 1;
     }
-    println!();
-    for state in STATES {
-        print!("{:20}", format!("{state:?}"));
-        for (victim, fault) in strikes() {
-            let cell = results.get(&(state, victim, fault));
-            let text = cell.map(|(kept, all)| format!("{kept}/{all}")).unwrap_or_default();
-            print!("{text:>18}");
+
+    fn broken(&self) -> u32 {
+        self.0.values().filter_map(|ways| ways.get(&None)).sum()
+    }
+}
+
+impl fmt::Display for Results {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for ((state, victim, fault), ways) in &self.0 {
+            let cell = Cell { state: *state, victim: *victim, fault: *fault }.to_string();
+            write!(f, "{cell:38}")?;
+            for (way, times) in ways {
+                write!(f, " {times} x {};", way.as_deref().unwrap_or("BROKEN"))?;
+            }
+            writeln!(f)?;
         }
-        println!();
+        Ok(())
     }
 }

@@ -1,7 +1,7 @@
 //! Where a cell is played: brought into its state, struck, healed, and told of.
 
 use super::errand::{Errand, How};
-use super::history::History;
+use super::history::{History, Told};
 use super::promises;
 use super::{Cell, Fault, State, Victim};
 use crate::support::TestAgent;
@@ -53,8 +53,8 @@ pub struct Idle {
     pub memory: u64,
 }
 
-/// Plays a cell to its end; the promises that were broken.
-pub fn run(cell: Cell) -> Vec<String> {
+/// Plays a cell to its end; the promises that were broken, and how the clients ended.
+pub fn run(cell: Cell) -> (Vec<String>, String) {
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
     let runtime = runtime.unwrap();
@@ -80,7 +80,9 @@ pub fn run(cell: Cell) -> Vec<String> {
         let last = &lines[lines.len().saturating_sub(60)..];
         eprintln!("--- {cell} ---\n{}--- agent ---\n{}", stage.history.text(), last.join("\n"));
     }
-    violations
+    let ends = stage.errands.iter().flat_map(|errand| &errand.told).map(Told::end);
+    let ends = ends.collect::<Vec<_>>().join(", ");
+    (violations, ends)
 }
 
 /// What is done to the first connection that is made for the errand that is struck.
@@ -213,7 +215,7 @@ impl Stage {
             State::Streaming | State::Detached | State::HalfDone => {
                 eventually("it streams", || errand.written() >= 100);
             }
-            State::Echoing => eventually("it echoes", || errand.written() >= 500_000),
+            State::Echoing => eventually("it echoes", || errand.written() >= 2_000_000),
             State::StdinEnded => eventually("it has read all", || errand.written() == 3),
             State::ExitUnacknowledged => {
                 eventually("it runs", runs);
