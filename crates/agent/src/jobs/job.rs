@@ -1,23 +1,25 @@
 //! One job: a command that was submitted, from then until it is forgotten. Connections come and go.
 
+mod holding;
+
+pub use holding::{Attachment, Attendance, Leases, Leave};
+
 use super::meta::{End, Meta, Owner};
 use super::store::{Left, Store};
 use crate::log::disk::Full;
 use crate::log::{self, Log};
 use crate::spool::boot_id;
-use crate::stdin::{self, Feed};
+use crate::stdin::Feed;
 use crate::supervisor::Control;
-use rexec_net::Outbox;
+use holding::Claim;
 use rexec_protocol::message::{
     ExecSpec, Exit, JobInfo, OnDisconnect, OnFull, Started, TerminalSize,
 };
 use rexec_protocol::outcome::printable;
-use rexec_protocol::{Algorithm, Digest, JobId, Outcome, StreamId};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use rexec_protocol::{Algorithm, Digest, JobId, Outcome};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 use tokio::sync::{mpsc, watch};
-use tokio::time::Instant;
 
 /// Controls that wait for a busy supervisor; more at once is a flood.
 pub const CONTROLS: usize = 256;
@@ -70,32 +72,6 @@ struct State {
     ended_ms: Option<u64>,
 }
 
-/// A client that is there as long as the job is, and does not hold it yet.
-#[derive(Debug)]
-struct Claim {
-    attachment: Attachment,
-    /// The last record up to which it has all output.
-    has: Option<u64>,
-}
-
-impl Claim {
-    fn of(attachment: Attachment) -> Self {
-        Self { attachment, has: None }
-    }
-}
-
-/// Names one attachment of a client, for as long as the agent runs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Attachment(u64);
-
-impl Attachment {
-    /// One that no other has.
-    pub fn next() -> Self {
-        static LAST: AtomicU64 = AtomicU64::new(0);
-        Self(LAST.fetch_add(1, Ordering::Relaxed))
-    }
-}
-
 /// How far a job is.
 #[derive(Debug, Clone)]
 pub enum Stage {
@@ -108,39 +84,6 @@ pub enum Stage {
     },
     /// It never ran, or nobody knows.
     Not(Box<Exit>),
-}
-
-/// Who is there for a running job.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Attendance {
-    /// A client, or nobody needs to be.
-    Attended,
-    /// Nobody, and at this time it is over.
-    Until(Instant),
-    /// Nobody will come.
-    Gone,
-}
-
-/// How a client left.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Leave {
-    /// It said goodbye.
-    Goodbye,
-    /// It may not come back.
-    Banned,
-    /// Its system closed the connection, or something cut it.
-    Closed,
-    /// Nothing was heard any more.
-    Silent,
-}
-
-/// How long a job waits for its client, unless the client said something else.
-#[derive(Debug, Clone, Copy)]
-pub struct Leases {
-    /// After [`Leave::Closed`].
-    pub closed: Duration,
-    /// After [`Leave::Silent`].
-    pub silent: Duration,
 }
 
 /// What a job is made of.
@@ -269,105 +212,6 @@ impl Job {
         !matches!(self.control.try_send(control), Err(mpsc::error::TrySendError::Full(_)))
     }
 
-    /// A client comes.
-    pub fn attach(&self) -> Attachment {
-        self.lock().attached += 1;
-        Attachment::next()
-    }
-
-    /// A client comes that holds the job once those are gone that came before it.
-    pub fn attach_as_next(&self) -> Attachment {
-        let attachment = Attachment::next();
-        let mut state = self.lock();
-        state.attached += 1;
-        state.claims.push(Claim::of(attachment));
-        attachment
-    }
-
-    /// A client comes, and is from now on the one for whom the command waits and whose stdin it gets.
-    pub fn attach_as_holder(
-        &self,
-        stream: StreamId,
-        outbox: &Outbox,
-        from: stdin::From,
-    ) -> Attachment {
-        let attachment = Attachment::next();
-        let mut state = self.lock();
-        state.attached += 1;
-        if let Some(former) = state.holder.replace(attachment) {
-            state.claims.push(Claim::of(former));
-        }
-        // In one step: of two that come at once, the same one has both.
-        if let Some(feed) = &self.feed {
-            feed.connect(attachment, stream, outbox, from);
-        }
-        self.attendance.send_replace(Attendance::Attended);
-        attachment
-    }
-
-    /// A client goes. If it held the job, the next one does; without one the job waits for it to come back,
-    /// for as long as that was agreed on.
-    pub fn leave(&self, attachment: Attachment, how: Leave, leases: Leases) {
-        let mut state = self.lock();
-        state.attached = state.attached.saturating_sub(1);
-        state.claims.retain(|claim| claim.attachment != attachment);
-        if state.holder != Some(attachment) {
-            return;
-        }
-        state.holder = None;
-        if let Some(feed) = &self.feed {
-            feed.disconnect();
-        }
-        // The others were told that nobody wants their stdin: with one of them a command that reads would
-        // wait for ever.
-        if !self.takes_stdin() && !state.claims.is_empty() {
-            let Claim { attachment, has } = state.claims.remove(0);
-            state.holder = Some(attachment);
-            drop(state);
-            if let Some(record) = has {
-                self.acknowledge(attachment, record);
-            }
-            return;
-        }
-        let after = match how {
-            _ if state.kept => Attendance::Attended,
-            Leave::Goodbye | Leave::Banned => Attendance::Gone,
-            Leave::Closed => self.wait_for(leases.closed),
-            Leave::Silent => self.wait_for(leases.silent),
-        };
-        // If nobody listens, it has ended.
-        self.attendance.send_replace(after);
-    }
-
-    fn wait_for(&self, default: Duration) -> Attendance {
-        match self.lease_or(default) {
-            None => Attendance::Gone,
-            // A lease beyond what the clock can count is one without end.
-            Some(lease) => {
-                Instant::now().checked_add(lease).map_or(Attendance::Attended, Attendance::Until)
-            }
-        }
-    }
-
-    fn lease_or(&self, default: Duration) -> Option<Duration> {
-        match self.on_disconnect {
-            _ if !self.resumable => None,
-            Some(OnDisconnect::Kill {}) => None,
-            Some(OnDisconnect::Lease { ms }) => Some(Duration::from_millis(ms)),
-            Some(OnDisconnect::Keep {}) | None => Some(default),
-        }
-    }
-
-    /// How long it may be without an agent; `None`: for ever.
-    pub fn lease_without_agent(&self, leases: Leases) -> Option<Duration> {
-        if self.is_kept() { None } else { Some(self.lease_or(leases.silent).unwrap_or_default()) }
-    }
-
-    /// Whether it goes on when its agent is gone: somebody will come for it, or need not.
-    pub fn outlives_agent(&self) -> bool {
-        self.is_kept() || self.lease_or(Duration::ZERO).is_some()
-    }
-
     /// The id is on disk.
     pub(super) fn committed(&self) {
         self.committed.store(true, Ordering::Release);
@@ -376,14 +220,6 @@ impl Job {
     /// Whether the id is on disk.
     pub(super) fn is_committed(&self) -> bool {
         self.committed.load(Ordering::Acquire)
-    }
-
-    /// How long the client asked the job to wait for it.
-    pub fn lease(&self) -> Option<Duration> {
-        match self.on_disconnect {
-            Some(OnDisconnect::Lease { ms }) => Some(Duration::from_millis(ms)),
-            _ => None,
-        }
     }
 
     /// From now on the job goes on without a client, and is kept when it has ended; what it prints is
@@ -445,59 +281,9 @@ impl Job {
         self.lock().user = user.to_owned();
     }
 
-    /// The client that holds the job is about to leave on purpose: another may hold it at once.
-    pub fn let_go(&self, attachment: Attachment) {
-        let mut state = self.lock();
-        if state.holder == Some(attachment) {
-            state.holder = None;
-            if let Some(feed) = &self.feed {
-                feed.disconnect();
-            }
-        }
-    }
-
     /// Whether the job goes on without a client.
     pub fn is_kept(&self) -> bool {
         self.lock().kept
-    }
-
-    /// Whether this attachment holds the job.
-    pub fn is_held_by(&self, attachment: Attachment) -> bool {
-        self.lock().holder == Some(attachment)
-    }
-
-    /// Whether anybody holds the job.
-    pub fn is_held(&self) -> bool {
-        self.lock().holder.is_some()
-    }
-
-    /// Whether the command may still be given something that is typed or sent.
-    pub fn takes_stdin(&self) -> bool {
-        self.feed.as_ref().is_some_and(|feed| !feed.has_ended())
-    }
-
-    /// Whether what this attachment says that it has counts, now or when it holds the job.
-    pub fn is_counted(&self, attachment: Attachment) -> bool {
-        let state = self.lock();
-        let claims = || state.claims.iter().any(|claim| claim.attachment == attachment);
-        state.holder == Some(attachment) || claims()
-    }
-
-    /// The holder has all output up to this record; it is forgotten, unless others may come for it.
-    pub fn acknowledge(&self, attachment: Attachment, record: u64) {
-        let mut state = self.lock();
-        let mut claims = state.claims.iter_mut();
-        if let Some(claim) = claims.find(|claim| claim.attachment == attachment) {
-            claim.has = Some(record);
-            return;
-        }
-        let (is_holder, is_kept) = (state.holder == Some(attachment), state.kept);
-        drop(state);
-        match (is_holder, is_kept) {
-            (true, true) => self.log.acknowledge(record),
-            (true, false) => self.log.release(record),
-            (false, _) => {}
-        }
     }
 
     /// Whether output that nobody has may be dropped to make room: for a client that is there the
