@@ -32,6 +32,7 @@ mod identity;
 mod job_commands;
 mod kill_tree;
 mod lifecycle;
+mod networks;
 mod policy;
 mod restart;
 mod resume;

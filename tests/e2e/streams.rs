@@ -10,6 +10,7 @@ use std::os::fd::OwnedFd;
 use std::process::Stdio as Pipe;
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::time::timeout;
 
 const MIB: usize = 1 << 20;
 
@@ -217,6 +218,30 @@ async fn a_stalled_reader_costs_bounded_memory() {
     assert_eq!(status.stdout().size, size as u64);
     let grown = memory(agent.pid(), "VmHWM") - before;
     assert!(grown < 8 * 1024, "the agent grew by {grown} KiB");
+}
+
+/// F11: a command that never reads its stdin holds its sender up, costs a bounded amount, and can be
+/// cancelled.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stdin_that_nobody_reads_costs_bounded_memory() {
+    let agent = TestAgent::start();
+    let session = agent.session().await;
+    session.command("true").status().await.unwrap();
+    let before = memory(agent.pid(), "VmRSS");
+    let mut child = session.command("sleep").arg("1000").spawn().await.unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    let mut sent = 0;
+    // Once all windows and pipes are full, no piece is ever taken.
+    let piece = vec![b'x'; 64 * 1024];
+    while let Ok(taken) = timeout(Duration::from_secs(2), stdin.write(&piece)).await {
+        sent += taken.unwrap();
+        assert!(sent < 16 * MIB, "{sent} bytes were taken for a command that reads none");
+    }
+    let grown = memory(agent.pid(), "VmHWM") - before;
+    assert!(grown < 8 * 1024, "the agent grew by {grown} KiB");
+    child.cancel().await;
+    let status = timeout(Duration::from_secs(10), child.wait()).await.unwrap().unwrap();
+    assert_eq!(*status.outcome(), Outcome::Cancelled);
 }
 
 /// The program itself, with a file and a pipe, through `cat`.
