@@ -24,8 +24,10 @@ const WHILE: Duration = Duration::from_secs(2);
 /// when it has much else to do.
 const CONFIG: &str = "[limits]\nkeepalive = '200ms'\nkill_grace = '300ms'\ndrain_quiet = '300ms'\n\
                       [jobs]\nlease_silent = '8s'\nlease_closed = '8s'\n";
-/// Of a file.
+/// Of a file that goes there.
 const SIZE: usize = 2 << 20;
+/// Of one that comes: more than all that lies between a helper and a client that waits.
+const LARGE: usize = 24 << 20;
 /// What a sender of files holds back at most.
 const PIECE: usize = 768 * 1024;
 /// How often somebody asks again who was told of a failure.
@@ -109,7 +111,7 @@ fn errands(state: State, agent: &TestAgent, port: u16) -> Vec<Errand> {
     let input = || (0..400_000).map(|n| format!("{n:07} in\n")).collect::<String>();
     let none = String::new;
     let command = |script, streams| Errand::command("main", at, script, streams, false);
-    let files = || (b"old\n".to_vec(), noise(SIZE));
+    let files = |size| (b"old\n".to_vec(), noise(size));
     match state {
         State::TcpAccepted | State::MidTls | State::FirstFlight | State::AcceptedNotSpawned => {
             vec![command("echo end", (none(), "end\n".into()))]
@@ -127,9 +129,9 @@ fn errands(state: State, agent: &TestAgent, port: u16) -> Vec<Errand> {
             Errand::command("before", at, "echo one", (none(), "one\n".into()), false),
             command(count, (none(), lines())),
         ],
-        State::PutMidFile => vec![Errand::transfer("main", at, "put", files(), false)],
-        State::PutBeforeRename => vec![Errand::transfer("main", at, "put", files(), true)],
-        State::GetMidFile => vec![Errand::transfer("main", at, "get", files(), false)],
+        State::PutMidFile => vec![Errand::transfer("main", at, "put", files(SIZE), false)],
+        State::PutBeforeRename => vec![Errand::transfer("main", at, "put", files(SIZE), true)],
+        State::GetMidFile => vec![Errand::transfer("main", at, "get", files(LARGE), false)],
     }
 }
 
