@@ -12,6 +12,12 @@ use std::path::{Path, PathBuf};
 /// Where the agent itself goes if it must make room; beside `rexec`, where the jobs are.
 const AGENT: &str = "rexec-agent";
 
+/// In the group of a job that was released: a group of no processes, which says that what is left of
+/// the job runs on. A note that needs no more of the system than the group itself.
+const RELEASED: &str = "released";
+/// How many groups of one process id there can be: ids come again while a released group is in use.
+const SAME_ID: usize = 16;
+
 /// The directory in which jobs get theirs: `rexec` in the cgroup of the zygote.
 pub(super) struct Parent(PathBuf);
 
@@ -37,10 +43,17 @@ impl Parent {
 
     /// The directory of one job, empty.
     pub(super) fn make(&self) -> Option<Cgroup> {
-        let path = self.0.join(own_name());
-        // Another with this name is that of a keeper which was killed.
-        remove(&path);
-        fs::create_dir(&path).ok()?;
+        let names = (0..SAME_ID).map(|number| match number {
+            0 => own_name(),
+            number => format!("{}.{number}", own_name()),
+        });
+        let path = names.map(|name| self.0.join(name)).find(|path| {
+            // Another with this name is that of a keeper which is dead: this process has its id.
+            if path.is_dir() {
+                tidy(path);
+            }
+            fs::create_dir(path).is_ok()
+        })?;
         let directory = File::open(&path).ok()?;
         Some(Cgroup { path, directory })
     }
@@ -52,18 +65,35 @@ pub(super) fn own_name() -> String {
     format!("keeper-{}", std::process::id())
 }
 
-/// Ends what is left of jobs whose keepers are dead, and removes their directories. A keeper that is
-/// alive waits for its next agent, or has one.
+/// Ends what is left of jobs whose keepers were killed, and removes their directories, and the empty
+/// ones of those that were released. A keeper that is alive waits for its next agent, or has one.
 pub(super) fn sweep(jobs: &Path) {
     for entry in fs::read_dir(jobs).into_iter().flatten().flatten() {
         let name = entry.file_name();
         let keeper = name.to_str().and_then(|name| name.strip_prefix("keeper-"));
+        let keeper = keeper.and_then(|keeper| keeper.split('.').next());
         let is_dead = keeper.is_some_and(|pid| !Path::new("/proc").join(pid).exists());
         if is_dead {
-            kill(&entry.path());
-            remove(&entry.path());
+            tidy(&entry.path());
         }
     }
+}
+
+/// Tidies up after a dead keeper.
+fn tidy(group: &Path) {
+    if !group.join(RELEASED).is_dir() {
+        kill(group);
+        remove(group);
+    } else if is_empty(group) {
+        // Not otherwise: the note would go, and with the next sweep what is inside.
+        remove(group);
+    }
+}
+
+/// Whether no process is in it or below it.
+fn is_empty(group: &Path) -> bool {
+    let events = fs::read_to_string(group.join("cgroup.events"));
+    events.is_ok_and(|events| events.lines().any(|line| line == "populated 0"))
 }
 
 /// Turns the controllers on for the jobs, those of `wanted` that are there.
@@ -155,6 +185,14 @@ impl Cgroup {
     pub(super) fn remove(self) {
         remove(&self.path);
     }
+
+    /// The job is over. What the command has left running goes on in it, without a keeper.
+    pub(super) fn release(self) {
+        remove(&self.path);
+        if self.path.is_dir() {
+            let _ = fs::create_dir(self.path.join(RELEASED));
+        }
+    }
 }
 
 impl AsFd for Cgroup {
@@ -207,6 +245,44 @@ mod tests {
         ] {
             assert_eq!(own_directory(mounts, own).as_deref(), expected.map(Path::new), "{own}");
         }
+    }
+
+    /// What a finished command leaves behind runs on, as with ssh, when an agent starts.
+    #[test]
+    fn a_sweep_kills_what_killed_keepers_left_and_not_what_was_released() {
+        let jobs = tempfile::tempdir().unwrap();
+        let dead = || {
+            let mut child = std::process::Command::new("true").spawn().unwrap();
+            child.wait().unwrap();
+            child.id()
+        };
+        let group = |name: &str, populated: u8| {
+            let path = jobs.path().join(name);
+            fs::create_dir(&path).unwrap();
+            fs::write(path.join("cgroup.events"), format!("populated {populated}\n")).unwrap();
+            fs::write(path.join("cgroup.kill"), "").unwrap();
+            let directory = File::open(&path).unwrap();
+            Cgroup { path, directory }
+        };
+        let was_killed = |path: &Path| {
+            fs::read_to_string(path.join("cgroup.kill")).is_ok_and(|text| text == "1")
+        };
+        let killed = group(&format!("keeper-{}", dead()), 1);
+        let released = group(&format!("keeper-{}", dead()), 1);
+        let second = group(&format!("keeper-{}.1", dead()), 1);
+        let alive = group(&own_name(), 1);
+        let paths = [&released, &second].map(|group| group.path.clone());
+        [released, second].into_iter().for_each(Cgroup::release);
+        for _ in 0..2 {
+            sweep(jobs.path());
+            assert!(was_killed(&killed.path) && !was_killed(&alive.path));
+            for path in &paths {
+                assert!(!was_killed(path) && path.join(RELEASED).is_dir(), "{path:?}");
+            }
+        }
+        fs::write(paths[0].join("cgroup.events"), "populated 0\nfrozen 0\n").unwrap();
+        sweep(jobs.path());
+        assert!(!paths[0].join(RELEASED).exists(), "it is removed");
     }
 
     #[test]

@@ -159,8 +159,10 @@ impl Job<'_> {
             }
             is_released = self.wait(due, self.agent.as_ref()) && self.listen();
         }
-        if let Some(cgroup) = self.cgroup {
-            cgroup.remove();
+        match self.cgroup {
+            Some(cgroup) if is_released => cgroup.release(),
+            Some(cgroup) => cgroup.remove(),
+            None => {}
         }
         self.controllers.remove(&own_name());
     }

@@ -233,3 +233,22 @@ async fn a_keeper_that_reads_nothing_holds_nobody_up() {
     running.keeper.kill();
     keeper.dies().await;
 }
+
+/// Also when its agent is started again: the new zygote looks for what killed keepers have left.
+#[tokio::test]
+async fn what_a_released_job_left_outlives_the_next_zygote() {
+    let first = zygote().await;
+    let line = "sleep 1000 </dev/null >/dev/null 2>&1 & echo $!";
+    let mut running = launch(&first, sh(line)).await;
+    let server = announced(&mut running.stdout).await;
+    let keeper = Watched::new(parent_of(running.pid));
+    finish(running).await;
+    keeper.dies().await;
+    drop(first);
+    for _ in 0..2 {
+        drop(zygote().await);
+        assert!(server.lives());
+    }
+    server.kill();
+    server.dies().await;
+}
