@@ -96,7 +96,8 @@ fn plan(state: State) -> Plan {
         State::MidTls => Plan { down: hold(200), ..Plan::default() },
         // Beyond a ClientHello with a post-quantum share, and short of what follows it.
         State::FirstFlight => Plan { up: hold(1800), ..Plan::default() },
-        State::Echoing => Plan { up: slow, down: slow },
+        // Not to its end, however late the fault comes.
+        State::Echoing => Plan { up: Faults { hold: Some(6_000_000), ..slow }, down: slow },
         State::PutMidFile => Plan { up: hold(SIZE as u64 / 2), ..Plan::default() },
         State::GetMidFile => Plan { down: hold(SIZE as u64 / 2), ..Plan::default() },
         _ => Plan::default(),
@@ -107,8 +108,8 @@ fn errands(state: State, agent: &TestAgent, port: u16) -> Vec<Errand> {
     let at = (agent, port);
     let lines = || (0..1500).map(|n| format!("line {n}\n")).collect::<String>();
     let count = "i=0; while [ $i -lt 1500 ]; do echo line $i; i=$((i+1)); \
-                 [ $((i % 10)) -ne 0 ] || sleep 0.01; done";
-    let input = || (0..400_000).map(|n| format!("{n:07} in\n")).collect::<String>();
+                 [ $((i % 10)) -ne 0 ] || sleep 0.01; done; WAIT";
+    let input = || (0..1_200_000).map(|n| format!("{n:07} in\n")).collect::<String>();
     let none = String::new;
     let command = |script, streams| Errand::command("main", at, script, streams, false);
     let files = |size| (b"old\n".to_vec(), noise(size));
@@ -200,12 +201,12 @@ impl Stage {
         let errand = self.errands.last().unwrap();
         let runs = || errand.ran() > 0;
         match self.cell.state {
-            State::TcpAccepted
-            | State::MidTls
-            | State::FirstFlight
-            | State::PutMidFile
-            | State::GetMidFile => {
+            State::TcpAccepted | State::MidTls | State::FirstFlight | State::GetMidFile => {
                 eventually("it is held", || chaos.held.load(Ordering::Relaxed) == 1);
+            }
+            State::PutMidFile => {
+                eventually("it is held", || chaos.held.load(Ordering::Relaxed) == 1);
+                eventually("some of it is there", || errand.draft().is_some());
             }
             State::AcceptedNotSpawned => {
                 eventually("it is about to be started", || {
