@@ -166,6 +166,9 @@ impl Stage {
         let client = self.errands[main].send(&self.agent);
         self.history.note(format!("a client is sent, {}", client.id()));
         self.reach();
+        if self.cell.state.is_of_a_transfer() {
+            eventually("somebody transfers", || !self.transfers().is_empty());
+        }
         self.helpers = self.transfers();
         self.history.note("it is in its state");
         let client = self.strike(client);
@@ -255,6 +258,7 @@ impl Stage {
             Victim::Helper => self.those_who_help(),
         };
         self.history.note(format!("{} {victims:?}", self.cell));
+        assert!(!victims.is_empty(), "nobody is there to be struck");
         match (self.cell.fault, self.cell.victim) {
             (Fault::Kill, Victim::Agent) => {
                 self.agent.kill();
