@@ -255,9 +255,9 @@ impl Attached {
 }
 
 /// Answers for a job of which only the end is remembered.
-pub async fn replay(id: JobId, past: Past, have: Offsets, outbox: Outbox, stream: StreamId) {
+pub fn replay(id: JobId, past: Past, have: Offsets, stream: StreamId) -> Vec<Frame> {
     let exit = past.exit;
-    let mut messages = Vec::new();
+    let mut messages: Vec<Message> = Vec::new();
     let never_ran = matches!(
         exit.outcome,
         Outcome::NeverStarted { .. } | Outcome::Denied { .. } | Outcome::Lost { .. }
@@ -276,10 +276,5 @@ pub async fn replay(id: JobId, past: Past, have: Offsets, outbox: Outbox, stream
         }
     }
     messages.push(exit.into());
-    for message in messages {
-        // If the connection is gone, there is nobody left to tell.
-        if outbox.data(Frame::new(stream, message)).await.is_err() {
-            return;
-        }
-    }
+    messages.into_iter().map(|message| Frame::new(stream, message)).collect()
 }

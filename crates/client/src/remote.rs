@@ -17,7 +17,7 @@ use rexec_protocol::message::{
 use rexec_protocol::{Algorithm, Frame, JobId, Outcome, ProtocolError, StreamId};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant, SystemTime};
 use tokio::sync::watch;
 
 /// How much output may be under way or unread, stdout and stderr together.
@@ -28,8 +28,7 @@ pub(crate) const WINDOW: u64 = 2 * 1024 * 1024;
 pub(crate) struct Remote {
     pub(crate) algorithm: Algorithm,
     opening: Opening,
-    /// When it was first asked for.
-    asked: Instant,
+    asked: Asked,
     out: Half,
     err: Half,
     line: Mutex<Line>,
@@ -37,6 +36,26 @@ pub(crate) struct Remote {
     pieces: AtomicU64,
     pub(crate) input: Input,
     progress: watch::Sender<Progress>,
+}
+
+/// When it was first asked for.
+#[derive(Debug)]
+struct Asked {
+    by_ticks: Instant,
+    by_clock: SystemTime,
+}
+
+impl Asked {
+    fn now() -> Self {
+        Self { by_ticks: Instant::now(), by_clock: SystemTime::now() }
+    }
+
+    /// How long ago that is, or more. One clock stands still while this machine sleeps, the other can
+    /// be set back.
+    fn age(&self) -> Duration {
+        let by_clock = self.by_clock.elapsed().unwrap_or_default();
+        self.by_ticks.elapsed().max(by_clock)
+    }
 }
 
 /// What opens the stream of a job.
@@ -107,7 +126,7 @@ impl Remote {
         let half = || Half::new(algorithm, in_pieces);
         let remote = Self {
             algorithm,
-            asked: Instant::now(),
+            asked: Asked::now(),
             out: half(),
             err: half(),
             line: Mutex::default(),
@@ -147,8 +166,7 @@ impl Remote {
         let have = Offsets { out: self.out.offset(), err: self.err.offset() };
         match &self.opening {
             Opening::Exec { exec, body, .. } => {
-                let age = u64::try_from(self.asked.elapsed().as_millis()).unwrap_or(u64::MAX);
-                let age_ms = (!is_first).then_some(age);
+                let age_ms = (!is_first).then(|| self.age_ms());
                 let exec = Exec { window, age_ms, have, ..exec.clone() };
                 Frame::with_body(stream, exec.into(), body.clone())
             }
@@ -157,6 +175,15 @@ impl Remote {
                 Frame::new(stream, Attach { window, from, ..attach.clone() }.into())
             }
         }
+    }
+
+    /// For how long an agent must know all jobs to be sure that it never had this one; one that has
+    /// started is not to be started again, whatever the agent knows.
+    fn age_ms(&self) -> u64 {
+        if !matches!(*self.progress.borrow(), Progress::Requested) {
+            return Exec::STARTED;
+        }
+        u64::try_from(self.asked.age().as_millis()).unwrap_or(u64::MAX)
     }
 
     /// The connection is gone, and another may come.
@@ -484,4 +511,19 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 fn wrong(verb: &'static str, when: &'static str) -> ProtocolError {
     ProtocolError::WrongState { verb, when }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The clock of ticks stands still meanwhile, and an agent would believe that it knows everything.
+    #[test]
+    fn a_request_grows_older_while_its_machine_sleeps() {
+        let hour = Duration::from_secs(3600);
+        let slept = Asked { by_ticks: Instant::now(), by_clock: SystemTime::now() - hour };
+        assert!(slept.age() >= hour);
+        let set_back = Asked { by_ticks: Instant::now(), by_clock: SystemTime::now() + hour };
+        assert!(set_back.age() < hour);
+    }
 }

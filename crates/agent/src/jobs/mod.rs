@@ -97,6 +97,17 @@ struct Ended {
     memory: usize,
 }
 
+/// When a submission was sent for the first time.
+#[derive(Debug, Clone, Copy)]
+pub enum Sent {
+    /// Now.
+    First,
+    /// Then; `None`: before this machine began.
+    Again(Option<Instant>),
+    /// Before, and its client has heard that it started.
+    Started,
+}
+
 /// What a submission comes to.
 pub enum Submitted {
     /// It is new: launch it.
@@ -152,14 +163,9 @@ impl Jobs {
         Leases { closed: self.settings.lease_closed, silent: self.settings.lease_silent }
     }
 
-    /// Takes a submission. One that was `first_sent` before (`None` in it: before this machine began)
-    /// may have run although it is not known here, unless nothing is forgotten since.
-    pub fn submit(
-        &self,
-        submission: Submission,
-        spec: &ExecSpec,
-        first_sent: Option<Option<Instant>>,
-    ) -> Submitted {
+    /// Takes a submission. One that was sent before may have run although it is not known here, unless
+    /// nothing is forgotten since.
+    pub fn submit(&self, submission: Submission, spec: &ExecSpec, sent: Sent) -> Submitted {
         self.sweep();
         let mut table = self.lock();
         let (id, body) = (submission.id.clone(), submission.body);
@@ -177,10 +183,14 @@ impl Jobs {
                 Submitted::Conflict
             };
         }
-        // A durable id that is not on disk was never started, whatever was sent.
-        let is_remembered =
-            |sent: Option<Instant>| sent.is_some_and(|sent| sent > table.complete_since);
-        if !submission.durable && !holds("jobs.once", first_sent.is_none_or(is_remembered)) {
+        let never_ran = match sent {
+            Sent::First => true,
+            // A durable id that is not on disk was never started.
+            Sent::Again(_) if submission.durable => true,
+            Sent::Again(then) => then.is_some_and(|then| then > table.complete_since),
+            Sent::Started => false,
+        };
+        if !holds("jobs.once", never_ran) {
             return Submitted::Unknown;
         }
         let (job, controls) = Job::new(submission, spec, Arc::clone(&self.store));
@@ -208,11 +218,14 @@ impl Jobs {
     }
 
     /// A job has ended, or did not start: its `exit` is known.
-    pub fn ended(&self, job: &Arc<Job>, exit: &Exit) {
-        if job.is_committed()
-            && let Err(error) = self.journal.ended(job, exit)
-        {
-            tracing::error!(%error, job = %job.id, "cannot record the end of a job");
+    pub async fn ended(&self, job: &Arc<Job>, exit: &Exit) {
+        if job.durable && job.is_committed() {
+            let (journal, ended, exit) = (Arc::clone(&self.journal), Arc::clone(job), exit.clone());
+            // It waits while the journal is tidied.
+            let recorded = spawn_blocking(move || journal.ended(&ended, &exit)).await;
+            if let Err(error) = recorded.map_err(io::Error::other).flatten() {
+                tracing::error!(%error, job = %job.id, "cannot record the end of a job");
+            }
         }
         let now = Instant::now();
         let never_ran =
@@ -359,8 +372,9 @@ impl Table {
         let owner = job.owner.name.clone();
         let past = Past { body: job.body, algorithm: job.algorithm, owner, exit, ended };
         self.past.insert(id.clone(), past);
-        // One that never came to the disk never ran: who may run nothing must not fill the memory.
-        if !job.is_committed() {
+        // The journal holds none but durable ones, and of those none that never came to the disk: it
+        // never ran, and who may run nothing must not fill the memory.
+        if !(job.durable && job.is_committed()) {
             self.generated.push_back((now, id.clone()));
         }
     }
@@ -395,7 +409,7 @@ mod tests {
         let submission = Submission { detach, ..submission(name) };
         let command = Command::Argv(vec![b"true".to_vec().into()]);
         let spec = ExecSpec { on_disconnect: then, ..ExecSpec::new(command) };
-        match jobs.submit(submission, &spec, None) {
+        match jobs.submit(submission, &spec, Sent::First) {
             Submitted::New(job, _) => job,
             _ => panic!("{name} is not new"),
         }
@@ -409,8 +423,8 @@ mod tests {
 
     const EXITED: Outcome = Outcome::Exited { code: 0 };
 
-    fn end(jobs: &Jobs, job: &Arc<Job>, outcome: Outcome) {
-        jobs.ended(job, &Exit::of_nothing(outcome, Algorithm::Sha256));
+    async fn end(jobs: &Jobs, job: &Arc<Job>, outcome: Outcome) {
+        jobs.ended(job, &Exit::of_nothing(outcome, Algorithm::Sha256)).await;
     }
 
     /// It was sent when another agent was here, or longer ago than anything is remembered.
@@ -418,15 +432,19 @@ mod tests {
     fn what_may_have_run_does_not_run_again() {
         let (_state, jobs) = jobs();
         let spec = ExecSpec::new(Command::Argv(vec![b"true".to_vec().into()]));
-        let sent = |name, first_sent| {
-            let submission = Submission { durable: false, ..submission(name) };
-            matches!(jobs.submit(submission, &spec, first_sent), Submitted::New(..))
+        let runs = |name, durable, sent| {
+            let submission = Submission { durable, ..submission(name) };
+            matches!(jobs.submit(submission, &spec, sent), Submitted::New(..))
         };
         let before = Instant::now().checked_sub(Duration::from_secs(60));
-        assert!(!sent("before-this-agent", Some(before)));
-        assert!(!sent("before-this-machine", Some(None)));
-        assert!(sent("since", Some(Some(Instant::now()))));
-        assert!(sent("first", None));
+        assert!(!runs("before-this-agent", false, Sent::Again(before)));
+        assert!(!runs("before-this-machine", false, Sent::Again(None)));
+        assert!(runs("since", false, Sent::Again(Some(Instant::now()))));
+        assert!(runs("first", false, Sent::First));
+        assert!(runs("durable", true, Sent::Again(None)), "it would be in the journal");
+        for durable in [false, true] {
+            assert!(!runs("started", durable, Sent::Started));
+        }
     }
 
     /// Its end comes first, and its time last.
@@ -435,8 +453,8 @@ mod tests {
         let (_state, jobs) = jobs();
         let kept = submit(&jobs, "kept", true, None);
         let other = submit(&jobs, "other", false, None);
-        end(&jobs, &kept, EXITED);
-        end(&jobs, &other, EXITED);
+        end(&jobs, &kept, EXITED).await;
+        end(&jobs, &other, EXITED).await;
         assert!(!is_held_after(&jobs, &other, Duration::from_secs(61)));
         assert!(is_held_after(&jobs, &kept, Duration::from_secs(61)));
     }
@@ -446,9 +464,22 @@ mod tests {
         let (_state, jobs) = jobs();
         let then = Some(OnDisconnect::Lease { ms: 600_000 });
         let job = submit(&jobs, "leased", false, then);
-        end(&jobs, &job, EXITED);
+        end(&jobs, &job, EXITED).await;
         assert!(is_held_after(&jobs, &job, Duration::from_secs(599)));
         assert!(!is_held_after(&jobs, &job, Duration::from_secs(601)));
+    }
+
+    /// No journal has it, so what hands generated ids on to the next agent must have it.
+    #[tokio::test]
+    async fn a_kept_job_with_a_generated_id_is_remembered_as_one() {
+        let (_state, jobs) = jobs();
+        let submission = Submission { durable: false, detach: true, ..submission("generated") };
+        let spec = ExecSpec::new(Command::Argv(vec![b"true".to_vec().into()]));
+        let Submitted::New(job, _) = jobs.submit(submission, &spec, Sent::First) else { panic!() };
+        jobs.commit(&job).await.unwrap();
+        end(&jobs, &job, EXITED).await;
+        assert!(jobs.remove(&job.id));
+        assert_eq!(jobs.lock().generated.len(), 1);
     }
 
     /// Who may run nothing must not fill the agent's memory or disk with ids.
@@ -457,7 +488,7 @@ mod tests {
         let (state, jobs) = jobs();
         let job = submit(&jobs, "never", true, None);
         let (reason, message) = (NeverStarted::Busy, String::new());
-        end(&jobs, &job, Outcome::NeverStarted { reason, message });
+        end(&jobs, &job, Outcome::NeverStarted { reason, message }).await;
         assert!(!is_held_after(&jobs, &job, Duration::from_secs(61)));
         assert_eq!(jobs.lock().generated.len(), 1, "it is not remembered as one that ran");
         assert_eq!(std::fs::read_to_string(state.path().join("journal")).unwrap(), "");

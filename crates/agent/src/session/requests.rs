@@ -1,6 +1,7 @@
 //! What opens a stream: a submission, a client that comes to a job, questions about jobs.
 
 use super::*;
+use crate::jobs::Sent;
 use crate::jobs::meta::Owner;
 use crate::{policy, stdin};
 use rexec_protocol::JobId;
@@ -51,9 +52,12 @@ impl Session {
             detach: exec.detach,
         };
         let id = submission.id.clone();
-        // The client made the request that it sends again after this connection was there.
-        let age = exec.age_ms.map(Duration::from_millis);
-        let first_sent = age.map(|age| self.begun.checked_sub(age));
+        let sent = match exec.age_ms {
+            None => Sent::First,
+            Some(Exec::STARTED) => Sent::Started,
+            // It made the request that it sends again after this connection was there.
+            Some(age) => Sent::Again(self.begun.checked_sub(Duration::from_millis(age))),
+        };
         let wish = |joins| Wish {
             place: Place::Have(exec.have),
             output: true,
@@ -67,7 +71,7 @@ impl Session {
             None => stdin::From::Start,
             Some(_) => stdin::From::WhereItWas,
         };
-        match self.agent.jobs.submit(submission, &spec, first_sent) {
+        match self.agent.jobs.submit(submission, &spec, sent) {
             Submitted::New(job, controls) => {
                 let hold = if exec.detach { Hold::No } else { Hold::Now };
                 let attached = self.attached(&job, stream, exec.window, (hold, true), sends_from);
@@ -104,8 +108,11 @@ impl Session {
                 }
             }
             Submitted::Past(past) => {
-                let replay = attach::replay(id, *past, exec.have, self.outbox.clone(), stream);
-                self.senders.spawn(replay);
+                if let Err(denied) = self.may_with(&Owner::from(&*self.identity), true) {
+                    let outcome = Outcome::Lost { message: shorten(denied.message) };
+                    return self.refuse(stream, exec.digest, outcome);
+                }
+                return self.answer_all(attach::replay(id, *past, exec.have, stream));
             }
             Submitted::Conflict => {
                 let message = format!("the id {id} is that of another command, or another's");
@@ -146,8 +153,9 @@ impl Session {
                 return self.refuse_request(stream, Refusal::Denied, denied.message);
             }
             let have = if let From::Offsets(have) = from { have } else { Offsets::default() };
-            self.senders.spawn(attach::replay(id, past, have, self.outbox.clone(), stream));
-            return Ok(());
+            let event = Event::Attached { job: &id, caller: self.caller(), control };
+            self.agent.audit.record(&event);
+            return self.answer_all(attach::replay(id, past, have, stream));
         }
         let job = match self.may_reach(&id, control) {
             Ok(job) => job,

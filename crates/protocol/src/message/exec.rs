@@ -42,6 +42,10 @@ pub struct Exec {
 }
 
 impl Exec {
+    /// The `age_ms` of one that was answered with `started`: whatever an agent knows, it is not to start
+    /// it again.
+    pub const STARTED: u64 = u64::MAX;
+
     /// A submission without an id, whose client stays.
     pub fn new(window: u64, digest: Algorithm) -> Self {
         Self {
