@@ -3,7 +3,7 @@
 use crate::connector::Dialer;
 use crate::error::Error;
 use crate::membership::Membership;
-use crate::reconnect::{is_mendable, reconnect};
+use crate::reconnect::{Away, is_mendable};
 use crate::remote::Remote;
 use crate::routes::{Lasting, Route, about_jobs, answered};
 use rexec_net::handshake::{Connection, Deadline, error_code};
@@ -370,8 +370,13 @@ pub(crate) async fn run(
 ) {
     let (mut connection, mut deadline) = (connection, deadline);
     let mut is_first = true;
+    let mut away: Option<Away> = None;
     loop {
-        let end = one(connection, &shared, &dialer, deadline).await;
+        let mut spoke = false;
+        let end = one(connection, &shared, &dialer, deadline, &mut spoke).await;
+        if spoke {
+            away = None;
+        }
         let live = shared.cut(&end);
         let patience = dialer.reconnect_for;
         if live.is_empty()
@@ -382,7 +387,7 @@ pub(crate) async fn run(
             return shared.fail(live, &end, None);
         }
         tokio::select! {
-            again = reconnect(&shared, &dialer, end) => match again {
+            again = away.get_or_insert_with(Away::begin).end(&shared, &dialer, end) => match again {
                 Ok((another, its_deadline)) => {
                     (connection, deadline) = (another, its_deadline);
                     is_first = false;
@@ -395,17 +400,19 @@ pub(crate) async fn run(
     }
 }
 
-/// Serves one connection to its end, and says how it ended.
+/// Serves one connection to its end, and says how it ended, and whether the agent said anything after
+/// its hello.
 async fn one(
     mut connection: Connection,
     shared: &Shared,
     dialer: &Dialer,
     deadline: Deadline,
+    spoke: &mut bool,
 ) -> NetError {
     let distrusted = dialer.distrusted(&mut connection);
     let end = tokio::select! {
         end = distrusted => end,
-        end = read_frames(&mut connection, shared, dialer, deadline) => end,
+        end = read_frames(&mut connection, shared, dialer, deadline, spoke) => end,
         () = shared.dropped.cancelled() => NetError::Closed,
     };
     // First the last words: whoever hears of the end may drop the session, which has some of its own.
@@ -428,6 +435,7 @@ async fn read_frames(
     shared: &Shared,
     dialer: &Dialer,
     deadline: Deadline,
+    spoke: &mut bool,
 ) -> NetError {
     let ours = dialer.hello();
     let greeting = deadline.bound("the agent's hello", connection.receive_hello(&ours)).await;
@@ -441,6 +449,7 @@ async fn read_frames(
     loop {
         match connection.inbound.next().await {
             Ok(frame) => {
+                *spoke = true;
                 if let Err(fault) = shared.route(frame) {
                     return fault.into();
                 }

@@ -30,29 +30,50 @@ pub(crate) fn is_mendable(end: &NetError, is_first: bool) -> bool {
     }
 }
 
-/// Connects again, until it works or the time for it is over.
-pub(crate) async fn reconnect(
-    shared: &Shared,
-    dialer: &Dialer,
-    lost: NetError,
-) -> Result<(Connection, Deadline), (NetError, Duration)> {
-    let since = Instant::now();
-    let mut last = lost;
-    let mut pause = FIRST_PAUSE;
-    for attempt in 1.. {
-        let reason = last.to_string();
-        shared.link.send_replace(Link::Away { reason, since: since.into_std(), attempt });
-        match dialer.dial().await {
-            Ok(connected) => return Ok(connected),
-            Err(error) => last = error,
+/// How long a session has been without its agent. A connection that was made and said nothing ends no
+/// wait: an agent that takes each and ends it at once must not be called upon without a pause, for ever.
+#[derive(Debug)]
+pub(crate) struct Away {
+    since: Instant,
+    attempt: u32,
+    pause: Duration,
+}
+
+impl Away {
+    pub(crate) fn begin() -> Self {
+        Self { since: Instant::now(), attempt: 0, pause: FIRST_PAUSE }
+    }
+
+    /// Connects again, until it works or the time for it is over.
+    pub(crate) async fn end(
+        &mut self,
+        shared: &Shared,
+        dialer: &Dialer,
+        lost: NetError,
+    ) -> Result<(Connection, Deadline), (NetError, Duration)> {
+        let mut last = lost;
+        loop {
+            let (reason, since) = (last.to_string(), self.since.into_std());
+            let is_again = self.attempt > 0;
+            self.attempt = self.attempt.saturating_add(1);
+            shared.link.send_replace(Link::Away { reason, since, attempt: self.attempt });
+            if is_again {
+                if !is_mendable(&last, false) || self.since.elapsed() >= dialer.reconnect_for {
+                    return Err((last, self.since.elapsed()));
+                }
+                self.pause().await;
+            }
+            match dialer.dial().await {
+                Ok(connected) => return Ok(connected),
+                Err(error) => last = error,
+            }
         }
-        if !is_mendable(&last, false) || since.elapsed() >= dialer.reconnect_for {
-            break;
-        }
+    }
+
+    async fn pause(&mut self) {
         // Many clients that lost the same agent shall not come back in step.
         let jitter = fastrand::f64().mul_add(0.4, 0.8);
-        sleep(pause.mul_f64(jitter)).await;
-        pause = (pause * 2).min(LONGEST_PAUSE);
+        sleep(self.pause.mul_f64(jitter)).await;
+        self.pause = (self.pause * 2).min(LONGEST_PAUSE);
     }
-    Err((last, since.elapsed()))
 }
