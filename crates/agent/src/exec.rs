@@ -90,7 +90,7 @@ impl Request {
                     let end = End { pid: 0, ended_ms: now_ms(), exit: Ending::from(&exit) };
                     put_end(&job, &end).await;
                 }
-                agent.jobs.ended(&job, &exit);
+                agent.jobs.ended(&job, &exit).await;
                 job.not_started(exit);
                 outcome
             }
@@ -252,7 +252,7 @@ impl Begun {
         let end = End { pid, ended_ms: now_ms(), exit: Ending::from(&exit) };
         let is_recorded = put_end(&job, &end).await;
         job.ended(end.ended_ms);
-        agent.jobs.ended(&job, &exit);
+        agent.jobs.ended(&job, &exit).await;
         // Last: who reads it finds all the rest as it says.
         job.log.exit(exit.clone());
         settle(agent, &job, end, is_recorded).await;

@@ -26,6 +26,8 @@ const SPACING: u64 = 64 * 1024;
 #[derive(Debug)]
 pub struct Feed {
     receiver: Mutex<Receiver>,
+    /// All of it came while another agent ran.
+    before: Option<Tally>,
     /// The digest of all that came, once the receiver's is only that of what the last client sent.
     whole: Mutex<Option<Hasher>>,
     algorithm: Algorithm,
@@ -86,14 +88,19 @@ impl Feed {
         Self::at(algorithm, nothing, Receiver::new(algorithm), is_terminal)
     }
 
-    /// The feed of a job that another agent has begun, which had come to `place`; `None` if its digest
-    /// cannot go on. With `open` the command can still be given something.
+    /// The feed of a job that another agent has begun, which had come to `place`; `None` if there is more
+    /// to come and its digest cannot go on. With `open` the command can still be given something.
     pub fn after(
         place: Place,
         algorithm: Algorithm,
         open: bool,
         is_terminal: bool,
     ) -> Option<Self> {
+        if place.ended && !is_terminal {
+            let before = Some(Tally { size: place.offset, hash: place.hash });
+            let feed = Self::at(algorithm, place, Receiver::new(algorithm), is_terminal);
+            return Some(Self { before, ..feed });
+        }
         let receiver = Receiver::after(place.offset, place.hasher(algorithm)?);
         let skip = place.written.saturating_sub(place.offset);
         let is_closed = !open && !place.ended;
@@ -106,6 +113,7 @@ impl Feed {
     fn at(algorithm: Algorithm, place: Place, receiver: Receiver, is_terminal: bool) -> Self {
         Self {
             receiver: Mutex::new(receiver),
+            before: None,
             places: Mutex::default(),
             credited: Mutex::new(place),
             skip: AtomicU64::new(0),
@@ -124,12 +132,11 @@ impl Feed {
     pub fn connect(&self, attachment: Attachment, stream: StreamId, outbox: &Outbox, from: From) {
         let mut receiver = lock(&self.receiver);
         match from {
-            From::Start => self.count_from_start(&mut receiver),
+            From::Start | From::WhereItWas => self.count_from_start(&mut receiver),
             From::Anew => self.count_from_here(&mut receiver),
-            From::WhereItWas => {}
         }
         let (granted, known) = match from {
-            From::Start => (flow::INITIAL_WINDOW, receiver.offset()),
+            From::Start => (flow::INITIAL_WINDOW, self.size(&receiver)),
             From::WhereItWas | From::Anew => (0, 0),
         };
         let mut sending = lock(&self.sending);
@@ -140,7 +147,7 @@ impl Feed {
         } else if from != From::Start {
             credit.consumed(0);
         }
-        let may_repeat_end = receiver.ended();
+        let may_repeat_end = self.before.is_some() || receiver.ended();
         let outbox = outbox.clone();
         let sender = Sender { attachment, credit, may_repeat_end, known, stream, outbox };
         if let Some(former) = sending.sender.replace(sender) {
@@ -190,14 +197,13 @@ impl Feed {
             if known > 0 {
                 sender.credit.dropped(known);
             }
-            let new = body.len() as u64 - known;
-            if known > 0 && new == 0 {
+            if known > 0 && known == body.len() as u64 {
                 return Ok(());
             }
-            sending.backlog += new;
             known
         };
         body.advance(usize::try_from(known).unwrap_or(usize::MAX));
+        let length = body.len() as u64;
         let bytes = receiver.data(data.offset + known, body, hash)?.into_bytes();
         let mut whole = lock(&self.whole);
         if let Some(whole) = &mut *whole {
@@ -206,6 +212,7 @@ impl Feed {
         if let Some(hasher) = whole.as_ref().or(receiver.hasher()) {
             self.remember(Place::of(receiver.offset(), hasher));
         }
+        lock(&self.sending).backlog += length;
         self.inbox.push(bytes);
         Ok(())
     }
@@ -218,7 +225,7 @@ impl Feed {
             let Some(sender) = sending.of(attachment) else { return Ok(()) };
             // A client that comes back does not know whether its end has come.
             let may_repeat = std::mem::take(&mut sender.may_repeat_end);
-            if may_repeat && receiver.tally() == Some(eof.tally()) {
+            if may_repeat && self.before.or(receiver.tally()) == Some(eof.tally()) {
                 return Ok(());
             }
             if eof.size < sender.known {
@@ -239,16 +246,23 @@ impl Feed {
 
     /// Whether the end came.
     pub fn has_ended(&self) -> bool {
-        lock(&self.receiver).ended()
+        self.before.is_some() || lock(&self.receiver).ended()
     }
 
     /// How many bytes came in.
     pub fn received(&self) -> u64 {
-        lock(&self.receiver).offset()
+        self.size(&lock(&self.receiver))
+    }
+
+    fn size(&self, receiver: &Receiver) -> u64 {
+        self.before.map_or(receiver.offset(), |tally| tally.size)
     }
 
     /// What came in and was verified.
     pub fn tally(&self) -> Tally {
+        if let Some(before) = self.before {
+            return before;
+        }
         let receiver = lock(&self.receiver);
         if let Some(whole) = &*lock(&self.whole) {
             return Tally { size: receiver.offset(), hash: whole.prefix() };
@@ -269,9 +283,9 @@ impl Feed {
         places.push_back(place);
     }
 
-    /// The command has taken all before `offset`: gives credit up to the last place before that, and says
-    /// which that is. A client keeps what it has no credit for, so it can send from there again.
-    fn reached(&self, offset: u64) -> Place {
+    /// The command has taken all before `offset`: gives credit up to the last place before that, once it
+    /// stands in the ledger. A client keeps what it has no credit for, so it can send from there again.
+    fn reached(&self, offset: u64, ledger: Option<&Ledger>) {
         let mut places = lock(&self.places);
         let mut last = lock(&self.credited);
         let before = last.offset;
@@ -283,10 +297,12 @@ impl Feed {
         last.written = offset;
         let now = last.clone();
         drop((places, last));
+        if let Some(ledger) = ledger {
+            ledger.is_at(Channel::In, &now);
+        }
         if now.offset > before {
             self.written(now.offset - before);
         }
-        now
     }
 
     /// Where the command is.
@@ -350,18 +366,21 @@ pub async fn run(feed: Arc<Feed>, pipe: Writer, ledger: Option<Arc<Ledger>>) {
         let skipped = feed.skip.load(Ordering::Acquire).min(bytes.len() as u64);
         feed.skip.fetch_sub(skipped, Ordering::AcqRel);
         bytes.advance(usize::try_from(skipped).unwrap_or(bytes.len()));
-        feed.reached(offset);
+        feed.reached(offset, ledger.as_deref());
         while !bytes.is_empty() {
             match write(&pipe, &bytes, ledger.as_deref()).await {
                 Ok(n) => {
                     bytes.advance(n);
                     offset += n as u64;
-                    let place = feed.reached(offset);
-                    if let Some(ledger) = &ledger {
-                        ledger.is_at(Channel::In, &place);
-                    }
+                    feed.reached(offset, ledger.as_deref());
                 }
-                Err(_) => return feed.close(),
+                Err(_) => {
+                    // Nothing was written, and nothing will be.
+                    if let Some(ledger) = &ledger {
+                        ledger.nothing(Channel::In);
+                    }
+                    return feed.close();
+                }
             }
         }
     }

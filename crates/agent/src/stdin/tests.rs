@@ -73,3 +73,47 @@ async fn many_clients_together_have_one_window() {
     }
     assert_eq!(feed.received(), WINDOW);
 }
+
+/// Its digests are still those of everything it has sent, whoever was at its place meanwhile.
+#[tokio::test]
+async fn who_comes_back_after_another_goes_on_with_its_digest() {
+    let (outbox, _connection) = connection();
+    let feed = Feed::new(Algorithm::Sha256, false);
+    let mut first = Client::new(0);
+    first.connect(&feed, &outbox, From::Start);
+    first.send(&feed, b"one").unwrap();
+    Client::new(3).connect(&feed, &outbox, From::Anew);
+    first.connect(&feed, &outbox, From::WhereItWas);
+    first.send(&feed, b"two").unwrap();
+    assert_eq!(feed.tally().hash, Digest::of(Algorithm::Sha256, b"onetwo"));
+}
+
+/// What was refused waits for nobody, and takes no room.
+#[tokio::test]
+async fn altered_bytes_take_no_room() {
+    let (outbox, _connection) = connection();
+    let feed = Feed::new(Algorithm::Sha256, false);
+    let mut liar = Client::new(0);
+    liar.connect(&feed, &outbox, From::Start);
+    liar.hasher.update(b"something else");
+    assert_eq!(liar.send(&feed, b"bytes"), Err(ProtocolError::HashMismatch));
+    assert_eq!(lock(&feed.sending).backlog, 0);
+}
+
+/// Of a digest that cannot go on as well: there is nothing more to come.
+#[tokio::test]
+async fn stdin_that_was_complete_before_another_agent_is_complete() {
+    for algorithm in [Algorithm::Sha256, Algorithm::Blake3] {
+        let mut hasher = Hasher::new(algorithm);
+        hasher.update(b"all of it");
+        let place = Place::of(9, &hasher).with_end(true);
+        let feed = Feed::after(place, algorithm, false, false).unwrap();
+        assert_eq!((feed.received(), feed.has_ended()), (9, true));
+        assert_eq!(feed.tally(), Tally { size: 9, hash: hasher.prefix() });
+        let (outbox, _connection) = connection();
+        let again = Client::new(9);
+        again.connect(&feed, &outbox, From::WhereItWas);
+        let eof = Eof { channel: Channel::In, size: 9, hash: hasher.prefix() };
+        feed.eof(again.attachment, eof).unwrap();
+    }
+}
