@@ -1,0 +1,148 @@
+//! How an agent ends: when the running commands have ended, at once, or leaving them to the next one.
+
+use super::Agent;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+use tokio::task::spawn_blocking;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+/// How long the connections have to end, after the time their commands have to end.
+const LAST: Duration = Duration::from_secs(10);
+
+impl Agent {
+    /// Takes nothing new, and leaves the running commands to the next agent; false, and nothing, if
+    /// the agent ends already.
+    #[must_use]
+    pub fn leave(&self) -> bool {
+        let is_first = self.begin_to_end();
+        if is_first {
+            self.leave.cancel();
+        }
+        is_first
+    }
+
+    /// What is cancelled when the agent leaves.
+    pub fn leaving(&self) -> CancellationToken {
+        self.leave.clone()
+    }
+
+    /// Whether the agent leaves.
+    pub fn is_leaving(&self) -> bool {
+        self.leave.is_cancelled()
+    }
+
+    /// Returns once the agent leaves.
+    pub async fn has_left(&self) {
+        self.leave.cancelled().await;
+    }
+
+    /// Returns once all is left to the next agent, and clients may go there.
+    pub async fn farewell(&self) {
+        self.farewell.cancelled().await;
+    }
+
+    /// Takes no new connections and no new commands, and lets the running ones finish; false, and
+    /// nothing, if the agent ends already.
+    #[must_use]
+    pub fn stop(&self) -> bool {
+        let is_first = self.begin_to_end();
+        if is_first {
+            self.stop.cancel();
+        }
+        is_first
+    }
+
+    /// Whether this is the first to end it: commands that are left to the next agent are not waited
+    /// for as well.
+    fn begin_to_end(&self) -> bool {
+        !self.ending.swap(true, Ordering::AcqRel)
+    }
+
+    /// Takes nothing new, and ends the running commands, however the agent was to end before.
+    pub fn abort(&self) {
+        self.begin_to_end();
+        self.stop.cancel();
+        self.abort.cancel();
+    }
+
+    /// Takes no new commands, or takes them again; connections go on.
+    pub fn drain(&self, on: bool) {
+        self.draining.store(on, Ordering::Release);
+    }
+
+    /// Whether no new commands are taken for now.
+    pub fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Acquire)
+    }
+
+    /// Returns once the agent was told to stop.
+    pub async fn stopping(&self) {
+        self.stop.cancelled().await;
+    }
+
+    /// Returns once the agent was told to end the running commands.
+    pub async fn aborting(&self) {
+        self.abort.cancelled().await;
+    }
+
+    /// Whether the agent was told to stop.
+    pub fn is_stopping(&self) -> bool {
+        self.stop.is_cancelled()
+    }
+}
+
+/// Lets the running commands finish, or ends them when the time for that is over.
+pub(super) async fn drain(agent: &Agent, sessions: &TaskTracker) {
+    sessions.close();
+    agent.jobs.tasks.close();
+    let drained = async {
+        tokio::select! {
+            _ = async { tokio::join!(sessions.wait(), agent.jobs.tasks.wait()) } => {}
+            () = agent.abort.cancelled() => {}
+        }
+    };
+    if timeout(agent.config.limits.drain, drained).await.is_err() {
+        tracing::warn!("the time for running commands is over; ending them");
+    }
+    agent.abort.cancel();
+    agent.jobs.running().iter().for_each(|job| job.shut_down());
+    let all = async { tokio::join!(sessions.wait(), agent.jobs.tasks.wait()) };
+    if timeout(agent.config.limits.kill_grace + LAST, all).await.is_err() {
+        tracing::error!("connections or commands do not end; leaving them");
+    }
+}
+
+/// Leaves everything to the next agent: first the jobs, then the clients are told to come back.
+pub(super) async fn hand_over(agent: &Arc<Agent>, sessions: &TaskTracker) {
+    agent.jobs.tasks.close();
+    for job in agent.jobs.running() {
+        if !job.outlives_agent() {
+            job.shut_down();
+        }
+    }
+    let left = async {
+        tokio::select! {
+            () = agent.jobs.tasks.wait() => {}
+            () = agent.abort.cancelled() => {}
+        }
+    };
+    if timeout(agent.config.limits.kill_grace + LAST, left).await.is_err() {
+        tracing::error!("some jobs cannot be left to the next agent");
+    }
+    let (jobs, state) = (Arc::clone(&agent.jobs), agent.config.state_dir.clone());
+    match spawn_blocking(move || jobs.hand_over(&state)).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => {
+            tracing::error!(%error, "the next agent will not know what this one does")
+        }
+        Err(error) => tracing::error!(%error, "the next agent will not know what this one does"),
+    }
+    agent.farewell.cancel();
+    sessions.close();
+    if timeout(LAST, sessions.wait()).await.is_err() {
+        tracing::warn!("some connections do not end; leaving them");
+    }
+}
