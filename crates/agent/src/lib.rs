@@ -67,6 +67,7 @@ pub mod server;
 pub mod session;
 pub mod spool;
 pub mod standing;
+pub mod state_file;
 pub mod stdin;
 pub mod supervisor;
 pub mod trusted;

@@ -7,12 +7,11 @@
 use super::journal::Past;
 use super::meta::{Ending, hexadecimal};
 use crate::spool::boot_id;
-use crate::trusted;
+use crate::state_file;
 use rexec_protocol::{Algorithm, Digest, JobId};
 use serde::{Deserialize, Serialize};
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::fs;
+use std::io;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
@@ -75,23 +74,14 @@ impl Remembered {
 /// Reads what the agent before has left in the folder `state`, once: from now on an agent runs. Those of
 /// another boot are as good as none.
 pub fn take(state: &Path) -> io::Result<Before> {
-    let path = state.join(FILE);
-    let mut text = String::new();
-    let before = match OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW).open(&path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Before::Nobody,
-        Err(error) => return Err(error),
-        Ok(mut file) => {
-            trusted::demand_unchangeable(&path, &file.metadata()?).map_err(io::Error::other)?;
-            file.read_to_string(&mut text)?;
-            match serde_json::from_str::<Option<Handover>>(&text) {
-                Ok(Some(handover)) if handover.boot == boot_id() => {
-                    Before::Left(Box::new(handover))
-                }
-                Ok(Some(_)) => Before::Nobody,
-                // A torn one is that of an agent that was killed, too.
-                Ok(None) | Err(_) => Before::Killed,
-            }
-        }
+    let before = match state_file::read(state, FILE)? {
+        None => Before::Nobody,
+        Some(text) => match serde_json::from_slice::<Option<Handover>>(&text) {
+            Ok(Some(handover)) if handover.boot == boot_id() => Before::Left(Box::new(handover)),
+            Ok(Some(_)) => Before::Nobody,
+            // A torn one is that of an agent that was killed, too.
+            Ok(None) | Err(_) => Before::Killed,
+        },
     };
     put(state, None)?;
     Ok(before)
@@ -99,17 +89,7 @@ pub fn take(state: &Path) -> io::Result<Before> {
 
 /// Writes it for the next agent; `None`: an agent runs.
 pub fn put(state: &Path, handover: Option<&Handover>) -> io::Result<()> {
-    let (path, new) = (state.join(FILE), state.join("handover.new"));
-    let _ = fs::remove_file(&new);
-    let mut options = OpenOptions::new();
-    let mut file: File = options
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .custom_flags(libc::O_NOFOLLOW)
-        .open(&new)?;
-    file.write_all(&serde_json::to_vec(&handover)?)?;
-    fs::rename(&new, &path)
+    state_file::write(state, FILE, &serde_json::to_vec(&handover)?)
 }
 
 /// How long the system is up, suspended or not, to the hundredth of a second.
