@@ -17,7 +17,7 @@ use crate::log_level::LogLevel;
 use crate::presence::Everybody;
 use crate::rooms::Rooms;
 use crate::session;
-use crate::{policy, reload};
+use crate::{policy, reload, rooms};
 use rexec_net::NetError;
 use rexec_net::handshake::{self, Deadline};
 use rexec_net::inbound::Keepalive;
@@ -38,7 +38,7 @@ use tracing::Instrument;
 
 mod ending;
 
-use ending::{drain, hand_over};
+use ending::{drain, hand_over, leave_rooms};
 
 /// Adopted jobs that are told to the one who waits for them; more than there can be keepers at once.
 const ADOPTED: usize = 65_536;
@@ -109,6 +109,10 @@ impl Server {
             listeners.push(listener);
         }
         let (jobs, before) = Jobs::open(&config.state_dir, config.jobs.clone())?;
+        let rooms = rooms::handover::take(&config.state_dir).unwrap_or_else(|error| {
+            tracing::error!(%error, "the rooms of the agent before cannot be taken over");
+            Vec::new()
+        });
         let adoptions = Adoptions::open(&config.state_dir.join(SOCKET))?;
         let zygote = Zygote::start(exe).await?;
         let agent = Agent {
@@ -117,7 +121,7 @@ impl Server {
             zygote,
             policy: Arc::new(policy),
             audit,
-            rooms: Rooms::new(config.rooms.clone()),
+            rooms: Rooms::new(config.rooms.clone(), rooms),
             everybody: Everybody::default(),
             tls: Arc::new(tls),
             reload: Notify::new(),
@@ -187,6 +191,7 @@ impl Server {
         } else {
             drain(&agent, &sessions).await;
         }
+        leave_rooms(&agent).await;
         agent.audit.record(&Event::AgentStopped);
         agent.audit.close().await;
     }
@@ -209,11 +214,12 @@ impl Agent {
 }
 
 /// Forgets the output and the ids of jobs that are kept for long enough, also when nobody asks for
-/// anything.
+/// anything; and says who has not come back to a room since the agent was started.
 async fn sweep(agent: Arc<Agent>) {
     loop {
         tokio::time::sleep(SWEEP).await;
         agent.jobs.sweep();
+        agent.rooms.miss_absent();
         let agent = Arc::clone(&agent);
         // If the runtime is being shut down, there is nothing left to forget.
         let _ = tokio::task::spawn_blocking(move || agent.jobs.prune()).await;

@@ -13,6 +13,7 @@ use crate::jobs::{Job, Leave, Submission, Submitted};
 use crate::log::Place;
 use crate::presence::Presence;
 use crate::rooms::Member;
+use crate::rooms::room::Departure;
 use crate::server::Agent;
 use crate::standing::Standing;
 use crate::stdin::Feed;
@@ -226,7 +227,7 @@ impl Session {
 
     fn stream_ended(&mut self, stream: StreamId) {
         let Some(attached) = self.streams.remove(&stream) else {
-            return self.member_left(stream, false);
+            return self.member_left(stream, Departure::Left);
         };
         self.unwatch(&attached);
         let job = &attached.job;

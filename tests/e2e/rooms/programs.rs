@@ -4,6 +4,7 @@ use super::{FAST, agent, hear, heard, open_to_all};
 use crate::support::TestAgent;
 use crate::support::cli::code;
 use crate::support::proc::eventually;
+use nix::sys::signal::Signal;
 use serde_json::Value;
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Command, Output, Stdio};
@@ -239,6 +240,15 @@ async fn two_terminals_talk() {
     tmux.shows("alice", "connected again");
     tmux.enter("bob", " for it");
     tmux.shows("alice", "bob: wait for it");
+    // In good order, it leaves the room to the next one.
+    tmux.keys("bob", "and once");
+    agent.signal(Signal::SIGTERM);
+    assert!(tokio::task::block_in_place(|| agent.wait()).success());
+    tokio::task::block_in_place(|| agent.start_again());
+    tmux.enter("bob", " more");
+    tmux.shows("alice", "bob: and once more");
+    let screen = tmux.screen("alice").join(" ");
+    assert_eq!(screen.matches("agent was started again").count(), 1, "{screen}");
     // And everybody leaves; the terminal is as it was.
     tmux.enter("bob", "/quit");
     tmux.shows("alice", "bob left");

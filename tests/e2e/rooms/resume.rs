@@ -2,10 +2,12 @@
 
 use super::{FAST, PATIENCE, agent, heard, open_to_all};
 use crate::support::chaos::{Chaos, Faults, Plan};
+use crate::support::proc::eventually;
 use crate::support::{TestAgent, size_from_environment};
 use nix::sys::signal::Signal;
 use rexec_client::{Connector, Link, Room, RoomEvent, Session};
-use std::sync::atomic::Ordering;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 use tokio::task::block_in_place;
 use tokio::time::timeout;
@@ -128,16 +130,79 @@ async fn who_was_away_for_too_long_is_told_how_many_lines_it_missed() {
     while heard(&mut room).await != "bob: 99" {}
 }
 
-/// Another agent on the same port: the room is empty, and whoever was in it knows.
+/// As `systemctl restart`.
+fn restart(agent: &mut TestAgent) {
+    block_in_place(|| {
+        agent.signal(Signal::SIGTERM);
+        assert!(agent.wait().success());
+        agent.start_again();
+    });
+}
+
+/// Restarted again and again while two talk: each hears every line once, and nothing else.
 #[tokio::test(flavor = "multi_thread")]
-async fn an_agent_that_is_started_again_opens_its_rooms_anew() {
+async fn rooms_go_on_in_the_next_agent() {
+    let mut agent = agent();
+    let (alice, bob) = (agent.session().await, agent.session_as("bob").await);
+    let (mut first, mut second) =
+        (alice.join("lobby").await.unwrap(), bob.join("lobby").await.unwrap());
+    let (lines, restarts) = (300, 5);
+    let said = Arc::new(AtomicUsize::new(0));
+    let mut talking = Vec::new();
+    for voice in [first.voice(), second.voice()] {
+        let said = Arc::clone(&said);
+        talking.push(tokio::spawn(async move {
+            for n in 0..lines {
+                voice.say(&n.to_string()).await.unwrap();
+                said.fetch_add(1, Ordering::Relaxed);
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+        }));
+    }
+    for round in 1..=restarts {
+        let mark = round * 2 * lines / (restarts + 1);
+        while said.load(Ordering::Relaxed) < mark {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+        restart(&mut agent);
+    }
+    for talking in talking {
+        talking.await.unwrap();
+    }
+    let count = 2 + 2 * lines;
+    let all = timeout(PATIENCE, super::hear(&mut first, count)).await.unwrap();
+    assert_eq!(all[0], "joined alice");
+    for name in ["alice", "bob"] {
+        let said = all.iter().filter_map(|what| what.strip_prefix(&format!("{name}: ")));
+        let expected: Vec<String> = (0..lines).map(|n| n.to_string()).collect();
+        assert_eq!(said.collect::<Vec<_>>(), expected, "{name}");
+    }
+    assert_eq!(super::hear(&mut second, count).await, all, "one order for both");
+    // Whoever comes later is shown what was said before.
+    let mut third = agent.session_as("carol").await.join("lobby").await.unwrap();
+    assert_eq!(super::hear(&mut third, count).await, all);
+    // Coming back is no joining.
+    let audit = agent.path("audit.jsonl");
+    eventually("three have joined", || {
+        let audit = std::fs::read_to_string(&audit).unwrap();
+        audit.matches("\"event\":\"joined\"").count() == 3
+    });
+}
+
+/// Killed, it leaves nothing: the room is empty, and whoever was in it knows.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_that_was_killed_opens_its_rooms_anew() {
     let mut agent = agent();
     let session = agent.session().await;
     let mut room = session.join("lobby").await.unwrap();
     room.say("before").await.unwrap();
     assert_eq!(super::hear(&mut room, 2).await, ["joined alice", "alice: before"]);
-    agent.kill();
-    agent.start_again();
+    // And what another one has left is not taken for its own.
+    restart(&mut agent);
+    block_in_place(|| {
+        agent.kill();
+        agent.start_again();
+    });
     let event = timeout(PATIENCE, room.next()).await.unwrap().unwrap();
     assert_eq!(event, Some(RoomEvent::OpenedAnew));
     assert_eq!(heard(&mut room).await, "joined alice");
@@ -153,12 +218,7 @@ async fn the_room_of_a_job_goes_where_the_job_goes() {
     let mut child = alice.command("cat").spawn().await.unwrap();
     let mut room = bob.join(&format!("job:{}", child.job())).await.unwrap();
     assert_eq!(heard(&mut room).await, "joined bob");
-    agent.signal(Signal::SIGTERM);
-    assert!(block_in_place(|| agent.wait()).success());
-    block_in_place(|| agent.start_again());
-    let event = timeout(PATIENCE, room.next()).await.unwrap().unwrap();
-    assert_eq!(event, Some(RoomEvent::OpenedAnew));
-    assert_eq!(heard(&mut room).await, "joined bob");
+    restart(&mut agent);
     room.say("still there?").await.unwrap();
     assert_eq!(heard(&mut room).await, "bob: still there?");
     let watching = bob.attach(child.job().clone()).join().await.unwrap();

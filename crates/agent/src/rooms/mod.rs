@@ -11,14 +11,18 @@
 //! something was said: then it stays for [`Settings::keep_empty`], so that a line can be left for
 //! those who come later. Each job has a room of its own, for whom policy lets watch the job.
 //!
+//! An agent that ends in good order leaves its rooms to the next one; see [`handover`].
+//!
 //! | module | what it holds |
 //! |---|---|
 //! | [`room`] | one room: log, seats, cursors |
 //! | [`member`] | one client in one room |
+//! | [`handover`] | rooms that outlive the agent |
 //! | `line` | what may be said |
 //! | `pace` | how fast |
 //! | [`settings`] | how much of everything |
 
+pub mod handover;
 pub(crate) mod line;
 pub mod member;
 mod pace;
@@ -33,7 +37,7 @@ use pace::Pace;
 use rexec_guard::holds;
 use rexec_protocol::message::{HappeningKind, Join, Joined};
 use rexec_protocol::{JobId, RoomName};
-use room::{Cursor, Limits, Seat};
+use room::{Cursor, Departure, LeftRoom, Limits, Seat};
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -51,10 +55,23 @@ pub struct Rooms {
 }
 
 impl Rooms {
-    /// No room.
-    pub fn new(settings: Settings) -> Self {
+    /// The rooms that the agent before has left.
+    pub fn new(settings: Settings, left: Vec<LeftRoom>) -> Self {
         let pace = Pace::new(settings.lines_per_second, settings.lines_burst);
-        Self { settings, table: Mutex::default(), pace }
+        let limits = limits(&settings);
+        let rooms = left.into_iter().map(|left| Room::inherit(left, limits));
+        let table = rooms.map(|room| (room.name.clone(), Arc::new(room))).collect();
+        Self { settings, table: Mutex::new(table), pace }
+    }
+
+    /// What the next agent gets.
+    pub fn leave_behind(&self) -> Vec<LeftRoom> {
+        self.all().iter().filter_map(|room| room.leave_behind()).collect()
+    }
+
+    /// Announces those who were in rooms of the agent before and have not come back.
+    pub fn miss_absent(&self) {
+        self.all().iter().for_each(|room| room.miss_absent());
     }
 
     /// How many rooms one connection may be in.
@@ -78,8 +95,7 @@ impl Rooms {
             None => {
                 self.sweep(&mut table);
                 self.demand_place(&table, owner, &join.room)?;
-                let Settings { members, history, history_kib, .. } = self.settings;
-                let limits = Limits { members, events: history, bytes: history_kib * 1024 };
+                let limits = limits(&self.settings);
                 let room = Arc::new(Room::new(join.room.clone(), owner, limits));
                 table.insert(join.room.clone(), Arc::clone(&room));
                 room
@@ -94,9 +110,9 @@ impl Rooms {
     }
 
     /// A member goes, and with the last one perhaps the room.
-    pub fn leave(&self, room: &Arc<Room>, seat: &Seat, lost: bool) {
+    pub fn leave(&self, room: &Arc<Room>, seat: &Seat, why: Departure) {
         let mut table = self.lock();
-        room.leave(seat, lost);
+        room.leave(seat, why);
         if room.is_of_no_use() {
             table.remove(&room.name);
         }
@@ -114,7 +130,7 @@ impl Rooms {
 
     /// Says it in every room; in how many.
     pub fn wall(&self, user: &str, text: &str) -> u64 {
-        let all: Vec<Arc<Room>> = self.lock().values().map(Arc::clone).collect();
+        let all = self.all();
         all.iter().for_each(|room| room.announce(HappeningKind::Wall, user, text));
         all.len() as u64
     }
@@ -128,7 +144,7 @@ impl Rooms {
 
     /// How many are open, and how many members are in them together.
     pub fn count(&self) -> (usize, usize) {
-        let all: Vec<Arc<Room>> = self.lock().values().map(Arc::clone).collect();
+        let all = self.all();
         (all.len(), all.iter().map(|room| room.population()).sum())
     }
 
@@ -167,9 +183,18 @@ impl Rooms {
         )
     }
 
+    fn all(&self) -> Vec<Arc<Room>> {
+        self.lock().values().map(Arc::clone).collect()
+    }
+
     fn lock(&self) -> MutexGuard<'_, HashMap<RoomName, Arc<Room>>> {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn limits(settings: &Settings) -> Limits {
+    let Settings { members, history, history_kib, .. } = *settings;
+    Limits { members, events: history, bytes: history_kib * 1024 }
 }
 
 #[cfg(test)]
@@ -178,7 +203,7 @@ mod tests {
     use std::time::Duration;
 
     fn rooms(settings: Settings) -> Rooms {
-        Rooms::new(Settings { lines_burst: 1000, ..settings })
+        Rooms::new(Settings { lines_burst: 1000, ..settings }, Vec::new())
     }
 
     fn enter(rooms: &Rooms, owner: &str, name: &str) -> Result<(Arc<Room>, Seat), String> {
@@ -193,11 +218,11 @@ mod tests {
         let rooms = rooms(Settings::default());
         let (room, seat) = enter(&rooms, "alice", "quiet").unwrap();
         assert_eq!(rooms.count(), (1, 1));
-        rooms.leave(&room, &seat, false);
+        rooms.leave(&room, &seat, Departure::Left);
         assert_eq!(rooms.count(), (0, 0));
         let (room, seat) = enter(&rooms, "alice", "deploys").unwrap();
         assert!(room.say(&seat, 1, "deploying", false));
-        rooms.leave(&room, &seat, false);
+        rooms.leave(&room, &seat, Departure::Left);
         assert_eq!(rooms.count(), (1, 0), "somebody may come for it");
     }
 
@@ -208,7 +233,7 @@ mod tests {
         for n in 0..3 {
             let (room, seat) = enter(&rooms, "mallory", &format!("r{n}")).unwrap();
             assert!(room.say(&seat, 1, "mine", false));
-            rooms.leave(&room, &seat, false);
+            rooms.leave(&room, &seat, Departure::Left);
         }
         let error = enter(&rooms, "mallory", "r3").unwrap_err();
         assert!(error.contains("rooms_per_identity"), "{error}");
@@ -227,7 +252,7 @@ mod tests {
         let (room, seat) = enter(&rooms, "alice", "a").unwrap();
         assert!(room.say(&seat, 1, "x", false));
         assert!(enter(&rooms, "bob", "b").is_err());
-        rooms.leave(&room, &seat, false);
+        rooms.leave(&room, &seat, Departure::Left);
         enter(&rooms, "bob", "b").unwrap();
     }
 }

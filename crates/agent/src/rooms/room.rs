@@ -12,6 +12,7 @@ use rexec_protocol::message::{
     ConnectionInfo, Event, Happening, HappeningKind, Join, Joined, Missed, Resume,
 };
 use rexec_protocol::{Frame, RoomName, StreamId, msgpack};
+use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -19,6 +20,10 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
+
+mod inherit;
+
+pub use inherit::LeftRoom;
 
 /// What an event costs beside its bytes.
 const OVERHEAD: usize = 256;
@@ -83,11 +88,24 @@ struct Membership {
     out: CancellationToken,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 struct Remembered {
     owner: String,
     since_ms: u64,
     said: u64,
+    /// The others know that it is gone.
+    announced: bool,
+}
+
+/// Why a member goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Departure {
+    /// It wants to, or has to.
+    Left,
+    /// Its connection broke, so it may come back.
+    Lost,
+    /// The agent is about to be replaced. Nobody is told, because all come back to the next one.
+    Replaced,
 }
 
 /// A place in a room, from joining to leaving.
@@ -110,18 +128,11 @@ pub struct Cursor {
 impl Room {
     /// An empty room.
     pub fn new(name: RoomName, opened_by: &str, limits: Limits) -> Self {
-        let state = State {
-            records: VecDeque::new(),
-            first: 1,
-            bytes: 0,
-            lines: 0,
-            members: BTreeMap::new(),
-            lost: VecDeque::new(),
-            last_member: 0,
-            empty_since: Some(Instant::now()),
-        };
         let (_, epoch) = uuid::Uuid::now_v7().as_u64_pair();
-        let opened_by = opened_by.to_owned();
+        Self::with(name, opened_by.to_owned(), epoch, limits, State::empty())
+    }
+
+    fn with(name: RoomName, opened_by: String, epoch: u64, limits: Limits, state: State) -> Self {
         Self { name, opened_by, epoch, limits, state: Mutex::new(state), appended: Notify::new() }
     }
 
@@ -159,7 +170,8 @@ impl Room {
                     member,
                     Membership { since_ms: before.since_ms, said: before.said, ..stay },
                 );
-                (member, Some(before.said), Some(HappeningKind::Returned))
+                let announced = before.announced.then_some(HappeningKind::Returned);
+                (member, Some(before.said), announced)
             }
             None => {
                 state.last_member += 1;
@@ -185,8 +197,8 @@ impl Room {
         Some((Seat { member, key, out }, cursor, joined))
     }
 
-    /// A member goes; `lost`: its connection broke, so it may come back.
-    pub fn leave(&self, seat: &Seat, lost: bool) {
+    /// A member goes.
+    pub fn leave(&self, seat: &Seat, why: Departure) {
         let mut state = self.lock();
         // Another connection may have the member's place by now.
         if state.members.get(&seat.member).is_none_or(|stay| stay.key != seat.key) {
@@ -197,15 +209,18 @@ impl Room {
         if state.members.is_empty() {
             state.empty_since = Some(Instant::now());
         }
-        if lost {
-            if state.lost.len() >= REMEMBERED {
+        if why != Departure::Left {
+            if state.lost.len() >= REMEMBERED.max(self.limits.members) {
                 state.lost.pop_front();
             }
-            state
-                .lost
-                .push_back((seat.member, Remembered { owner: owner.clone(), since_ms, said }));
+            let (owner, announced) = (owner.clone(), why == Departure::Lost);
+            state.lost.push_back((seat.member, Remembered { owner, since_ms, said, announced }));
         }
-        let kind = if lost { HappeningKind::Lost } else { HappeningKind::Left };
+        let kind = match why {
+            Departure::Left => HappeningKind::Left,
+            Departure::Lost => HappeningKind::Lost,
+            Departure::Replaced => return,
+        };
         self.append(state, happening(kind, owner, seat.member));
     }
 
@@ -280,18 +295,7 @@ impl Room {
     }
 
     fn append(&self, mut state: MutexGuard<'_, State>, happening: Happening) {
-        let seq = state.end();
-        let (event, body) = (Event { seq }.into(), msgpack::encode(&happening));
-        let frame = Frame::with_body(StreamId::CONNECTION, event, body);
-        let lines_before = state.lines;
-        state.lines += u64::from(is_line(happening.kind));
-        state.bytes += frame.body.len() + OVERHEAD;
-        state.records.push_back(Record { frame, lines_before });
-        while state.records.len() > self.limits.events || state.bytes > self.limits.bytes {
-            let Some(record) = state.records.pop_front() else { break };
-            state.bytes -= record.frame.body.len() + OVERHEAD;
-            state.first += 1;
-        }
+        state.append(&happening, self.limits);
         drop(state);
         self.appended.notify_waiters();
     }
@@ -308,9 +312,36 @@ enum Known {
 }
 
 impl State {
+    fn empty() -> Self {
+        Self {
+            records: VecDeque::new(),
+            first: 1,
+            bytes: 0,
+            lines: 0,
+            members: BTreeMap::new(),
+            lost: VecDeque::new(),
+            last_member: 0,
+            empty_since: Some(Instant::now()),
+        }
+    }
+
     /// The number of the next event.
     fn end(&self) -> u64 {
         self.first + self.records.len() as u64
+    }
+
+    fn append(&mut self, happening: &Happening, limits: Limits) {
+        let (event, body) = (Event { seq: self.end() }.into(), msgpack::encode(happening));
+        let frame = Frame::with_body(StreamId::CONNECTION, event, body);
+        let lines_before = self.lines;
+        self.lines += u64::from(is_line(happening.kind));
+        self.bytes += frame.body.len() + OVERHEAD;
+        self.records.push_back(Record { frame, lines_before });
+        while self.records.len() > limits.events || self.bytes > limits.bytes {
+            let Some(record) = self.records.pop_front() else { break };
+            self.bytes -= record.frame.body.len() + OVERHEAD;
+            self.first += 1;
+        }
     }
 
     fn known(&mut self, member: u64, owner: &str) -> Option<Known> {
@@ -318,7 +349,9 @@ impl State {
             && holds("rooms.own_seat", stay.owner == owner)
         {
             let Membership { since_ms, said, .. } = *stay;
-            return Some(Known::Present(Remembered { owner: owner.to_owned(), since_ms, said }));
+            let owner = owner.to_owned();
+            let before = Remembered { owner, since_ms, said, announced: false };
+            return Some(Known::Present(before));
         }
         let is_own = |(number, before): &(u64, Remembered)| {
             *number == member && holds("rooms.own_seat", before.owner == owner)
@@ -416,7 +449,7 @@ mod tests {
         let (bob, mut at_bob, joined) = enter(&room, "bob", None);
         assert_eq!((joined.member, joined.next, joined.lines), (2, 1, 0));
         assert!(room.say(&bob, 1, "waves", true));
-        room.leave(&alice, false);
+        room.leave(&alice, Departure::Left);
         let all = ["1 Joined alice", "2 Said alice hi", "3 Joined bob", "4 Action bob waves"];
         assert_eq!(read(&room, &mut at_bob)[..4], all);
         assert_eq!(read(&room, &mut at_alice), read_all(&room));
@@ -477,15 +510,62 @@ mod tests {
         assert!(first.out.is_cancelled());
         assert_eq!((again.member, again.said, again.members), (1, Some(4), 2));
         // Too late: the place is another's by now.
-        room.leave(&first, true);
+        room.leave(&first, Departure::Lost);
         assert_eq!(read(&room, &mut cursor), ["3 Said alice before"]);
-        room.leave(&second, true);
+        room.leave(&second, Departure::Lost);
         assert!(room.say(&bob, 1, "meanwhile", false));
         let resume = Resume { next: 4, ..resume };
         let (_third, mut cursor, again) = enter(&room, "alice", Some(resume));
         assert_eq!((again.member, again.said), (1, Some(4)));
         let seen = read(&room, &mut cursor);
         assert_eq!(seen, ["4 Lost alice", "5 Said bob meanwhile", "6 Returned alice"]);
+    }
+
+    /// The same numbers in the next agent, without a word about it; those who do not come back are
+    /// missed in the end.
+    #[test]
+    fn a_room_goes_on_in_the_next_agent() {
+        let room = room();
+        let (alice, _, joined) = enter(&room, "alice", None);
+        let (bob, ..) = enter(&room, "bob", None);
+        assert!(room.say(&alice, 7, "before", false));
+        room.leave(&alice, Departure::Replaced);
+        let text = serde_json::to_vec(&room.leave_behind().unwrap()).unwrap();
+        // Bob was still there, and says what nobody will hear.
+        assert!(room.say(&bob, 1, "too late", false));
+        let room = Room::inherit(serde_json::from_slice(&text).unwrap(), LIMITS);
+        let resume = Resume { epoch: joined.epoch, member: joined.member, next: 3 };
+        let (seat, mut cursor, again) = enter(&room, "alice", Some(resume));
+        assert_eq!((again.epoch, again.member, again.said), (joined.epoch, 1, Some(7)));
+        assert!(room.say(&seat, 8, "after", false));
+        assert_eq!(read(&room, &mut cursor), ["3 Said alice before", "4 Said alice after"]);
+        let (_, _, carol) = enter(&room, "carol", None);
+        assert_eq!((carol.member, carol.lines), (3, 0));
+        for _ in 0..2 {
+            room.miss_absent();
+        }
+        assert_eq!(read(&room, &mut cursor), ["5 Joined carol", "6 Lost bob"]);
+        let (.., late) = enter(&room, "bob", Some(Resume { member: 2, ..resume }));
+        assert_eq!((late.member, late.said), (2, Some(0)));
+        assert_eq!(read(&room, &mut cursor), ["7 Returned bob"]);
+    }
+
+    /// Also where the next agent keeps less, the number of lines that are missed is exact.
+    #[test]
+    fn a_shorter_history_is_cut_when_it_is_inherited() {
+        let room = room();
+        let (seat, mut cursor, _) = enter(&room, "alice", None);
+        for id in 1..=20 {
+            assert!(room.say(&seat, id, &format!("line {id}"), false));
+        }
+        let left = room.leave_behind().unwrap();
+        let room = Room::inherit(left, Limits { events: 2, ..LIMITS });
+        let seen = read(&room, &mut cursor);
+        assert_eq!(
+            seen,
+            ["missed to 20 lines 18", "20 Said alice line 19", "21 Said alice line 20"]
+        );
+        assert!(Room::new(RoomName::new("x").unwrap(), "alice", LIMITS).leave_behind().is_none());
     }
 
     #[test]
@@ -496,7 +576,7 @@ mod tests {
         let (_, _, mallory) = enter(&room, "mallory", Some(resume));
         assert_eq!((mallory.member, mallory.said), (2, None));
         assert!(!seat.out.is_cancelled());
-        room.leave(&seat, true);
+        room.leave(&seat, Departure::Lost);
         let (_, _, mallory) = enter(&room, "mallory", Some(resume));
         assert_eq!(mallory.member, 3);
         let other = Resume { epoch: joined.epoch + 1, ..resume };

@@ -1,6 +1,8 @@
 //! How an agent ends: when the running commands have ended, at once, or leaving them to the next one.
 
 use super::Agent;
+use crate::rooms::handover;
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -59,6 +61,11 @@ impl Agent {
     /// for as well.
     fn begin_to_end(&self) -> bool {
         !self.ending.swap(true, Ordering::AcqRel)
+    }
+
+    /// Whether the agent ends, in whichever way.
+    pub fn is_ending(&self) -> bool {
+        self.ending.load(Ordering::Acquire)
     }
 
     /// Takes nothing new, and ends the running commands, however the agent was to end before.
@@ -144,5 +151,15 @@ pub(super) async fn hand_over(agent: &Arc<Agent>, sessions: &TaskTracker) {
     sessions.close();
     if timeout(LAST, sessions.wait()).await.is_err() {
         tracing::warn!("some connections do not end; leaving them");
+    }
+}
+
+/// Leaves the rooms to the next agent, once nobody is in them any more.
+pub(super) async fn leave_rooms(agent: &Arc<Agent>) {
+    let left = Arc::clone(agent);
+    let leave = move || handover::put(&left.config.state_dir, &left.rooms.leave_behind());
+    let written = spawn_blocking(leave).await.map_err(io::Error::other);
+    if let Err(error) = written.and_then(|written| written) {
+        tracing::error!(%error, "the next agent will not know what was said in the rooms");
     }
 }

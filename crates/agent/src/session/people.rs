@@ -5,6 +5,7 @@ use super::*;
 use crate::policy;
 use crate::rooms::line::line;
 use crate::rooms::member::StillMay;
+use crate::rooms::room::Departure;
 use rexec_protocol::RoomName;
 use rexec_protocol::message::{
     ConnectionInfo, HappeningKind, Join, Present, PresentList, Refusal, Said, Say, Unsaid, Walled,
@@ -40,7 +41,8 @@ impl Session {
             Err(message) => return self.refuse_request(stream, Refusal::Busy, message),
         };
         joined.post = self.may_use(&join.room, true).is_ok();
-        if join.resume.is_none() {
+        let is_new = join.resume.is_none() || joined.said.is_none();
+        if is_new {
             let member = seat.member;
             let event = Event::Joined { room: &join.room, caller: self.caller(), member };
             self.agent.audit.record(&event);
@@ -109,18 +111,22 @@ impl Session {
     }
 
     /// The end of a stay that did not end by itself, or of which the task has reported.
-    pub(super) fn member_left(&mut self, stream: StreamId, lost: bool) {
+    pub(super) fn member_left(&mut self, stream: StreamId, why: Departure) {
         let Some(member) = self.members.remove(&stream) else { return };
         member.cut();
         self.presence.left_room(&member.room.name);
-        self.agent.rooms.leave(&member.room, &member.seat, lost);
+        self.agent.rooms.leave(&member.room, &member.seat, why);
     }
 
     /// The connection is over.
     pub(super) fn leave_everybody(&mut self, how: Leave) {
-        let lost = matches!(how, Leave::Closed | Leave::Silent);
+        let why = match how {
+            Leave::Closed | Leave::Silent if self.agent.is_ending() => Departure::Replaced,
+            Leave::Closed | Leave::Silent => Departure::Lost,
+            _ => Departure::Left,
+        };
         let streams: Vec<StreamId> = self.members.keys().copied().collect();
-        streams.into_iter().for_each(|stream| self.member_left(stream, lost));
+        streams.into_iter().for_each(|stream| self.member_left(stream, why));
         let attached: Vec<Arc<Attached>> = self.streams.values().map(Arc::clone).collect();
         attached.iter().for_each(|attached| self.unwatch(attached));
         self.agent.everybody.leave(&self.presence);
