@@ -39,7 +39,7 @@ pub(crate) fn ask<T>(
     runtime.shutdown_background();
     answered.map_err(|error| {
         let ended = Ended::local(host.clone(), "");
-        Box::new(Ended { outcome: error.outcome().clone(), ..ended })
+        Box::new(Ended { outcome: error.outcome().clone(), is_visit: true, ..ended })
     })
 }
 

@@ -13,7 +13,12 @@ pub fn run(wall: Wall) -> ExitCode {
     match told {
         Ok(told) => {
             let (rooms, people) = (told.rooms, told.connections);
-            let said = format!("told {rooms} rooms and {people} connections with jobs\n");
+            let s = |count| if count == 1 { "" } else { "s" };
+            let said = format!(
+                "told {rooms} room{} and {people} connection{} with jobs\n",
+                s(rooms),
+                s(people)
+            );
             crate::written(io::stdout().write_all(said.as_bytes()))
         }
         Err(ended) => refused(ended, false),

@@ -84,6 +84,7 @@ async fn refusals_have_the_exit_status_of_refusals() {
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
         assert_eq!(code(&output), 125, "{said}");
         assert!(said.starts_with("rexec: 127.0.0.1: ") && said.contains(says), "{said}");
+        assert!(!said.contains("started"), "{said}");
     }
     let mut command = agent.rexec();
     let output = command.args(["chat", &agent.target(), "no room"]).output().unwrap();
@@ -103,7 +104,7 @@ async fn wall_and_who() {
     let mut command = agent.rexec();
     let output = command.args(["wall", &agent.target(), "reboot", "in 5"]).output().unwrap();
     assert_eq!(code(&output), 0, "{output:?}");
-    assert_eq!(output.stdout, b"told 1 rooms and 0 connections with jobs\n");
+    assert_eq!(output.stdout, b"told 1 room and 0 connections with jobs\n");
     assert_eq!(hear(&mut room, 2).await, ["joined bob", "alice to all: reboot in 5"]);
     let output = agent.rexec().args(["who", "--json", &agent.target()]).output().unwrap();
     let lines: Vec<Value> = output

@@ -13,7 +13,7 @@ kill JOB             end a job with all that it has started
 drain [off]          take no new commands and wait for the running ones; 'off': take them again
 reload               look at certificates, revocation lists and policy now
 log-level [LEVEL]    show or set what is logged: error, warn, info, debug, trace, or directives
-quit [wait|now]      stop the agent and leave running commands to the next one; 'wait': let them finish first; 'now': end them";
+quit [wait|now]      stop; what runs is left to the next agent; 'wait': may finish; 'now': is ended";
 
 /// An action with what it is about.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -103,6 +103,7 @@ fn kick(agent: &Agent, whose: &str, reason: Option<String>) -> Answer {
     let words = reason.unwrap_or_else(|| "an administrator has ended this connection".to_owned());
     match agent.everybody.kick(whose, &words) {
         0 => Answer::no(format!("nobody is connected as '{}'", printable(whose))),
+        1 => Answer::yes("one connection is ended", json!({ "kicked": 1 })),
         count => Answer::yes(format!("{count} connections are ended"), json!({ "kicked": count })),
     }
 }

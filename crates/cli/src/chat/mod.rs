@@ -82,7 +82,7 @@ pub fn run(chat: Chat) -> ExitCode {
         // By a signal: whoever sent it knows.
         Err(Outcome::Cancelled) => exit::code(&Outcome::Cancelled),
         Err(outcome) => {
-            let ended = Ended { outcome, ..Ended::local(host, "") };
+            let ended = Ended { outcome, is_visit: true, ..Ended::local(host, "") };
             Notes::new(level).end(&ended);
             exit::code(&ended.outcome)
         }
