@@ -33,6 +33,7 @@ fn read(text: &str) {
     for action in [
         Action::Run { local, argv, env: &[b"LC_ALL"], terminal: true },
         Action::Read { local, path: b"/var/log/x", tree: true },
+        Action::Connect { local, host: "db.internal", port: 5432 },
         Action::Attach { owner: "bob", owner_groups: &groups, control: false },
     ] {
         let question = Question { caller, action };

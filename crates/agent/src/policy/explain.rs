@@ -1,5 +1,6 @@
 //! `rexec-agent policy test`: what would be decided, and why.
 
+use super::engine::host_and_port;
 use super::engine::reason::deed;
 use super::{Action, Answer, Caller, Limits, Local, Policy, PolicyPaths, Question, Rule};
 use nix::unistd::User;
@@ -55,6 +56,9 @@ struct What {
     /// A file to put
     #[arg(long, value_name = "PATH")]
     write: Option<OsString>,
+    /// Make a connection to this HOST:PORT
+    #[arg(long, value_name = "HOST:PORT", value_parser = destination)]
+    forward: Option<(String, u16)>,
     /// Watch a job of this identity
     #[arg(long, value_name = "OWNER")]
     attach: Option<String>,
@@ -79,6 +83,11 @@ struct What {
     /// A command
     #[arg(last = true, value_name = "WORD")]
     words: Vec<OsString>,
+}
+
+fn destination(text: &str) -> Result<(String, u16), String> {
+    let parts = host_and_port(text).map(|(host, port)| (host.to_owned(), port));
+    parts.ok_or_else(|| "it is written HOST:PORT, or [ADDRESS]:PORT".to_owned())
 }
 
 /// The exit code where no decision could be made.
@@ -114,6 +123,9 @@ impl Asked {
             }
             What { write: Some(path), .. } => {
                 Action::Write { local, path: path.as_bytes(), tree: self.tree }
+            }
+            What { forward: Some((host, port)), .. } => {
+                Action::Connect { local, host, port: *port }
             }
             What { attach: Some(owner), .. } => self.about_job(owner, false),
             What { control: Some(owner), .. } => self.about_job(owner, true),

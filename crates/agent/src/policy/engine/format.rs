@@ -36,6 +36,7 @@ pub(super) struct Rule {
     pub umask: Option<String>,
     pub read: Option<Vec<String>>,
     pub write: Option<Vec<String>>,
+    pub forward: Option<Vec<String>>,
     pub attach: Option<Vec<String>>,
     pub control: Option<Vec<String>>,
     pub rooms: Option<Vec<String>>,
@@ -88,6 +89,7 @@ pub(super) struct Test {
     pub write: Option<String>,
     #[serde(default)]
     pub tree: bool,
+    pub forward: Option<String>,
     pub attach: Option<String>,
     pub control: Option<String>,
     #[serde(default)]

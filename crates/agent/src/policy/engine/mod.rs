@@ -17,7 +17,7 @@
 //! | module | what it holds |
 //! |---|---|
 //! | [`format`] | the TOML as it is written; `compile` checks it and makes rules |
-//! | `pattern`, `network`, `variable` | what words, paths, addresses and variables match |
+//! | `pattern`, `network`, `destination`, `variable` | what words, paths, addresses, hosts with ports and variables match |
 //! | `question` | what can be asked |
 //! | `rule` | one rule, and why it does not match |
 //! | `rules` | all rules, in order: the decision |
@@ -26,6 +26,7 @@
 
 mod case;
 mod compile;
+mod destination;
 mod format;
 mod network;
 mod pattern;
@@ -36,6 +37,7 @@ mod rules;
 mod variable;
 
 pub use case::{Case, Failure};
+pub(crate) use destination::host_and_port;
 pub use format::PolicyError;
 pub use network::Network;
 pub use question::{Action, CONSOLE, Caller, Local, Question};

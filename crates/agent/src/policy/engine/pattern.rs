@@ -1,4 +1,4 @@
-//! What words and paths match, byte for byte.
+//! What words, paths and the names of hosts match, byte for byte.
 //!
 //! A pattern is a list of elements, and is matched element by element: a blank, a quote or a slash
 //! in a word never makes one word into two. The same search runs on both levels, over the bytes of
@@ -101,6 +101,16 @@ impl Words {
             element => Glob::parse(element).map(Element::One),
         };
         elements.iter().map(read).collect::<Result<_, _>>().map(Self)
+    }
+
+    /// Reads the pattern of a host's name.
+    pub(super) fn name(text: &str) -> Result<Self, String> {
+        let read = |label| match label {
+            "" => Err(format!("'{text}' has an empty part; a host is written db.internal")),
+            MANY => Ok(Element::Many),
+            label => Glob::parse(label).map(Element::One),
+        };
+        text.split('.').map(read).collect::<Result<_, _>>().map(Self)
     }
 
     /// Whether all of `elements` matches, where the login shell is `shell`.

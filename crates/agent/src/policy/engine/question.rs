@@ -58,6 +58,15 @@ pub enum Action<'a> {
         /// And all that is below it.
         tree: bool,
     },
+    /// Make a connection to somewhere.
+    Connect {
+        /// As whom.
+        local: Local<'a>,
+        /// Where to, as the caller names it.
+        host: &'a str,
+        /// The port there.
+        port: u16,
+    },
     /// Watch a job that is there, or control it: feed, signal, end and remove it.
     Attach {
         /// The identity that started it.
@@ -102,9 +111,10 @@ impl Action<'_> {
     /// The local user that it is done as, if that matters.
     pub fn local(&self) -> Option<Local<'_>> {
         match *self {
-            Self::Run { local, .. } | Self::Read { local, .. } | Self::Write { local, .. } => {
-                Some(local)
-            }
+            Self::Run { local, .. }
+            | Self::Read { local, .. }
+            | Self::Write { local, .. }
+            | Self::Connect { local, .. } => Some(local),
             _ => None,
         }
     }
@@ -115,6 +125,7 @@ impl Action<'_> {
             Self::Run { .. } => "run commands",
             Self::Read { .. } => "read files",
             Self::Write { .. } => "write files",
+            Self::Connect { .. } => "make connections",
             Self::Attach { control: false, .. } => "attach to jobs",
             Self::Attach { .. } => "control jobs",
             Self::Room { say: false, .. } => "be in rooms",

@@ -1,5 +1,6 @@
 //! One rule, and the first reason why it does not match.
 
+use super::destination::Destination;
 use super::network::Network;
 use super::pattern::{Glob, Words, path_elements};
 use super::question::{Action, Caller, Local, Question};
@@ -47,6 +48,8 @@ pub struct Rule {
     pub(super) env: Option<Vec<Variable>>,
     pub(super) read: Option<Vec<Words>>,
     pub(super) write: Option<Vec<Words>>,
+    /// Where connections may be made to, or may not.
+    pub(super) forward: Option<Vec<Destination>>,
     /// Whose jobs may be watched, or may not.
     pub(super) attach: Option<Vec<Owner>>,
     /// Whose jobs may be controlled, or may not.
@@ -208,6 +211,11 @@ impl Rule {
             Action::Write { path, tree, .. } => {
                 let Some(paths) = &self.write else { return Some(silent) };
                 local().or_else(|| unless(self.is_about_path(paths, path, tree), Mismatch::Object))
+            }
+            Action::Connect { host, port, .. } => {
+                let Some(destinations) = &self.forward else { return Some(silent) };
+                let is_listed = destinations.iter().any(|known| known.includes(host, port));
+                local().or_else(|| unless(holds("policy.forward", is_listed), Mismatch::Object))
             }
             Action::Attach { owner, owner_groups, control } => {
                 let lists = self.jobs(control);

@@ -44,6 +44,10 @@ fn decision(policy: &Policy, caller: &str, local: &str, what: &str) -> String {
         "write" | "writeall" => {
             Action::Write { local, path: rest.as_bytes(), tree: verb == "writeall" }
         }
+        "connect" => {
+            let (host, port) = super::host_and_port(rest).unwrap();
+            Action::Connect { local, host, port }
+        }
         "room" => Action::Room { name, say: false },
         "say" => Action::Room { name, say: true },
         "wall" => Action::Wall,
@@ -104,6 +108,16 @@ users = ["alice", "bob"]
 as = ["deploy"]
 read = ["/var/log/**", "/etc/*.conf"]
 write = ["/srv/app/**"]
+[[rule]]
+name = "no-ports-of-this-machine"
+effect = "deny"
+users = ["*"]
+forward = ["localhost:*", "127.0.0.0/8:*"]
+[[rule]]
+name = "ports"
+users = ["bob"]
+as = ["deploy"]
+forward = ["db.internal:5432", "*.web:8000-8010", "10.0.0.0/8:*", "*:443"]
 [[rule]]
 name = "jobs"
 users = ["alice"]
@@ -341,6 +355,21 @@ fn decisions_row_by_row() {
         ("ann+oncall", "", "attach bob", "+control"),
         ("ann+oncall", "", "attach carol", "-hidden"),
         ("ann+oncall", "", "control carol", "-hidden"),
+        // Connections.
+        ("bob", "deploy", "connect db.internal:5432", "+ports"),
+        ("bob", "deploy", "connect DB.internal:5432", "+ports"),
+        ("bob", "deploy", "connect db.internal:22", "connect to 'db.internal' port 22 as 'deploy'"),
+        ("bob", "bob", "connect db.internal:5432", "may not make connections as 'bob'"),
+        ("bob", "deploy", "connect a.web:8010", "+ports"),
+        ("bob", "deploy", "connect a.b.web:8010", "may not connect"),
+        ("bob", "deploy", "connect 10.1.2.3:7", "+ports"),
+        ("bob", "deploy", "connect 10.example:7", "may not connect"),
+        ("bob", "deploy", "connect example.org:443", "+ports"),
+        ("bob", "deploy", "connect 127.0.0.1:443", "-no-ports-of-this-machine"),
+        ("bob", "deploy", "connect LOCALHOST:443", "-no-ports-of-this-machine"),
+        ("alice", "deploy", "connect db.internal:5432", "may not make connections here"),
+        ("mallory", "deploy", "connect db.internal:5432", "-mallory"),
+        ("admin", "root", "connect db.internal:5432", "may not make connections here"),
         // Rooms.
         ("alice", "", "room lobby", "+talk"),
         ("alice", "", "say lobby", "+talk"),
@@ -383,7 +412,7 @@ fn decisions_row_by_row() {
 fn what_is_read_for_the_safe_side() {
     let deny = |more: &str| {
         let text = format!("[[rule]]\nname = 'd'\neffect = 'deny'\nusers = ['*']\n{more}\n");
-        parse(&format!("{text}[[rule]]\nname = 'a'\nusers = ['*']\nas = ['root', 'u']\ncommands = 'any'\nterminal = true\nenv = ['*']\nread = ['/**']\nattach = ['*']\nrooms = ['*']\nsay = ['*']\nwall = true\nwho = true\nctl = ['*']")).unwrap()
+        parse(&format!("{text}[[rule]]\nname = 'a'\nusers = ['*']\nas = ['root', 'u']\ncommands = 'any'\nterminal = true\nenv = ['*']\nread = ['/**']\nforward = ['*:*']\nattach = ['*']\nrooms = ['*']\nsay = ['*']\nwall = true\nwho = true\nctl = ['*']")).unwrap()
     };
     for (more, local, what, decided) in [
         ("", "root", "run x", "-d"),
@@ -400,6 +429,12 @@ fn what_is_read_for_the_safe_side() {
         ("read = ['/x/*/z']", "u", "readall /", "-d"),
         ("read = ['/x/*/z']", "u", "readall /x/y/z/w", "+a"),
         ("read = ['/x/*/z']", "u", "readall /y", "+a"),
+        ("", "u", "connect x:1", "-d"),
+        ("as = ['root']", "root", "connect x:1", "-d"),
+        ("as = ['root']", "u", "connect x:1", "+a"),
+        ("forward = ['x:1']", "u", "connect x:1", "-d"),
+        ("forward = ['x:1']", "u", "connect y:1", "+a"),
+        ("forward = ['x:1']", "u", "run x", "+a"),
         ("attach = ['*']", "u", "attach v", "-d"),
         ("attach = ['own']", "u", "attach v", "+a"),
         ("", "u", "room x", "-d"),
