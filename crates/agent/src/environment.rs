@@ -6,6 +6,7 @@
 //! locale with it, and a command that stands in for one over ssh what sshd says of the connection.
 
 use crate::account::Account;
+use crate::connect;
 use crate::keeper::{Credentials, LaunchSpec, Limits, Program};
 use crate::policy;
 use crate::policy::Permit;
@@ -78,6 +79,10 @@ fn program(command: &Command, account: &Account) -> Program {
                 .shell
                 .file_name()
                 .map(|name| ByteBuf::from([b"-", name.as_bytes()].concat())),
+        },
+        Command::Connect { host, port } => Program::Own {
+            words: [connect::WORD, host.as_str(), &port.to_string()].map(ByteBuf::from).to_vec(),
+            input: ByteBuf::new(),
         },
         // Policy knows none. What is empty is not launched.
         Command::Subsystem(_) => Program::Argv { words: Vec::new(), argv0: None },

@@ -43,6 +43,7 @@ pub mod authorize;
 pub mod check;
 pub mod clock;
 pub mod config;
+pub mod connect;
 pub mod console;
 pub mod descriptors;
 pub mod doctor;

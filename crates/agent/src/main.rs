@@ -8,7 +8,7 @@ use rexec_agent::config::{Config, ConfigError, LogFormat};
 use rexec_agent::notify::{State, notify};
 use rexec_agent::policy::explain;
 use rexec_agent::server::{Agent, Server};
-use rexec_agent::{audit, check, console, descriptors, doctor, files, keeper};
+use rexec_agent::{audit, check, connect, console, descriptors, doctor, files, keeper};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -23,6 +23,9 @@ fn main() -> ExitCode {
     }
     if std::env::args_os().nth(1).is_some_and(|word| word == files::WORD) {
         return files::files_main(std::env::args_os().nth(2).as_deref().map(Path::new));
+    }
+    if std::env::args_os().nth(1).is_some_and(|word| word == connect::WORD) {
+        return connect::connect_main(std::env::args().skip(2));
     }
     rexec_net::memory::keep_freed();
     let mut args = Args::parse();

@@ -58,6 +58,10 @@ impl Command {
         Self::new(session, message::Command::Subsystem(name))
     }
 
+    pub(crate) fn connect(session: Session, host: String, port: u16) -> Self {
+        Self::new(session, message::Command::Connect { host, port })
+    }
+
     pub(crate) fn script(session: Session, text: Vec<u8>) -> Self {
         let command = message::Command::Script { text: ByteBuf::from(text), args: Vec::new() };
         Self::new(session, command)
@@ -88,6 +92,9 @@ impl Command {
             message::Command::Argv(words) => words.push(arg),
             message::Command::Script { args, .. } => args.push(arg),
             message::Command::Login {} => self.fault = Some("a login shell takes no arguments"),
+            message::Command::Connect { .. } => {
+                self.fault = Some("a connection takes no arguments")
+            }
             message::Command::Subsystem(_) => self.fault = Some("a subsystem takes no arguments"),
             // Nobody gets one of these to add words to.
             message::Command::Files(_) => {}

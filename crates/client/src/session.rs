@@ -68,6 +68,13 @@ impl Session {
         Command::subsystem(self.clone(), name.into())
     }
 
+    /// A TCP connection from the agent's machine to `host`, as that machine knows it: what is written to
+    /// stdin goes there, and its end ends that direction alone; stdout comes from there. If it cannot be
+    /// made, or breaks, the status is 1 and stderr says why. It takes no variables, directory or terminal.
+    pub fn connect_to(&self, host: impl Into<String>, port: u16) -> Command {
+        Command::connect(self.clone(), host.into(), port)
+    }
+
     /// A command that sends a program along and runs it: by its `#!` line, or by `/bin/sh`. Program
     /// and arguments together may be as long as one request, a little under 1 MiB.
     pub fn script(&self, text: impl Into<Vec<u8>>) -> Command {

@@ -4,6 +4,7 @@
 //! have no field.
 
 use super::text::{Text, words};
+use crate::connect;
 use crate::policy::Permit;
 use rexec_net::Identity;
 use rexec_protocol::message::{Command, ExecSpec, Exit, Usage};
@@ -258,6 +259,7 @@ impl What {
     fn of(spec: &ExecSpec, shell: &[u8]) -> Self {
         let mut script = None;
         let transferred;
+        let number;
         let argv: Vec<&[u8]> = match &spec.command {
             Command::Files(request) => {
                 transferred = request.words();
@@ -267,6 +269,10 @@ impl What {
             Command::Line(line) => vec![shell, b"-c", line],
             Command::Login {} => vec![shell],
             Command::Subsystem(name) => vec![name.as_bytes()],
+            Command::Connect { host, port } => {
+                number = port.to_string();
+                vec![connect::WORD.as_bytes(), host.as_bytes(), number.as_bytes()]
+            }
             Command::Script { text, args } => {
                 let hash = Digest::of(Algorithm::Sha256, text);
                 let digest = format!("{}:{hash}", Algorithm::Sha256);

@@ -249,7 +249,10 @@ fn permit(
     let env: Vec<&[u8]> = spec.env.iter().map(|(name, _)| name.as_slice()).collect();
     let local = Local { name: &account.name, is_root: account.is_root(), shell };
     let terminal = spec.terminal.is_some();
-    let action = Action::Run { local, argv: &argv, env: &env, terminal };
+    let action = match &spec.command {
+        Command::Connect { host, port } => Action::Connect { local, host, port: *port },
+        _ => Action::Run { local, argv: &argv, env: &env, terminal },
+    };
     let rule = match policy.answer(&Question { caller, action }) {
         Answer::Allowed { rule } => rule,
         Answer::Denied { reason, rule } => {
@@ -257,7 +260,7 @@ fn permit(
         }
     };
     // As sshd has it: who asks for a shell, asks for no command.
-    let asked = !matches!(spec.command, Command::Login {});
+    let asked = !matches!(spec.command, Command::Login {} | Command::Connect { .. });
     let line = match &spec.command {
         Command::Line(line) => Some(line.to_vec()),
         _ => None,
@@ -284,7 +287,7 @@ fn allowed(
 
 /// The spec as a rule lets it run.
 fn under(rule: &Rule, mut spec: ExecSpec) -> ExecSpec {
-    let is_command = !matches!(spec.command, Command::Files(_));
+    let is_command = !matches!(spec.command, Command::Files(_) | Command::Connect { .. });
     if let Some(force) = rule.force.as_ref().filter(|_| is_command)
         && !holds("policy.force", false)
     {
@@ -327,6 +330,7 @@ fn words<'a>(command: &'a Command, shell: &'a [u8]) -> Result<Vec<Cow<'a, [u8]>>
             );
             Err(Denied { message, rule: None })
         }
+        Command::Connect { .. } => Ok(Vec::new()),
         Command::Script { text, args } => {
             let name = format!("{SCRIPT}sha256:{}", Digest::of(Algorithm::Sha256, text));
             Ok(std::iter::once(name.into_bytes().into()).chain(args.iter().map(borrowed)).collect())

@@ -27,6 +27,13 @@ users = ["alice"]
 as = ["deploy"]
 commands = [["$SHELL", "-c", "uptime"]]
 env = ["LANG"]
+[[rule]]
+name = "ports"
+users = ["robot", "alice"]
+as = ["deploy"]
+commands = [["true"]]
+force = ["false"]
+forward = ["db.internal:5432", "*.web:8000-8010"]
 "#;
 
 fn parse(text: &str) -> Result<Policy, PolicyError> {
@@ -57,6 +64,23 @@ fn argv(words: &[&str]) -> Command {
 fn script(text: &str, args: &[&str]) -> Command {
     let args = args.iter().map(|word| ByteBuf::from(word.as_bytes())).collect();
     Command::Script { text: ByteBuf::from(text.as_bytes()), args }
+}
+
+/// What runs everything, and what runs a forced command, says nothing about connections.
+#[test]
+fn a_connection_needs_a_rule_of_its_own() {
+    let connect =
+        |host: &str, port| ExecSpec::new(Command::Connect { host: host.to_owned(), port });
+    for (host, port) in [("db.internal", 5432), ("DB.internal", 5432), ("a.web", 8010)] {
+        let permit = ask("robot", connect(host, port)).unwrap();
+        assert_eq!((permit.rule(), permit.spec()), ("ports", &connect(host, port)));
+        assert_eq!(permit.original(), None);
+    }
+    for (host, port) in [("db.internal", 22), ("127.0.0.1", 5432), ("web", 8000)] {
+        let denied = ask("robot", connect(host, port)).unwrap_err();
+        assert!(denied.message.contains(&format!("'{host}' port {port}")), "{denied}");
+    }
+    assert!(ask("mallory", connect("db.internal", 5432)).is_err());
 }
 
 #[test]

@@ -235,6 +235,13 @@ pub enum Command {
     Subsystem(String),
     /// A transfer of files, which the agent's own program carries out; see [`crate::files`].
     Files(FilesRequest),
+    /// A TCP connection from the agent's machine: stdin goes there, stdout comes from there.
+    Connect {
+        /// A name or an address, as that machine knows it.
+        host: String,
+        /// The port there.
+        port: u16,
+    },
 }
 
 impl fmt::Display for Command {
@@ -246,6 +253,13 @@ impl fmt::Display for Command {
             Self::Login {} => return f.write_str("(login shell)"),
             Self::Subsystem(name) => {
                 return write!(f, "(subsystem {})", printable(&shorten(name.clone())));
+            }
+            Self::Connect { host, port } => {
+                return write!(
+                    f,
+                    "(connection to {} port {port})",
+                    printable(&shorten(host.clone()))
+                );
             }
             Self::Script { args, .. } => {
                 f.write_str("(script)")?;
@@ -330,6 +344,12 @@ impl ExecSpec {
                 return Some("the command line holds a NUL byte");
             }
             Command::Line(_) | Command::Login {} | Command::Subsystem(_) => &[],
+            Command::Connect { host, port } => {
+                if let Some(fault) = self.unfit_connection(host, *port) {
+                    return Some(fault);
+                }
+                &[]
+            }
             Command::Script { args, .. } => args,
             Command::Files(request) => {
                 if let Some(fault) = request.fault().or_else(|| self.unfit_for_files()) {
@@ -363,10 +383,22 @@ impl ExecSpec {
         }
     }
 
+    /// Whether there is nothing in it that policy is asked about for commands alone.
+    fn is_plain(&self) -> bool {
+        self.env.is_empty() && self.cwd.is_none() && self.terminal.is_none()
+    }
+
+    fn unfit_connection(&self, host: &str, port: u16) -> Option<&'static str> {
+        if host.is_empty() || host.contains('\0') || port == 0 {
+            return Some("the host to connect to is empty or holds a NUL byte, or its port is 0");
+        }
+        (!holds("connect.plain", self.is_plain()))
+            .then_some("a connection has no variables, no directory and no terminal")
+    }
+
     /// What a transfer has no use for, and policy is not asked about.
     fn unfit_for_files(&self) -> Option<&'static str> {
-        let is_plain = self.env.is_empty() && self.cwd.is_none() && self.terminal.is_none();
-        if !holds("files.plain", is_plain) {
+        if !holds("files.plain", self.is_plain()) {
             return Some("a file transfer has no variables, no directory and no terminal");
         }
         (!self.stdin).then_some("a file transfer needs its stdin")
@@ -389,6 +421,18 @@ mod tests {
         assert!(ExecSpec { env, ..spec.clone() }.fault().is_some());
         assert!(ExecSpec { cwd: Some(ByteBuf::from("/")), ..spec.clone() }.fault().is_some());
         assert!(ExecSpec { stdin: false, ..spec }.fault().is_some());
+    }
+
+    #[test]
+    fn a_connection_has_nothing_that_policy_is_not_asked_about() {
+        let to = |host: &str, port| ExecSpec::new(Command::Connect { host: host.into(), port });
+        assert_eq!(to("db", 5432).fault(), None);
+        let env = vec![(ByteBuf::from("LD_PRELOAD"), ByteBuf::from("x"))];
+        assert!(ExecSpec { env, ..to("db", 5432) }.fault().is_some());
+        assert!(ExecSpec { cwd: Some(ByteBuf::from("/")), ..to("db", 5432) }.fault().is_some());
+        for (host, port) in [("", 1), ("db", 0), ("d\0b", 1)] {
+            assert!(to(host, port).fault().is_some(), "{host:?} {port}");
+        }
     }
 
     #[test]

@@ -75,6 +75,7 @@ fn the_bodies_of_exec_are_verified_specs() {
         ("exec-first-sent", samples::first_spec()),
         ("exec-terminal", samples::terminal()),
         ("exec-login", samples::login()),
+        ("exec-connect", samples::connect()),
         ("exec-subsystem", samples::subsystem()),
         ("exec-line", samples::line()),
         ("exec-script", samples::script()),

@@ -28,6 +28,7 @@ pub(crate) fn golden() -> Vec<(&'static str, Frame)> {
         ("exec-files-put", exec(5, Exec::new(256 << 10, Algorithm::Sha256), &put())),
         ("exec-terminal", exec(4, Exec::new(256 << 10, Algorithm::Sha256), &terminal())),
         ("exec-subsystem", exec(6, Exec::new(256 << 10, Algorithm::Sha256), &subsystem())),
+        ("exec-connect", exec(7, Exec::new(256 << 10, Algorithm::Sha256), &connect())),
         ("exec-login", exec(5, Exec::new(256 << 10, Algorithm::Sha256), &login())),
         ("attach", on(5, attach(From::Offsets(Offsets { out: 70_000, err: 3 })).into())),
         ("attach-start", on(5, attach(From::Start {}).into())),
@@ -131,6 +132,11 @@ pub(crate) fn terminal() -> ExecSpec {
 pub(crate) fn subsystem() -> ExecSpec {
     let command = Command::Subsystem("sftp".into());
     ExecSpec { stdin: true, drain: Drain::Wait, ssh_env: true, ..ExecSpec::new(command) }
+}
+
+pub(crate) fn connect() -> ExecSpec {
+    let command = Command::Connect { host: "db.internal".into(), port: 5432 };
+    ExecSpec { stdin: true, on_disconnect: Some(OnDisconnect::Kill {}), ..ExecSpec::new(command) }
 }
 
 pub(crate) fn login() -> ExecSpec {
