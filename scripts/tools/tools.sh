@@ -208,6 +208,25 @@ try_parallel() {
     [[ $code -eq 1 || $code -eq 3 ]]
 }
 
+# OpenSSH's own client and server, with the front between them.
+try_forward() {
+    head -c 20000000 /dev/urandom >bytes
+    inner() { "$real_ssh" -F "$dir/ssh_config" "$@"; }
+    # As a ProxyCommand.
+    inner -o ProxyCommand="$SSH -W $host:%p $host" inner cat <bytes >back
+    cmp bytes back
+    # A port here, for several at once.
+    local local_port=$((port + 1)) code=0
+    "$SSH" -N -o ExitOnForwardFailure=yes -L "$local_port:$host:$port" "$host" &
+    trap "kill $!" EXIT
+    until inner -p "$local_port" "$host" true 2>/dev/null; do kill -0 $!; sleep 0.1; done
+    for i in 1 2 3; do inner -p "$local_port" "$host" cat <bytes >"back$i" & jobs[i]=$!; done
+    for i in 1 2 3; do wait "${jobs[i]}"; cmp bytes "back$i"; done
+    # Nobody there is 255.
+    "$SSH" -W "$host:1" "$host" </dev/null || code=$?
+    [[ $code -eq 255 ]]
+}
+
 show_versions() {
     "$real_ssh" -V
     for tool in rsync git sshfs borg hg ansible pdsh clush parallel; do

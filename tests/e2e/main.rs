@@ -26,6 +26,7 @@ mod exec;
 mod exit_status;
 mod files;
 mod forgotten;
+mod forward;
 mod grid;
 mod hostile;
 mod identity;

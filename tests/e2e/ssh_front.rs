@@ -12,7 +12,7 @@ use std::{fs, os::unix::fs::symlink};
 
 impl TestAgent {
     /// `rexec-ssh` as Alice would have it, without its arguments. No stdin.
-    fn rexec_ssh(&self) -> Command {
+    pub fn rexec_ssh(&self) -> Command {
         let native = self.rexec();
         let variables = native.get_envs().filter_map(|(name, value)| Some((name, value?)));
         let mut front = Command::new(program("rexec-ssh"));

@@ -13,7 +13,8 @@ use crate::stdin;
 use crate::stdio::{Halt, Output};
 use crate::tty::Keys;
 use rexec_client::{
-    Child, ChildStdin, Error, ExitStatus, InOrder, JobEnd, Outcome, Session, Signal, printable,
+    Child, ChildStdin, Error, ExitStatus, InOrder, JobEnd, Link, Outcome, Session, Signal,
+    printable,
 };
 use std::pin::pin;
 use std::time::{Duration, Instant};
@@ -153,6 +154,22 @@ impl Visit {
                     Outcome::Lost { message }.into()
                 }
             }),
+        }
+    }
+
+    /// Stays until a signal comes, or the connection is gone.
+    pub async fn stay(&mut self, session: &Session) -> Result<ExitStatus, Stop> {
+        let mut link = session.link();
+        let gone = async {
+            match link.wait_for(|link| matches!(link, Link::Gone { .. })).await.as_deref() {
+                Ok(Link::Gone { reason }) => reason.clone(),
+                _ => "the connection is gone".to_owned(),
+            }
+        };
+        tokio::select! {
+            message = gone => Err(Outcome::Unreachable { message }.into()),
+            _ = self.interrupts.next() => Err(Outcome::Cancelled.into()),
+            never = link::tell(&mut self.link) => match never {},
         }
     }
 

@@ -18,6 +18,7 @@ pub mod doctor;
 pub mod event;
 pub mod exit;
 pub mod files;
+pub mod forward;
 mod help;
 pub mod interrupt;
 pub mod jobs;

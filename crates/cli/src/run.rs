@@ -3,6 +3,7 @@
 use crate::attend::{OnSignal, Stop, Streams, Visit};
 use crate::event::{End, Ended, Left, Started};
 use crate::exit::Notes;
+use crate::forward::Route;
 use crate::plan::{Plan, Terminal, Work};
 use crate::render::Renderer;
 use crate::tty;
@@ -94,7 +95,13 @@ impl Run {
             self.notes.inform("no terminal, because stdin is none; -tt asks for one all the same");
         }
         let session = self.visit.connect(&self.plan.endpoint).await?;
-        let mut command = command(session, &self.plan);
+        let Plan { user, hash, forwards, .. } = &self.plan;
+        let route = Route { session: session.clone(), user: user.clone(), hash: *hash };
+        let served = forwards.serve(&route, self.notes).await;
+        let _served = served.map_err(|message| Outcome::Local { message })?;
+        let Some(mut command) = command(&session, &self.plan) else {
+            return self.visit.stay(&session).await;
+        };
         self.asked_for = Some(command.job_id());
         if self.plan.detach {
             self.job = Some(self.visit.ask(command.detach()).await?);
@@ -121,12 +128,15 @@ impl Run {
     }
 }
 
-fn command(session: Session, plan: &Plan) -> Command {
+/// `None` if there is nothing to run.
+fn command(session: &Session, plan: &Plan) -> Option<Command> {
     let command = match &plan.work {
         Work::Login => session.login(),
         Work::Line(line) => session.shell(line),
         Work::Argv(program, args) => session.command(program).args(args),
         Work::Subsystem(name) => session.subsystem(name),
+        Work::Nothing => return None,
+        Work::Connect { host, port } => session.connect_to(host, *port),
         Work::Script { text, args } => session.script(text.clone()).args(args),
     };
     let stdin = if plan.stdin { Stdio::Piped } else { Stdio::Null };
@@ -155,5 +165,5 @@ fn command(session: Session, plan: &Plan) -> Command {
     if let Some(then) = plan.on_disconnect {
         command = command.on_disconnect(then);
     }
-    command
+    Some(command)
 }

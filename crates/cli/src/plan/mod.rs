@@ -11,6 +11,7 @@ pub use terminal::Terminal;
 
 use crate::args::{CommandOptions, ConnectOptions, Run, RunOptions};
 use crate::config::Env;
+use crate::forward::Forwards;
 use crate::target::Target;
 use crate::values::{self, LogLevel, SshOption, Variable};
 use nix::sys::stat::{SFlag, fstat, major, minor};
@@ -62,6 +63,8 @@ pub struct Plan {
     pub on_disconnect: Option<OnDisconnect>,
     /// What happens when no more of its output can be kept.
     pub on_full: OnFull,
+    /// Ports of this machine that lead to the agent's.
+    pub forwards: Forwards,
     /// How long its output is waited for once it has ended.
     pub drain: Drain,
     /// Whether it finds the variables of sshd in its environment.
@@ -81,6 +84,15 @@ pub enum Work {
     Line(OsString),
     /// Program and arguments.
     Argv(OsString, Vec<OsString>),
+    /// None: only ports are forwarded.
+    Nothing,
+    /// A connection from the agent's machine.
+    Connect {
+        /// A name or an address, as that machine knows it.
+        host: String,
+        /// The port there.
+        port: u16,
+    },
     /// The command that the agent has under this name.
     Subsystem(String),
     /// A program that is sent along.
@@ -154,6 +166,7 @@ impl Plan {
                 Wish::Yes => OnFull::DiscardOldest,
                 Wish::No | Wish::InVain => OnFull::Block,
             }),
+            forwards: Forwards::default(),
             drain: Drain::Bounded,
             ssh_env: false,
             retries: job.retry,

@@ -6,6 +6,7 @@ use super::place::Place;
 use crate::args::{CommandOptions, ConnectOptions, Run, RunOptions};
 use crate::config::{Env, Settings, SshConfig};
 use crate::exit::Notes;
+use crate::forward::Forwards;
 use crate::plan::{Plan, Work};
 use crate::values::{self, EscapeKey, LogLevel, Variable};
 use rexec_client::{Drain, OnFull};
@@ -62,6 +63,10 @@ pub(super) fn run(
     env: Env<'_>,
 ) -> Result<Run, String> {
     let words = command_words(options, words)?;
+    let has_no_command = options.no_command || options.place.is_some();
+    if has_no_command && !words.is_empty() {
+        return Err("a command was given, and -N or -W, which take none".to_owned());
+    }
     let (quiet, verbose) = match options.level {
         Some(LogLevel::Verbose(n)) => (false, n),
         _ => (true, 0),
@@ -79,7 +84,7 @@ pub(super) fn run(
         Some(RequestTerminal::Yes) => (1, false),
         Some(RequestTerminal::Force) => (2, false),
         Some(RequestTerminal::No) => (0, true),
-        Some(RequestTerminal::Auto) | None => (0, options.subsystem),
+        Some(RequestTerminal::Auto) | None => (0, options.subsystem || has_no_command),
     };
     let command = CommandOptions {
         user: options.user.clone(),
@@ -160,11 +165,34 @@ pub(super) fn as_sshd(plan: &mut Plan, options: &Options) {
     plan.ssh_env = true;
     // A program may be the reader of a terminal, and wants all of it.
     plan.on_full = OnFull::Block;
+    forward(plan, options);
     if options.subsystem
         && let Work::Line(name) = &plan.work
     {
         plan.work = Work::Subsystem(name.to_string_lossy().into_owned());
     }
+}
+
+/// What `-W`, `-N`, `-L` and `-D` make of it. As with ssh, `-W` leaves the others out.
+fn forward(plan: &mut Plan, options: &Options) {
+    if let Some((host, port)) = &options.place {
+        plan.work = Work::Connect { host: host.clone(), port: *port };
+        // What is a command's alone.
+        (plan.env, plan.terminal, plan.terminal_in_vain) = (Vec::new(), None, false);
+        return;
+    }
+    if options.no_command {
+        plan.work = Work::Nothing;
+    }
+    if options.no_forwards {
+        return;
+    }
+    let mut list = options.forwards.clone();
+    for forward in list.iter_mut().filter(|_| options.for_all) {
+        // An address that was given stays.
+        forward.bind.get_or_insert_with(|| "*".to_owned());
+    }
+    plan.forwards = Forwards { list, all: options.all_forwards };
 }
 
 /// Says what a caller has to do without, as ssh does when a server has it not.

@@ -7,8 +7,9 @@ Name:
 rexec-ssh - the command line of ssh, over rexec
 
 Synopsis:
-rexec-ssh [-46AaCGgKkMnqsTtVvXxYy] [-E LOG_FILE] [-e ESCAPE] [-F CONFIG]
-          [-i IDENTITY] [-l USER] [-o KEY=VALUE] [-p PORT] HOST [COMMAND [ARGUMENT…]]
+rexec-ssh [-46AaCGgKkMNnqsTtVvXxYy] [-D PORT] [-E LOG_FILE] [-e ESCAPE] [-F CONFIG]
+          [-i IDENTITY] [-L FORWARD] [-l USER] [-o KEY=VALUE] [-p PORT] [-W HOST:PORT]
+          HOST [COMMAND [ARGUMENT…]]
 
 Description:
 Stands in for ssh where a program calls it: rsync -e rexec-ssh, GIT_SSH_COMMAND=rexec-ssh,
@@ -19,18 +20,23 @@ HOST is [USER@]NAME or ssh://[USER@]NAME[:PORT]. Options may follow it, up to th
 of the command; -- ends them.
 
 Options:
+-D [BIND:]PORT               serve SOCKS 4 and 5 here, connecting from there
 -E FILE      append its own messages to FILE
 -e KEY       on a terminal, what begins an escape: a character, ^X, or none
 -F FILE      look HOST up in this ssh_config: Host, HostName, Port, User
 -G           print what would be done, and end
+-g           ports are for all addresses, not for this machine alone
 -i FILE      certificate and key to show, if the file holds a certificate; ssh keys are ignored
+-L [BIND:]PORT:HOST:HOSTPORT connections to PORT here go to HOST from there
 -l USER      run as this user
+-N           no command, only ports
 -n           give the command no stdin
 -o KEY=VALUE as in ssh_config(5); what has no meaning here is taken in silence
 -p PORT      port of the agent
 -q, -v       say less, say more
 -s           COMMAND is the name of a subsystem, such as sftp
 -T, -t, -tt  no terminal; one if stdin is one; one in any case
+-W HOST:PORT stdin and stdout are a connection from there
 -V           print the version to stderr
 Other options of ssh are taken in silence where that changes nothing, and refused where it
 would deceive: docs/integrations.md lists them.

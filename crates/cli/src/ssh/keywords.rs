@@ -1,6 +1,7 @@
 //! The keys of `-o`, those of ssh_config(5) in OpenSSH 9.
 
-use super::options::{Options, RequestTerminal, first};
+use super::options::{NO_REMOTE, Options, RequestTerminal, first};
+use super::ports;
 use crate::values::{self, LogLevel, Variable};
 use std::time::Duration;
 
@@ -36,25 +37,25 @@ const KEYS: &[(&str, Meaning)] = &[
     ("challengeresponseauthentication", Harmless),
     ("checkhostip", Harmless),
     ("ciphers", Harmless),
-    ("clearallforwardings", Harmless),
+    ("clearallforwardings", Obeyed(clear_forwards)),
     ("compression", Harmless),
     ("connectionattempts", Harmless),
     ("connecttimeout", Obeyed(connect_timeout)),
     ("controlmaster", Harmless),
     ("controlpath", Harmless),
     ("controlpersist", Harmless),
-    ("dynamicforward", Only(&[], NO_FORWARDING)),
+    ("dynamicforward", Obeyed(dynamic_forward)),
     ("enableescapecommandline", Harmless),
     ("enablesshkeysign", Harmless),
     ("escapechar", Obeyed(escape)),
-    ("exitonforwardfailure", Harmless),
+    ("exitonforwardfailure", Obeyed(all_forwards)),
     ("fingerprinthash", Harmless),
     ("forkafterauthentication", Only(NO, "going to the background is not there")),
     ("forwardagent", Obeyed(forward_agent)),
     ("forwardx11", Obeyed(forward_x11)),
     ("forwardx11timeout", Harmless),
     ("forwardx11trusted", Harmless),
-    ("gatewayports", Harmless),
+    ("gatewayports", Obeyed(gateway)),
     ("globalknownhostsfile", Harmless),
     ("gssapiauthentication", Harmless),
     ("gssapidelegatecredentials", Harmless),
@@ -74,7 +75,7 @@ const KEYS: &[(&str, Meaning)] = &[
     ("kexalgorithms", Harmless),
     ("knownhostscommand", Harmless),
     ("localcommand", Harmless), // never run: see permitlocalcommand
-    ("localforward", Only(&[], NO_FORWARDING)),
+    ("localforward", Obeyed(local_forward)),
     ("loglevel", Obeyed(log_level)),
     ("logverbose", Harmless),
     ("macs", Harmless),
@@ -101,7 +102,7 @@ const KEYS: &[(&str, Meaning)] = &[
     ("pubkeyauthentication", Harmless),
     ("rekeylimit", Harmless),
     ("remotecommand", Obeyed(remote_command)),
-    ("remoteforward", Only(&[], NO_FORWARDING)),
+    ("remoteforward", Only(&[], NO_REMOTE)),
     ("requesttty", Obeyed(request_terminal)),
     ("requiredrsasize", Harmless),
     ("revokedhostkeys", Harmless),
@@ -127,8 +128,6 @@ const KEYS: &[(&str, Meaning)] = &[
     ("visualhostkey", Harmless),
     ("xauthlocation", Harmless),
 ];
-
-const NO_FORWARDING: &str = "forwarding of ports is not there";
 
 /// Splits `KEY=VALUE`, `KEY VALUE`, and with blanks around each of them; a value may be in quotes.
 pub(super) fn split(text: &str) -> Result<(String, String), String> {
@@ -196,6 +195,31 @@ fn send_env(options: &mut Options, value: &str) -> Result<(), String> {
 
 fn stdin_null(options: &mut Options, value: &str) -> Result<(), String> {
     options.no_stdin |= is_yes(value);
+    Ok(())
+}
+
+fn local_forward(options: &mut Options, value: &str) -> Result<(), String> {
+    options.forwards.push(ports::local(value)?);
+    Ok(())
+}
+
+fn dynamic_forward(options: &mut Options, value: &str) -> Result<(), String> {
+    options.forwards.push(ports::dynamic(value)?);
+    Ok(())
+}
+
+fn clear_forwards(options: &mut Options, value: &str) -> Result<(), String> {
+    options.no_forwards |= is_yes(value);
+    Ok(())
+}
+
+fn all_forwards(options: &mut Options, value: &str) -> Result<(), String> {
+    options.all_forwards |= is_yes(value);
+    Ok(())
+}
+
+fn gateway(options: &mut Options, value: &str) -> Result<(), String> {
+    options.for_all |= is_yes(value);
     Ok(())
 }
 

@@ -5,9 +5,9 @@
 //! 255 for everything of its own; it writes nothing to stdout, and to stderr only what goes wrong.
 //!
 //! `grammar` takes the words apart, `options` knows what each means, `keywords` those of `-o`,
-//! `place` the host, `file` reads `ssh_config`. `adapt` makes of that what `rexec` makes of its own
-//! command line, a [`Run`] and a [`Plan`], and from there on both programs are one. `probe` answers
-//! `-G`.
+//! `place` the host, `ports` what is forwarded, `file` reads `ssh_config`. `adapt` makes of that what
+//! `rexec` makes of its own command line, a [`Run`] and a [`Plan`], and from there on both programs are
+//! one. `probe` answers `-G`.
 
 mod adapt;
 mod file;
@@ -16,6 +16,7 @@ pub(crate) mod help;
 mod keywords;
 mod options;
 mod place;
+mod ports;
 mod probe;
 
 use crate::args::Run;
@@ -38,8 +39,9 @@ const NAME: &str = "rexec-ssh";
 /// Everything of its own, as ssh has it.
 const OWN: u8 = 255;
 /// How it is called.
-const USAGE: &str = "usage: rexec-ssh [-46AaCGgKkMnqsTtVvXxYy] [-E LOG_FILE] [-e ESCAPE] [-F CONFIG]\n\
-     \x20                [-i IDENTITY] [-l USER] [-o KEY=VALUE] [-p PORT] HOST [COMMAND [ARGUMENT…]]";
+const USAGE: &str = "usage: rexec-ssh [-46AaCGgKkMNnqsTtVvXxYy] [-D PORT] [-E LOG_FILE] [-e ESCAPE]\n\
+     \x20                [-F CONFIG] [-i IDENTITY] [-L FORWARD] [-l USER] [-o KEY=VALUE] [-p PORT]\n\
+     \x20                [-W HOST:PORT] HOST [COMMAND [ARGUMENT…]]";
 
 /// Whether a program of this name is to act as ssh.
 pub fn is_called(name: &OsStr) -> bool {
@@ -90,6 +92,7 @@ fn run_as_sshd(options: &Options, run: Run) -> Result<ExitCode, String> {
     let mut plan = Plan::new(run, &|name| std::env::var_os(name))?;
     adapt::as_sshd(&mut plan, options);
     let notes = Notes::new(plan.level).of(NAME);
+    let is_connection = options.place.is_some();
     adapt::warn(options, notes);
     let runtime = crate::runtime()?;
     let end = runtime.block_on(async {
@@ -102,16 +105,17 @@ fn run_as_sshd(options: &Options, run: Run) -> Result<ExitCode, String> {
     Ok(match end {
         End::Over(ended) => {
             notes.end(&ended);
-            code(&ended)
+            code(&ended, is_connection)
         }
         End::Left(_) => ExitCode::from(OWN),
     })
 }
 
-/// As ssh has it: the command's status if it ended by itself, and 255 for anything else, a signal too.
-fn code(ended: &Ended) -> ExitCode {
+/// As ssh has it: the command's status if it ended by itself, and 255 for anything else, a signal too, and a
+/// connection of `-W` that could not be made.
+fn code(ended: &Ended, is_connection: bool) -> ExitCode {
     match ended.outcome {
-        Outcome::Exited { code } => ExitCode::from(code),
+        Outcome::Exited { code } if code == 0 || !is_connection => ExitCode::from(code),
         _ => ExitCode::from(OWN),
     }
 }

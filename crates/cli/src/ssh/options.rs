@@ -4,7 +4,8 @@
 //! that a caller could rely on, and refused where it would: a caller that asks for a jump host must not
 //! be connected directly.
 
-use super::keywords;
+use super::{keywords, ports};
+use crate::forward::Forward;
 use crate::values::{self, LogLevel, Variable};
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -53,6 +54,18 @@ pub(super) struct Options {
     pub version: bool,
     /// `-O`.
     pub control: Option<String>,
+    /// `-L`, `-D`, `LocalForward`, `DynamicForward`.
+    pub forwards: Vec<Forward>,
+    /// `ClearAllForwardings`.
+    pub no_forwards: bool,
+    /// `ExitOnForwardFailure`.
+    pub all_forwards: bool,
+    /// `-g`, `GatewayPorts`: ports are for all addresses of this machine.
+    pub for_all: bool,
+    /// `-W`: in the place of a command.
+    pub place: Option<(String, u16)>,
+    /// `-N`, `SessionType none`.
+    pub no_command: bool,
     /// What was asked for that is not to be had, and does no harm to be without.
     pub missing: Vec<&'static str>,
 }
@@ -80,7 +93,8 @@ impl Options {
             b'f' => {
                 return Err("-f: going to the background is not there; use -n and '&'".to_owned());
             }
-            b'N' => return Err("-N: there is nothing to do without a command".to_owned()),
+            b'g' => self.for_all = true,
+            b'N' => self.no_command = true,
             b'G' => self.print = true,
             b'n' => self.no_stdin = true,
             b'q' => self.level = Some(LogLevel::Quiet),
@@ -128,9 +142,10 @@ impl Options {
             b'B' | b'b' => {
                 return Err(refused(letter, "the source address is the system's choice"));
             }
-            b'D' | b'L' | b'R' | b'W' => {
-                return Err(refused(letter, "forwarding of ports is not there"));
-            }
+            b'D' => self.forwards.push(named(letter, ports::dynamic(&text(letter, argument)?))?),
+            b'L' => self.forwards.push(named(letter, ports::local(&text(letter, argument)?))?),
+            b'W' => first(&mut self.place, named(letter, ports::place(&text(letter, argument)?))?),
+            b'R' => return Err(refused(letter, NO_REMOTE)),
             b'J' => {
                 return Err(refused(
                     letter,
@@ -162,6 +177,13 @@ pub(super) fn first<T>(slot: &mut Option<T>, value: T) {
 fn text(letter: u8, argument: OsString) -> Result<String, String> {
     let letter = char::from(letter);
     argument.into_string().map_err(|text| format!("-{letter}: '{}' is not UTF-8", text.display()))
+}
+
+/// Why `-R` is refused.
+pub(super) const NO_REMOTE: &str = "an agent opens no ports for its clients";
+
+fn named<T>(letter: u8, parsed: Result<T, String>) -> Result<T, String> {
+    parsed.map_err(|why| refused(letter, &why))
 }
 
 fn refused(letter: u8, why: &str) -> String {

@@ -172,6 +172,8 @@ fn what_is_wrong_is_named() {
         (&["-J", "bastion", "H"], "-J: "),
         (&["-oProxyCommand=nc %h %p", "H"], "ProxyCommand"),
         (&["-w", "0:0", "H"], "-w: "),
+        (&["-R", "1:H:2", "H"], "-R: "),
+        (&["-L", "1:/run/socket", "H"], "-L: "),
         (&["-b", "192.0.2.1", "H"], "-b: "),
         (&["-1", "H"], "-1: "),
     ] {

@@ -1,0 +1,122 @@
+//! One connection, both ways, each to its own end.
+
+use super::{Destination, Route, socks};
+use bytes::BytesMut;
+use rexec_client::{ChildStderr, ChildStdin, ChildStdout};
+use std::io;
+use std::pin::pin;
+use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::time::timeout;
+
+/// What is read at once.
+const PIECE: usize = 64 * 1024;
+/// What is kept of an error message.
+const MESSAGE: usize = 1024;
+/// How long a client may take to say where it wants to go.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// How the way to the client here ended.
+enum Received {
+    /// With all that there was.
+    All,
+    /// The client here takes no more.
+    Left,
+    /// Before the end of what there was.
+    Cut(io::Error),
+}
+
+/// Connects on the agent's machine and carries what comes. The errors are for the user.
+pub(super) async fn carry(
+    route: &Route,
+    mut socket: TcpStream,
+    to: Destination,
+) -> Result<(), String> {
+    // Small pieces, as of a terminal, are not to wait for more.
+    socket.set_nodelay(true).map_err(|error| error.to_string())?;
+    let (host, port) = match to {
+        Destination::Place { host, port } => (host, port),
+        Destination::Asked => {
+            asked(&mut socket).await.map_err(|error| format!("SOCKS: {error}"))?
+        }
+    };
+    let command = route.to(host, port).kill_on_drop(true);
+    let mut child = command.spawn().await.map_err(|error| error.to_string())?;
+    let (reader, writer) = socket.into_split();
+    let mut sending = pin!(send(reader, child.stdin.take()));
+    let mut receiving = pin!(receive(child.stdout.take(), writer));
+    let mut hearing = pin!(hear(child.stderr.take()));
+    let (mut sent, mut received, mut message) = (false, false, None);
+    let status = loop {
+        tokio::select! {
+            () = &mut sending, if !sent => sent = true,
+            end = &mut receiving, if !received => match end {
+                Received::All => received = true,
+                // The connection there ends with the child.
+                Received::Left => return Ok(()),
+                Received::Cut(error) => return Err(error.to_string()),
+            },
+            text = &mut hearing, if message.is_none() => message = Some(text),
+            end = child.wait(), if received && message.is_some() => {
+                break end.map_err(|error| error.to_string())?;
+            }
+        }
+    };
+    match message.filter(|_| !status.success()) {
+        Some(message) if !message.is_empty() => Err(message),
+        _ => Ok(()),
+    }
+}
+
+async fn asked(socket: &mut TcpStream) -> io::Result<(String, u16)> {
+    timeout(PATIENCE, socks::destination(socket)).await?
+}
+
+async fn send(mut from: OwnedReadHalf, to: Option<ChildStdin>) {
+    let Some(mut to) = to else { return };
+    loop {
+        let mut piece = BytesMut::with_capacity(PIECE);
+        match from.read_buf(&mut piece).await {
+            Ok(0) | Err(_) => break,
+            Ok(_) => {}
+        }
+        if to.send(piece.freeze()).await.is_err() {
+            return;
+        }
+    }
+    // If it takes no more, it has ended.
+    let _ = to.shutdown().await;
+}
+
+async fn receive(from: Option<ChildStdout>, mut to: OwnedWriteHalf) -> Received {
+    let Some(mut from) = from else { return Received::All };
+    loop {
+        match from.chunk().await {
+            Ok(Some(chunk)) => {
+                if to.write_all(&chunk).await.is_err() {
+                    return Received::Left;
+                }
+            }
+            Ok(None) if to.shutdown().await.is_ok() => return Received::All,
+            Ok(None) => return Received::Left,
+            Err(error) => {
+                // A connection that was cut is not to look like one that has ended.
+                let _ = to.as_ref().set_zero_linger();
+                return Received::Cut(error);
+            }
+        }
+    }
+}
+
+async fn hear(from: Option<ChildStderr>) -> String {
+    let mut text = Vec::new();
+    if let Some(mut from) = from {
+        while let Ok(Some(chunk)) = from.chunk().await {
+            let room = MESSAGE.saturating_sub(text.len());
+            text.extend(chunk.iter().take(room));
+        }
+    }
+    String::from_utf8_lossy(&text).trim().to_owned()
+}

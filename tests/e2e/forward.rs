@@ -1,0 +1,310 @@
+//! Connections from the agent's machine: `rexec-ssh -W`, `-L` and `-D`.
+
+use crate::resume::echo_through;
+use crate::support::TestAgent;
+use crate::support::agent::own_user;
+use crate::support::chaos::{Chaos, Faults, Plan};
+use crate::support::cli::code;
+use crate::support::proc::{eventually, running_with};
+use nix::sys::signal::Signal;
+use rexec_client::{Connector, NeverStarted, Outcome};
+use std::io::{self, Read, Write};
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::mpsc;
+use std::thread;
+
+/// A policy that lets everybody connect to the ports of this list, and run nothing.
+fn policy(forward: &str) -> String {
+    let user = own_user();
+    format!("[[rule]]\nname = 'ports'\nusers = ['*']\nas = ['{user}']\nforward = [{forward}]\n")
+}
+
+/// A server that reads to the end, and then answers with all of it, twice.
+fn server() -> (u16, mpsc::Receiver<usize>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let (tell, told) = mpsc::sync_channel(16);
+    thread::spawn(move || {
+        for socket in listener.incoming() {
+            let (mut socket, tell) = (socket.unwrap(), tell.clone());
+            thread::spawn(move || {
+                let mut bytes = Vec::new();
+                socket.read_to_end(&mut bytes).unwrap();
+                let _ = tell.send(bytes.len());
+                socket.write_all(&bytes.repeat(2)).unwrap();
+            });
+        }
+    });
+    (port, told)
+}
+
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+/// `rexec-ssh -N` with ports, ended when the test ends.
+struct Front(Child);
+
+impl Front {
+    fn start(agent: &TestAgent, words: &[&str], port: u16) -> Self {
+        let mut command = agent.rexec_ssh();
+        command.arg("-N").args(words).arg("127.0.0.1").stderr(Stdio::piped());
+        let front = Self(command.spawn().unwrap());
+        eventually("the port is served", || TcpStream::connect(("127.0.0.1", port)).is_ok());
+        front
+    }
+
+    /// Ends it, and returns what it had to say.
+    fn end(mut self) -> String {
+        let pid = nix::unistd::Pid::from_raw(self.0.id().try_into().unwrap());
+        nix::sys::signal::kill(pid, Signal::SIGTERM).unwrap();
+        let mut text = String::new();
+        self.0.stderr.take().unwrap().read_to_string(&mut text).unwrap();
+        text
+    }
+}
+
+impl Drop for Front {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn with_stdin(mut command: Command, bytes: &'static [u8]) -> Output {
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    // What is refused may be gone before it reads.
+    let _ = stdin.write_all(bytes);
+    drop(stdin);
+    child.wait_with_output().unwrap()
+}
+
+/// Its end is told there, and what comes after that still arrives.
+#[test]
+fn stdin_and_stdout_become_a_connection_whose_halves_end_apart() {
+    let (port, told) = server();
+    let agent = TestAgent::with_policy(&policy(&format!("'127.0.0.1:{port}'")));
+    let mut command = agent.rexec_ssh();
+    // No variable comes along: this one would make the process complain.
+    command.args(["-oSetEnv=LD_PRELOAD=/nowhere.so", "-W", &format!("127.0.0.1:{port}")]);
+    command.arg("127.0.0.1");
+    let output = with_stdin(command, b"to and fro ");
+    assert_eq!(told.recv().unwrap(), 11);
+    assert_eq!((code(&output), output.stdout.as_slice()), (0, &b"to and fro to and fro "[..]));
+    assert_eq!(String::from_utf8_lossy(&output.stderr), "");
+    let audit = std::fs::read_to_string(agent.path("audit.jsonl")).unwrap();
+    assert!(audit.contains(&format!("\"connect\",\"127.0.0.1\",\"{port}\"")), "{audit}");
+}
+
+#[test]
+fn a_connection_that_cannot_be_made_is_255_and_says_why() {
+    let agent = TestAgent::with_policy(&policy("'127.0.0.1:*'"));
+    let closed = format!("127.0.0.1:{}", free_port());
+    let output = agent.rexec_ssh().args(["-W", &closed, "127.0.0.1"]).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(code(&output), 255);
+    assert!(said.contains("refused"), "{said}");
+}
+
+/// Running everything does not mean connecting anywhere.
+#[test]
+fn without_a_rule_nothing_is_connected_to() {
+    let (port, told) = server();
+    let here = format!("127.0.0.1:{port}");
+    for agent in [TestAgent::start(), TestAgent::with_policy(&policy("'127.0.0.1:1'"))] {
+        let output = agent.rexec_ssh().args(["-W", &here, "127.0.0.1"]).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(code(&output), 255);
+        assert!(said.contains("denied") && said.contains("connect"), "{said}");
+    }
+    assert!(told.try_recv().is_err());
+}
+
+#[test]
+fn a_local_port_carries_many_connections_at_once() {
+    let (port, _told) = server();
+    let agent = TestAgent::with_policy(&policy(&format!("'127.0.0.1:{port}'")));
+    let local = free_port();
+    let front = Front::start(&agent, &["-L", &format!("{local}:127.0.0.1:{port}")], local);
+    let bytes = vec![7; 3_000_000];
+    // One that nobody reads holds up no other.
+    let mut stuck = TcpStream::connect(("127.0.0.1", local)).unwrap();
+    stuck.write_all(&bytes.repeat(4)).unwrap();
+    stuck.shutdown(Shutdown::Write).unwrap();
+    let clients: Vec<_> = (0..8)
+        .map(|_| {
+            let bytes = bytes.clone();
+            thread::spawn(move || {
+                let mut socket = TcpStream::connect(("127.0.0.1", local)).unwrap();
+                let mut sender = socket.try_clone().unwrap();
+                let sending = thread::spawn(move || {
+                    sender.write_all(&bytes).unwrap();
+                    sender.shutdown(Shutdown::Write).unwrap();
+                });
+                let mut answer = Vec::new();
+                socket.read_to_end(&mut answer).unwrap();
+                sending.join().unwrap();
+                answer.len()
+            })
+        })
+        .collect();
+    for client in clients {
+        assert_eq!(client.join().unwrap(), 6_000_000);
+    }
+    assert_eq!(running_with(&format!("connect\0127.0.0.1\0{port}")).len(), 1);
+    drop(stuck);
+    eventually("its process has ended", || running_with(&format!("\0{port}\0")).is_empty());
+    drop(front);
+}
+
+/// What is carried belongs to whoever carries it.
+#[test]
+fn connections_end_with_the_client_that_made_them() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let agent = TestAgent::with_policy(&policy(&format!("'127.0.0.1:{port}'")));
+    let local = free_port();
+    let front = Front::start(&agent, &["-L", &format!("{local}:127.0.0.1:{port}")], local);
+    // That the port is served was seen by a first connection.
+    let (_first, _) = listener.accept().unwrap();
+    let mut near = TcpStream::connect(("127.0.0.1", local)).unwrap();
+    let (mut far, _) = listener.accept().unwrap();
+    near.write_all(b"x").unwrap();
+    far.read_exact(&mut [0]).unwrap();
+    assert_eq!(front.end(), "");
+    assert!(matches!(far.read(&mut [0]), Ok(0) | Err(_)));
+    assert!(matches!(near.read(&mut [0]), Ok(0) | Err(_)));
+}
+
+/// The user that was asked for is the one whose connections these are to be.
+#[test]
+fn another_user_is_asked_of_policy() {
+    let (port, told) = server();
+    let agent = TestAgent::with_policy(&policy(&format!("'127.0.0.1:{port}'")));
+    let local = free_port();
+    let forward = format!("{local}:127.0.0.1:{port}");
+    let front = Front::start(&agent, &["-l", "daemon", "-L", &forward], local);
+    let mut socket = TcpStream::connect(("127.0.0.1", local)).unwrap();
+    assert!(matches!(socket.read(&mut [0]), Ok(0) | Err(_)));
+    let said = front.end();
+    assert!(said.contains("denied") && said.contains("daemon"), "{said}");
+    assert!(told.try_recv().is_err());
+}
+
+/// A server that sends back what comes, at once.
+fn echoing() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    thread::spawn(move || {
+        for socket in listener.incoming() {
+            let socket = socket.unwrap();
+            thread::spawn(move || {
+                io::copy(&mut &socket, &mut &socket).unwrap();
+                let _ = socket.shutdown(Shutdown::Write);
+            });
+        }
+    });
+    port
+}
+
+/// A connection outlives the one to the agent, and the agent too.
+#[tokio::test(flavor = "multi_thread")]
+async fn cut_lines_and_restarts_lose_nothing_of_a_connection() {
+    let port = echoing();
+    let mut agent = TestAgent::with_policy(&policy(&format!("'127.0.0.1:{port}'")));
+    let chaos = Chaos::start(agent.port, |number| {
+        let cut = Faults { cut: (number < 10).then_some(700_000), ..Faults::default() };
+        if number % 2 == 0 {
+            Plan { up: cut, ..Plan::default() }
+        } else {
+            Plan { down: cut, ..Plan::default() }
+        }
+    })
+    .await;
+    let connector = Connector::new(&agent.files()).unwrap();
+    let session = connector.connect("127.0.0.1", chaos.port).await.unwrap();
+    let child = session.connect_to("127.0.0.1", port).spawn().await.unwrap();
+    let echo = tokio::spawn(echo_through(child, 8 << 20));
+    tokio::task::block_in_place(|| {
+        eventually("it was cut", || {
+            chaos.connections.load(std::sync::atomic::Ordering::Relaxed) > 3
+        });
+        agent.signal(Signal::SIGTERM);
+        assert!(agent.wait().success());
+        agent.start_again();
+    });
+    echo.await.unwrap();
+}
+
+/// What policy is not asked about cannot be slipped in.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_with_variables_or_a_terminal_is_none() {
+    let (port, told) = server();
+    let agent = TestAgent::with_policy(&policy("'*:*'"));
+    let session = agent.session().await;
+    for command in [
+        session.connect_to("127.0.0.1", port).env("LD_PRELOAD", "/tmp/x.so"),
+        session.connect_to("127.0.0.1", port).current_dir("/tmp"),
+        session.connect_to("127.0.0.1", 0),
+        session.connect_to("", port),
+    ] {
+        let outcome = match command.output().await {
+            Ok(output) => output.status.outcome().clone(),
+            Err(error) => error.outcome().clone(),
+        };
+        let is_invalid =
+            matches!(&outcome, Outcome::NeverStarted { reason: NeverStarted::Invalid, .. });
+        assert!(is_invalid, "{outcome:?}");
+    }
+    // A host is one word, whatever is in it.
+    let output = session.connect_to("--help; reboot", port).output().await.unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(said.starts_with("cannot connect to --help; reboot port"), "{said}");
+    assert!(told.try_recv().is_err());
+}
+
+#[test]
+fn a_socks_port_leads_where_it_is_asked_to_and_policy_lets() {
+    let (port, _told) = server();
+    let agent = TestAgent::with_policy(&policy(&format!("'localhost:{port}'")));
+    let local = free_port();
+    let front = Front::start(&agent, &["-D", &local.to_string()], local);
+    let ask = |name: &str, port: u16| {
+        let mut socket = TcpStream::connect(("127.0.0.1", local)).unwrap();
+        let mut request = vec![5, 1, 0, 5, 1, 0, 3, name.len() as u8];
+        request.extend(name.as_bytes());
+        request.extend(port.to_be_bytes());
+        socket.write_all(&request).unwrap();
+        let mut answer = [0; 12];
+        socket.read_exact(&mut answer).unwrap();
+        assert_eq!(answer[..4], [5, 0, 5, 0]);
+        let _ = socket.write_all(b"hi");
+        let _ = socket.shutdown(Shutdown::Write);
+        let mut text = Vec::new();
+        let _ = socket.read_to_end(&mut text);
+        text
+    };
+    assert_eq!(ask("localhost", port), b"hihi");
+    assert_eq!(ask("127.0.0.1", port), b"", "another name is another destination");
+    let said = front.end();
+    assert!(said.contains("denied"), "{said}");
+}
+
+#[test]
+fn a_port_that_is_taken_is_a_warning_or_the_end() {
+    let agent = TestAgent::start();
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let forward = format!("127.0.0.1:{}:127.0.0.1:1", taken.local_addr().unwrap().port());
+    let output =
+        agent.rexec_ssh().args(["-L", &forward, "127.0.0.1", "echo ran"]).output().unwrap();
+    assert_eq!((code(&output), output.stdout.as_slice()), (0, &b"ran\n"[..]));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("warning: cannot listen"));
+    let mut strict = agent.rexec_ssh();
+    strict.args(["-oExitOnForwardFailure=yes", "-L", &forward, "127.0.0.1", "echo ran"]);
+    let output = strict.output().unwrap();
+    assert_eq!((code(&output), output.stdout.as_slice()), (255, &b""[..]));
+}
