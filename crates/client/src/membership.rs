@@ -297,7 +297,7 @@ impl State {
 
     fn missed(&mut self, missed: Missed) -> Result<(), ProtocolError> {
         self.demand_greeting("missed")?;
-        if !holds("room.order", missed.to > self.next) {
+        if !holds("room.missed", missed.to > self.next) {
             return Err(wrong("missed", "for what was there"));
         }
         let lines = missed.lines.saturating_sub(self.lines);

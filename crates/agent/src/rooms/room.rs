@@ -354,7 +354,7 @@ impl State {
             return Some(Known::Present(before));
         }
         let is_own = |(number, before): &(u64, Remembered)| {
-            *number == member && holds("rooms.own_seat", before.owner == owner)
+            *number == member && holds("rooms.own_seat_again", before.owner == owner)
         };
         let place = self.lost.iter().position(is_own)?;
         self.lost.remove(place).map(|(_, before)| Known::Lost(before))
