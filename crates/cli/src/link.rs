@@ -136,9 +136,10 @@ impl LinkLine {
     /// Writes the line at the lower edge of the screen, inverted, and leaves all else as it is.
     fn draw_at_the_bottom(&mut self, words: &str) {
         self.is_shown = true;
-        let leave = self.key.map(|key| format!("; {}. leaves", shown(key))).unwrap_or_default();
+        // First: the line is cut at the edge of the screen.
+        let leave = self.key.map(|key| format!("{}. leaves; ", shown(key))).unwrap_or_default();
         let text =
-            format!("\x1b7\x1b[999;1H\x1b[0;7m\x1b[?7lrexec: {words}{leave}\x1b[K\x1b[?7h\x1b8");
+            format!("\x1b7\x1b[999;1H\x1b[0;7m\x1b[?7lrexec: {leave}{words}\x1b[K\x1b[?7h\x1b8");
         // As above.
         let _ = io::stderr().write_all(text.as_bytes());
     }

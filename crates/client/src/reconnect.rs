@@ -35,13 +35,13 @@ pub(crate) fn is_mendable(end: &NetError, is_first: bool) -> bool {
 #[derive(Debug)]
 pub(crate) struct Away {
     since: Instant,
-    attempt: u32,
+    attempts: u32,
     pause: Duration,
 }
 
 impl Away {
     pub(crate) fn begin() -> Self {
-        Self { since: Instant::now(), attempt: 0, pause: FIRST_PAUSE }
+        Self { since: Instant::now(), attempts: 0, pause: FIRST_PAUSE }
     }
 
     /// Connects again, until it works or the time for it is over.
@@ -52,22 +52,28 @@ impl Away {
         lost: NetError,
     ) -> Result<(Connection, Deadline), (NetError, Duration)> {
         let mut last = lost;
+        self.tell(shared, &last);
         loop {
-            let (reason, since) = (last.to_string(), self.since.into_std());
-            let is_again = self.attempt > 0;
-            self.attempt = self.attempt.saturating_add(1);
-            shared.link.send_replace(Link::Away { reason, since, attempt: self.attempt });
-            if is_again {
+            if self.attempts > 0 {
                 if !is_mendable(&last, false) || self.since.elapsed() >= dialer.reconnect_for {
                     return Err((last, self.since.elapsed()));
                 }
                 self.pause().await;
+                self.tell(shared, &last);
             }
+            self.attempts = self.attempts.saturating_add(1);
             match dialer.dial().await {
                 Ok(connected) => return Ok(connected),
                 Err(error) => last = error,
             }
         }
+    }
+
+    /// Says that another attempt is due.
+    fn tell(&self, shared: &Shared, last: &NetError) {
+        let (reason, since) = (last.to_string(), self.since.into_std());
+        let attempt = self.attempts.saturating_add(1);
+        shared.link.send_replace(Link::Away { reason, since, attempt });
     }
 
     async fn pause(&mut self) {
