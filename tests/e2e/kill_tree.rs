@@ -41,6 +41,19 @@ async fn cancel_ends_the_whole_tree() {
     gone(&mark);
 }
 
+/// Also when there is more time for the tree than the output is waited for.
+#[tokio::test(flavor = "multi_thread")]
+async fn that_a_tree_which_is_being_ended_held_its_output_is_told() {
+    let agent = TestAgent::with("[limits]\ndrain_quiet = '50ms'");
+    let session = agent.session().await;
+    let line = "sh -c 'trap \"\" HUP INT TERM; echo ready; while :; do sleep 1; done' & wait";
+    let mut child = session.shell(line).spawn().await.unwrap();
+    child.stdout.as_mut().unwrap().chunk().await.unwrap().unwrap();
+    child.cancel_with(Signal::TERM, Duration::from_millis(800)).await;
+    let status = child.wait().await.unwrap();
+    assert!(status.held() && status.outcome() == &Outcome::Cancelled, "{status:?}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_timeout_ends_the_whole_tree() {
     let agent = TestAgent::with("[limits]\nkill_grace = '200ms'");

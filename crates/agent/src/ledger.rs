@@ -156,6 +156,8 @@ impl Place {
     fn decode(mut slot: &[u8]) -> Option<Self> {
         let under_way = slot.get_u32();
         let ended = slot.get_u8() == 1;
+        // Beyond an end there is nothing, whatever was tried.
+        let under_way = if ended { 0 } else { under_way };
         let length = usize::from(slot.get_u8());
         slot.advance(2);
         let (offset, written) = (slot.get_u64(), slot.get_u64());
@@ -182,6 +184,15 @@ mod tests {
         let mut restored = place.hasher(Algorithm::Sha256).unwrap();
         restored.update(b", and more");
         assert_eq!(restored.prefix(), Digest::of(Algorithm::Sha256, b"some output, and more"));
+    }
+
+    #[test]
+    fn nothing_is_under_way_beyond_an_end() {
+        let ledger = Ledger::new(Algorithm::Sha256).unwrap();
+        let place = Place::over(Tally::nothing(Algorithm::Sha256));
+        ledger.is_at(Channel::Out, &place);
+        ledger.begin(Channel::Out, 4096);
+        assert_eq!(ledger.place(Channel::Out).unwrap(), place);
     }
 
     #[test]

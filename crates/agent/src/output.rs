@@ -103,6 +103,8 @@ impl Output {
 
     /// What is in the pipe right now; `None` if nothing is.
     pub fn try_read(&mut self) -> Option<Bytes> {
+        // Before the ledger: what says that a read begins says afterwards that it is over.
+        self.pipe.as_ref()?;
         self.make_room();
         let room = (self.buffer.capacity() - self.buffer.len()).min(LARGE);
         if let Some((channel, ledger)) = &self.ledger {
@@ -160,5 +162,21 @@ pub async fn readable(output: &Shared) {
         if ready.try_io(look).is_ok() {
             return;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rexec_protocol::Algorithm;
+
+    /// The next agent would take it for output that was being read, and is gone.
+    #[test]
+    fn a_closed_output_has_nothing_under_way() {
+        let ledger = Arc::new(Ledger::new(Algorithm::Sha256).unwrap());
+        let mut output = Output::new(None);
+        output.keep_books(Channel::Out, Arc::clone(&ledger));
+        assert_eq!(output.try_read(), None);
+        assert_eq!(ledger.place(Channel::Out).unwrap().under_way, 0);
     }
 }

@@ -292,7 +292,7 @@ impl Supervisor {
             () = at(timeout) => Next::TimedOut,
             () = at(self.overdue), if keeper_matters => Next::Overdue,
             // Without room nothing is read, so silence means nothing.
-            () = at(drain), if has_room => Next::DrainOver,
+            () = at(drain), if has_room && self.intake.is_open() => Next::DrainOver,
         }
     }
 
@@ -319,7 +319,7 @@ impl Supervisor {
         self.intake.sweep().await;
         let now = Instant::now();
         if self.ended.as_ref().is_some_and(|ended| now >= ended.quiet.min(ended.max)) {
-            self.held = self.intake.is_open();
+            self.held |= self.intake.is_open();
             self.close(Channel::Out).await;
             self.close(Channel::Err).await;
         }
