@@ -15,7 +15,7 @@ use holding::Claim;
 use rexec_protocol::message::{
     ExecSpec, Exit, JobInfo, OnDisconnect, OnFull, Started, TerminalSize,
 };
-use rexec_protocol::outcome::printable;
+use rexec_protocol::outcome::{printable, shorten};
 use rexec_protocol::{Algorithm, Digest, JobId, Outcome};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -262,7 +262,8 @@ impl Job {
             user: state.user.clone(),
             body: self.body,
             algorithm: self.algorithm,
-            command: self.command.clone(),
+            // For people: a script of a mebibyte is not to be on disk, and in each will, once more.
+            command: shorten(self.command.clone()),
             begun_ms: self.begun_ms,
             durable: self.durable,
             resumable: self.resumable,
