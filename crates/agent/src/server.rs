@@ -11,7 +11,7 @@ use crate::config::Config;
 use crate::console;
 use crate::heir::SOCKET;
 use crate::jobs::Jobs;
-use crate::jobs::handover::Before;
+use crate::jobs::handover::{self, Before};
 use crate::keeper::{Adoptions, Zygote};
 use crate::log_level::LogLevel;
 use crate::presence::Everybody;
@@ -143,6 +143,8 @@ impl Server {
         let (version, pid) = (env!("CARGO_PKG_VERSION"), std::process::id());
         agent.audit.record(&Event::AgentStarted { version, pid });
         let console = console.ok();
+        // Last: a start that fails must not forget what the agent before has left.
+        handover::begin(&agent.config.state_dir)?;
         Ok(Self { agent: Arc::new(agent), listeners, adoptions, before, console })
     }
 

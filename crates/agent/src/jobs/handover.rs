@@ -71,10 +71,14 @@ impl Remembered {
     }
 }
 
-/// Reads what the agent before has left in the folder `state`, once: from now on an agent runs. Those of
-/// another boot are as good as none.
-pub fn take(state: &Path) -> io::Result<Before> {
-    let before = match state_file::read(state, FILE)? {
+/// Reads what the agent before has left in the folder `state`. What is of another boot is as good as
+/// nothing.
+///
+/// # Errors
+/// They say which file it is, and what to do.
+pub fn read(state: &Path) -> io::Result<Before> {
+    let text = state_file::read(state, FILE).map_err(|error| fault("read", state, &error))?;
+    Ok(match text {
         None => Before::Nobody,
         Some(text) => match serde_json::from_slice::<Option<Handover>>(&text) {
             Ok(Some(handover)) if handover.boot == boot_id() => Before::Left(Box::new(handover)),
@@ -82,9 +86,20 @@ pub fn take(state: &Path) -> io::Result<Before> {
             // A torn one is that of an agent that was killed, too.
             Ok(None) | Err(_) => Before::Killed,
         },
-    };
-    put(state, None)?;
-    Ok(before)
+    })
+}
+
+/// From now on an agent runs: what the one before has left is not for another.
+///
+/// # Errors
+/// As [`read`].
+pub fn begin(state: &Path) -> io::Result<()> {
+    put(state, None).map_err(|error| fault("write", state, &error))
+}
+
+fn fault(what: &str, state: &Path, error: &io::Error) -> io::Error {
+    let (path, hint) = (state.join(FILE), "mend that, or name another folder with 'state_dir'");
+    io::Error::new(error.kind(), format!("cannot {what} {}: {error}; {hint}", path.display()))
 }
 
 /// Writes it for the next agent; `None`: an agent runs.
@@ -108,6 +123,13 @@ mod tests {
     #[test]
     fn the_next_agent_learns_how_this_one_ended() {
         let state = tempfile::tempdir().unwrap();
+        let take = |state: &Path| {
+            let before = read(state);
+            // A start that fails after this leaves it as it was.
+            assert_eq!(format!("{before:?}"), format!("{:?}", read(state)));
+            begin(state).unwrap();
+            before
+        };
         assert!(matches!(take(state.path()).unwrap(), Before::Nobody));
         assert!(matches!(take(state.path()).unwrap(), Before::Killed));
         let id = JobId::new("one").unwrap();

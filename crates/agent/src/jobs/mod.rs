@@ -127,7 +127,7 @@ impl Jobs {
     pub fn open(state: &Path, settings: Settings) -> io::Result<(Self, Before)> {
         // Its lock says that no other agent uses the folder.
         let (journal, past) = Journal::open(state, settings.keep_ids)?;
-        let before = handover::take(state)?;
+        let before = handover::read(state)?;
         let store = Store::open(state, &settings)?;
         let left = store.left()?;
         let table = Mutex::new(Table {
