@@ -9,7 +9,7 @@ use crate::audit::Event;
 use crate::exec::Begun;
 use crate::heir::{Heir, Memo};
 use crate::jobs::handover::Before;
-use crate::jobs::{Controls, Job};
+use crate::jobs::{Controls, Job, Jobs};
 use crate::keeper::{Adopted, Adoptions, Event as KeeperEvent, Keeper, Orphan};
 use crate::ledger::{Ledger, Place};
 use crate::server::Agent;
@@ -27,7 +27,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 /// How long to wait, at most, for the keepers of jobs that are known to run …
 const KNOWN: Duration = Duration::from_secs(5);
-/// … and for those that an agent may have had which was killed: keepers look ten times in a second.
+/// … and for those that an agent may have had beside them which was killed: keepers look ten times in a second.
 const PERHAPS: Duration = Duration::from_secs(3);
 /// After as long without another keeper there will be none.
 const QUIET: Duration = Duration::from_millis(500);
@@ -59,8 +59,9 @@ pub async fn run(agent: Arc<Agent>, adoptions: Adoptions, adopted: mpsc::Sender<
             let begun = adopt(&task, orphan).await;
             drop(place);
             match begun {
-                Ok(None) => {}
-                Ok(Some(begun)) => {
+                Ok(Came::Nothing) => {}
+                Ok(Came::Stranger(keeper)) => wait_with(&task, keeper).await,
+                Ok(Came::Job(begun)) => {
                     // Whoever waited may have gone on.
                     let _ = adopted.try_send(begun.job.id.clone());
                     begun.supervise(&task).await;
@@ -71,18 +72,35 @@ pub async fn run(agent: Arc<Agent>, adoptions: Adoptions, adopted: mpsc::Sender<
     }
 }
 
-/// Waits until the jobs are there that the agent before has left, for a bounded time: a client that comes
-/// back must find its job.
-pub async fn settle(before: &Before, mut adopted: mpsc::Receiver<JobId>) {
-    let mut missing: HashSet<&JobId> = match before {
+/// The jobs whose keepers are to come. One that was killed has left no list; but what is on disk of jobs
+/// that had not ended is of some of them.
+pub fn missing(jobs: &Jobs, before: &Before) -> HashSet<JobId> {
+    match before {
+        Before::Nobody => HashSet::new(),
+        Before::Killed => jobs.pending(),
+        Before::Left(left) => left.running.iter().map(|running| running.job.clone()).collect(),
+    }
+}
+
+/// Waits until the jobs are there that the agent before has left, those that are `missing` and perhaps
+/// others, for a bounded time: a client that comes back must find its job.
+pub async fn settle(
+    before: &Before,
+    mut missing: HashSet<JobId>,
+    mut adopted: mpsc::Receiver<JobId>,
+) {
+    let may_be_more = match before {
         Before::Nobody => return,
-        Before::Killed => HashSet::new(),
-        Before::Left(handover) => handover.running.iter().map(|running| &running.job).collect(),
+        Before::Killed => true,
+        Before::Left(_) => false,
     };
-    let is_known = matches!(before, Before::Left(_));
-    let end = Instant::now() + if is_known { KNOWN } else { PERHAPS };
-    while !(is_known && missing.is_empty()) {
-        let until = if is_known { end } else { end.min(Instant::now() + QUIET) };
+    let begin = Instant::now();
+    while may_be_more || !missing.is_empty() {
+        let until = if missing.is_empty() {
+            (begin + PERHAPS).min(Instant::now() + QUIET)
+        } else {
+            begin + KNOWN
+        };
         match timeout_at(until, adopted.recv()).await {
             Ok(Some(job)) => missing.remove(&job),
             // The agent leaves, and nothing is settled.
@@ -95,15 +113,34 @@ pub async fn settle(before: &Before, mut adopted: mpsc::Receiver<JobId>) {
     }
 }
 
-/// Takes a job over; `None` if this agent leaves. A keeper that is let go without a word waits for the next.
-async fn adopt(agent: &Agent, orphan: Orphan) -> io::Result<Option<Begun>> {
+/// What a keeper has brought.
+enum Came {
+    /// This agent leaves. A keeper that is let go without a word waits for the next.
+    Nothing,
+    /// A job.
+    Job(Box<Begun>),
+    /// One of which too little is known to go on with it.
+    Stranger(Keeper),
+}
+
+/// Takes a job over.
+async fn adopt(agent: &Agent, orphan: Orphan) -> io::Result<Came> {
     let mut adopted = orphan.adopt().await?;
     if agent.is_leaving() {
-        return Ok(None);
+        return Ok(Came::Nothing);
     }
     let missing = || io::Error::other("its keeper has no ledger");
-    let ledger = Ledger::of(adopted.ledger.take().ok_or_else(missing)?);
-    let memo = Memo::read(&adopted.memo)?;
+    let ledger = adopted.ledger.take().ok_or_else(missing);
+    let (ledger, memo) = match (ledger, Memo::read(&adopted.memo)) {
+        (Ok(ledger), Ok(memo)) => (Ledger::of(ledger), memo),
+        (Err(error), _) | (_, Err(error)) => {
+            let (keeper, job) = (adopted.keeper_pid, job_of(&adopted.memo));
+            let hint = "its command runs on until its lease is over. Start the version of the agent that \
+                        began it, or end it with 'kill -KILL', first its keeper, then the command";
+            tracing::error!(%error, keeper, command = adopted.pid, job, "a running job cannot be adopted; {hint}");
+            return Ok(Came::Stranger(adopted.keeper));
+        }
+    };
     let id = memo.meta.job.clone();
     let places = (ledger.place(Channel::Out)?, ledger.place(Channel::Err)?);
     let input = ledger.place(Channel::In)?;
@@ -112,12 +149,14 @@ async fn adopt(agent: &Agent, orphan: Orphan) -> io::Result<Option<Begun>> {
     let inherit = move || jobs.adopt(meta, &places.0, &places.1, feed, pid);
     let Some((job, controls)) = spawn_blocking(inherit).await.map_err(io::Error::other)? else {
         dismiss(adopted.keeper).await;
-        return Err(io::Error::other(format!("job {id} is known already, or counts as lost")));
+        return Err(io::Error::other(format!("job {id} is here already, or has ended")));
     };
     let is_torn = is_torn.then_some(Cause::Torn);
     let timed_out = adopted.timed_out.then_some(Cause::TimedOut);
     let cause = is_torn.or(memo.cause).or(timed_out);
-    Ok(Some(begin(agent, job, controls, (memo, cause), adopted, ledger).await))
+    // What was begun before the bytes were lost gives more time than there is any use for.
+    adopted.ending &= cause.is_some() && cause != Some(Cause::Torn);
+    Ok(Came::Job(Box::new(begin(agent, job, controls, (memo, cause), adopted, ledger).await)))
 }
 
 async fn begin(
@@ -128,7 +167,7 @@ async fn begin(
     adopted: Adopted,
     ledger: Ledger,
 ) -> Begun {
-    let Adopted { pid, age, stdin, stdout, stderr, terminal, mut keeper, .. } = adopted;
+    let Adopted { pid, age, stdin, stdout, stderr, terminal, mut keeper, ending, .. } = adopted;
     tracing::info!(job = %job.id, user = job.owner.name, pid, "adopted");
     agent.audit.record(&Event::Adopted { job: &job.id, user: &job.owner.name, pid });
     let terms = memo.terms;
@@ -146,7 +185,9 @@ async fn begin(
     let started = Instant::now().checked_sub(age).unwrap_or_else(Instant::now);
     let stdin = stdin.zip(job.feed.clone());
     let heir = Some(heir);
-    let watched = Watched { stdin, stdout, stderr, terminal, keeper, terms, started, cause, heir };
+    let is_ending = ending;
+    let watched =
+        Watched { stdin, stdout, stderr, terminal, keeper, terms, started, cause, is_ending, heir };
     Begun { job, controls, pid, watched, places }
 }
 
@@ -164,6 +205,23 @@ fn feed(memo: &Memo, place: Place, is_open: bool) -> (Option<Arc<Feed>>, bool) {
     }
 }
 
+/// The job in a memo that cannot be read whole.
+fn job_of(memo: &[u8]) -> Option<String> {
+    let memo: serde_json::Value = serde_json::from_slice(memo).ok()?;
+    Some(JobId::new(memo.get("meta")?.get("job")?.as_str()?)?.to_string())
+}
+
+/// Holds the line to a keeper that cannot be understood, for the next agent: it would come again ten times
+/// in a second.
+async fn wait_with(agent: &Agent, mut keeper: Keeper) {
+    let gone = async { while keeper.next().await.is_some() {} };
+    tokio::select! {
+        () = gone => {}
+        () = agent.has_left() => {}
+        () = agent.stopping() => {}
+    }
+}
+
 /// Has a command ended that nobody knows any more.
 async fn dismiss(mut keeper: Keeper) {
     let ending = async {
@@ -174,5 +232,36 @@ async fn dismiss(mut keeper: Keeper) {
     match timeout(2 * GRACE, ending).await {
         Ok(Ok(())) => keeper.release().await,
         Ok(Err(_)) | Err(_) => keeper.kill(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A machine under load: the keeper of a job that is known from the disk takes two seconds.
+    #[tokio::test]
+    async fn after_a_kill_the_jobs_on_disk_are_waited_for() {
+        let id = JobId::new("slow").unwrap();
+        let (adopted, came) = mpsc::channel(1);
+        let late = async {
+            tokio::time::sleep(2 * QUIET).await;
+            adopted.send(id.clone()).await.unwrap();
+            Instant::now()
+        };
+        let settled = async {
+            settle(&Before::Killed, HashSet::from([id.clone()]), came).await;
+            Instant::now()
+        };
+        let (late, settled) = tokio::join!(late, settled);
+        assert!(settled > late);
+    }
+
+    #[test]
+    fn a_memo_of_another_version_names_its_job() {
+        let memo = br#"{"meta":{"job":"deploy-1","owner":7}}"#;
+        assert!(Memo::read(memo).is_err());
+        assert_eq!(job_of(memo).as_deref(), Some("deploy-1"));
+        assert_eq!(job_of(b"what?"), None);
     }
 }

@@ -199,30 +199,41 @@ impl Request {
     async fn begin(self, agent: &Agent, launched: Launched) -> Begun {
         let Launched { mut running, terms, places } = launched;
         let Self { job, controls, .. } = self;
-        job.started(running.pid);
-        let heir = leave(agent, &job, &mut running, &terms).await.unwrap_or_else(|error| {
+        let heir = leave(agent, &job, &mut running, &terms).await;
+        let heir = heir.inspect_err(|error| {
             tracing::warn!(job = %job.id, %error, "a command would end with this agent");
-            None
         });
+        // Only now: who hears it may take it that the job outlives this agent.
+        job.started(running.pid);
+        let heir = heir.ok();
         let Running { pid, stdin, stdout, stderr, terminal, keeper } = running;
         let stdin = stdin.zip(job.feed.clone());
         let (stdout, started) = (Some(stdout), Instant::now());
-        let watched =
-            Watched { stdin, stdout, stderr, terminal, keeper, terms, started, cause: None, heir };
+        let (cause, is_ending) = (None, false);
+        let watched = Watched {
+            stdin,
+            stdout,
+            stderr,
+            terminal,
+            keeper,
+            terms,
+            started,
+            cause,
+            is_ending,
+            heir,
+        };
         Begun { job, controls, pid, watched, places }
     }
 }
 
-/// Leaves a command to the next agent, unless it is to end with this one.
+/// Leaves a command to the next agent. If it is to end with this one, the time to wait for another is
+/// none: that may change while it runs.
 async fn leave(
     agent: &Agent,
     job: &Arc<Job>,
     running: &mut Running,
     terms: &Terms,
-) -> io::Result<Option<Heir>> {
-    if !job.outlives_agent() {
-        return Ok(None);
-    }
+) -> io::Result<Heir> {
     let ledger = Ledger::new(job.algorithm)?;
     let grace = agent.config.limits.kill_grace;
     let heir = Heir::new(&agent.config.state_dir, ledger, agent.jobs.leases(), grace);
@@ -231,7 +242,7 @@ async fn leave(
     ends.extend(running.stderr.as_ref().map(|stderr| (Channel::Err, stderr.as_fd())));
     let will = heir.will(job, terms, None);
     running.keeper.leave(&will, &ends, heir.ledger.as_fd()).await?;
-    Ok(Some(heir))
+    Ok(heir)
 }
 
 impl Begun {

@@ -164,13 +164,14 @@ impl Server {
     pub async fn run(self) {
         let Self { agent, listeners, adoptions, before, console } = self;
         let (adopted, came) = mpsc::channel(ADOPTED);
+        let missing = adopt::missing(&agent.jobs, &before);
         let adopting = AbortOnDropHandle::new(tokio::spawn(adopt::run(
             Arc::clone(&agent),
             adoptions,
             adopted,
         )));
         tokio::select! {
-            () = adopt::settle(&before, came) => give_up_pending(&agent).await,
+            () = adopt::settle(&before, missing, came) => give_up_pending(&agent).await,
             // Whoever has not come yet comes to the next one.
             () = agent.has_left() => {}
             () = agent.stopping() => {}

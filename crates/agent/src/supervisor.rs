@@ -87,7 +87,9 @@ pub struct Watched {
     pub started: Instant,
     /// Why it is being ended, if it is.
     pub cause: Option<Cause>,
-    /// Who leaves it to the next agent; `None`: it ends with this one.
+    /// The keeper does so already, and knows how much time there is.
+    pub is_ending: bool,
+    /// Who leaves it to the next agent; `None`: nobody can, so that it ends with this one.
     pub heir: Option<Heir>,
 }
 
@@ -180,7 +182,8 @@ struct Ended {
 }
 
 impl Supervisor {
-    /// Takes over a command. When `leaving` is cancelled it is left to the next agent.
+    /// Takes over a command. When `leaving` is cancelled it is left to the next agent, or ended if that
+    /// cannot be or is not wanted.
     pub fn new(
         watched: Watched,
         job: Arc<Job>,
@@ -188,9 +191,10 @@ impl Supervisor {
         limits: Limits,
         leaving: CancellationToken,
     ) -> Self {
-        let Watched { stdin, stdout, stderr, terminal, keeper, terms, started, cause, heir } =
-            watched;
+        let Watched { stdin, stdout, stderr, terminal, keeper, terms, .. } = watched;
+        let Watched { started, cause, is_ending, heir, .. } = watched;
         let ledger = heir.as_ref().map(|heir| Arc::clone(&heir.ledger));
+        let longest = MAX_GRACE.max(limits.kill_grace);
         let (out, err) = (Output::new(stdout), Output::new(stderr));
         let mut intake = Intake::new(Arc::clone(&job), out, err, ledger.clone());
         if job.is_kept() {
@@ -214,9 +218,10 @@ impl Supervisor {
             terms,
             heir,
             cause,
-            ending: false,
+            ending: is_ending,
             tree_gone: false,
-            overdue: None,
+            // Which grace was asked for is not known here.
+            overdue: is_ending.then(|| Instant::now() + longest + OVERDUE),
             ended: None,
             held: false,
         }
@@ -224,8 +229,11 @@ impl Supervisor {
 
     /// Runs the job to its end, and returns its exit record; `None` if it was left to the next agent.
     pub async fn run(mut self) -> Option<Exit> {
-        if let Some(cause) = self.cause {
-            // Asked for by an agent that may have died before it could say so.
+        if let Some(cause) = self.cause
+            && !self.ending
+        {
+            // Asked for by an agent that died before it could say so. To say it again would cut the time
+            // that the command was given.
             self.end(cause, self.polite(), None).await;
         }
         while !self.is_over() {
@@ -252,9 +260,14 @@ impl Supervisor {
                         self.closed(Channel::In).await;
                     }
                 }
-                Next::Leave => {
+                Next::Leave if self.heir.is_some() && self.job.outlives_agent() => {
                     self.leave().await;
                     return None;
+                }
+                Next::Leave => {
+                    // Said once is enough.
+                    self.leaving = CancellationToken::new();
+                    self.end(Cause::Shutdown, self.polite(), None).await;
                 }
                 Next::DrainOver => self.sweep().await,
                 Next::Again => {}
@@ -279,9 +292,8 @@ impl Supervisor {
         let drain = self.ended.as_ref().map(|ended| ended.quiet.min(ended.max));
         // Unless the whole tree is being ended, and something holds the output even so.
         let drain = drain.filter(|_| self.terms.leftovers != Leftovers::Awaited || self.ending);
-        let may_leave = self.heir.is_some();
         tokio::select! {
-            () = self.leaving.cancelled(), if may_leave => Next::Leave,
+            () = self.leaving.cancelled() => Next::Leave,
             event = self.keeper.next(), if keeper_matters => Next::Keeper(event),
             () = fed(&mut self.feeding) => Next::Fed,
             Some(control) = self.control.recv() => Next::Control(control),

@@ -11,6 +11,7 @@ use crate::spool::boot_id;
 use crate::stdin::Feed;
 use rexec_protocol::message::{Channel, Exit};
 use rexec_protocol::{JobId, Outcome};
+use std::collections::HashSet;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
@@ -19,8 +20,9 @@ use tokio::time::Instant;
 
 impl Jobs {
     /// A job that another agent process has begun and that runs. `out` and `err` say how far that agent
-    /// was; what it left on disk holds if that is as far. `None`: it is here already, or was declared
-    /// lost. Blocks.
+    /// was; what it left on disk holds if that is as far. One that was declared lost, because its keeper
+    /// did not come, was not; what it had printed by then is given up. `None`: it is here already, or
+    /// has ended. Blocks.
     pub fn adopt(
         &self,
         meta: Meta,
@@ -30,7 +32,18 @@ impl Jobs {
         pid: u32,
     ) -> Option<(Arc<Job>, Controls)> {
         let id = meta.job.clone();
-        let left = self.lock().pending.remove(&id);
+        let mut table = self.lock();
+        if table.is_settled(&id) {
+            return None;
+        }
+        let left = table.pending.remove(&id);
+        // It stays in the table until there is another: the id must not be free meanwhile.
+        let mistaken = table.jobs.get(&id).map(|held| Arc::clone(&held.job));
+        drop(table);
+        if let Some(mistaken) = mistaken {
+            tracing::warn!(job = %id, "its keeper has come after all; it was not lost");
+            mistaken.log.remove();
+        }
         let is_as_far = |log: &Log| {
             let at = |channel, place: &Place| {
                 log.place(channel).offset >= place.offset + u64::from(place.under_way)
@@ -60,15 +73,21 @@ impl Jobs {
         };
         let (store, leases) = (Arc::clone(&self.store), self.leases());
         let mut table = self.lock();
-        let is_over = |past: &Past| !matches!(past.exit.outcome, Outcome::Lost { .. });
-        if table.jobs.contains_key(&id) || table.past.get(&id).is_some_and(is_over) {
+        if table.is_settled(&id) {
             return None;
         }
-        table.past.remove(&id);
-        table.expected.remove(&id);
+        table.forget_loss(&id);
         let (job, controls) = Job::adopted(meta, log, feed, pid, store, leases);
         table.jobs.insert(id, Held { job: Arc::clone(&job), ended: None });
         Some((job, controls))
+    }
+
+    /// The jobs that the agent before has left on disk and whose keepers may be alive: they are of this
+    /// boot of the system.
+    pub fn pending(&self) -> HashSet<JobId> {
+        let (table, boot) = (self.lock(), boot_id());
+        let here = table.pending.values().filter(|left| left.meta.boot == boot);
+        here.map(|left| left.meta.job.clone()).collect()
     }
 
     /// Nobody will come any more with jobs that the agent before has left: they count as lost. Blocks.
@@ -89,11 +108,6 @@ impl Jobs {
     /// Puts on disk, for the next agent, what only this one knows: ended jobs whose clients do not have
     /// everything, which jobs run, and which ids are remembered. Blocks.
     pub fn hand_over(&self, state: &Path) -> io::Result<()> {
-        if self.lock().after_kill {
-            // This one has not learned yet what there is, so that it is to the next as if this one had
-            // been killed, too.
-            return Ok(());
-        }
         let mut ended = Vec::new();
         for held in self.lock().jobs.values() {
             ended.extend(
@@ -118,6 +132,11 @@ impl Jobs {
                     }
                 }
             }
+        }
+        if self.lock().after_kill {
+            // This one has not learned yet what there is, so that it is to the next as if this one had
+            // been killed, too.
+            return Ok(());
         }
         let lost = |job: &Job| {
             let outcome = Outcome::Lost { message: DIED.to_owned() };
@@ -158,6 +177,26 @@ impl Jobs {
 }
 
 impl Table {
+    /// Whether a job runs, or it is known how it ended.
+    fn is_settled(&self, id: &JobId) -> bool {
+        let is_loss =
+            |exit: &Exit| matches!(&exit.outcome, Outcome::Lost { message } if message == DIED);
+        let is_lost = |held: &Held| held.ended.as_ref().is_some_and(|ended| is_loss(&ended.exit));
+        let is_over = |past: &Past| !matches!(past.exit.outcome, Outcome::Lost { .. });
+        self.jobs.get(id).is_some_and(|held| !is_lost(held))
+            || self.past.get(id).is_some_and(is_over)
+    }
+
+    /// A job that was declared lost is not.
+    fn forget_loss(&mut self, id: &JobId) {
+        if let Some(Held { ended: Some(ended), .. }) = self.jobs.remove(id) {
+            self.ended.remove(&(ended.until, id.clone()));
+            self.unread = self.unread.saturating_sub(ended.memory);
+        }
+        self.past.remove(id);
+        self.expected.remove(id);
+    }
+
     /// What the agent before this one knew.
     pub(super) fn remember(&mut self, handover: &Handover, uptime: Duration) {
         self.complete_since = instant_of(uptime, handover.complete_since_ms);
@@ -201,4 +240,82 @@ fn instant_of(uptime: Duration, ms: u64) -> Instant {
     let ago = uptime.saturating_sub(Duration::from_millis(ms));
     let now = Instant::now();
     now.checked_sub(ago).unwrap_or(now)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::meta::Owner;
+    use super::super::{Sent, Settings, Submission, Submitted};
+    use super::*;
+    use crate::ledger::Ledger;
+    use rexec_protocol::message::{Command, ExecSpec};
+    use rexec_protocol::{Algorithm, Digest};
+
+    const ALGORITHM: Algorithm = Algorithm::Sha256;
+
+    fn submit(jobs: &Jobs, name: &str) -> Arc<Job> {
+        let submission = Submission {
+            id: JobId::new(name).unwrap(),
+            body: Digest::of(ALGORITHM, b"request"),
+            owner: Owner { name: "alice".to_owned(), groups: Vec::new() },
+            algorithm: ALGORITHM,
+            durable: false,
+            resumable: true,
+            detach: true,
+        };
+        let spec = ExecSpec::new(Command::Argv(vec![b"true".to_vec().into()]));
+        match jobs.submit(submission, &spec, Sent::First) {
+            Submitted::New(job, _) => job,
+            _ => panic!("{name} is not new"),
+        }
+    }
+
+    fn open(state: &Path) -> Jobs {
+        Jobs::open(state, Settings::default()).unwrap().0
+    }
+
+    /// Its keeper was stopped, say, while the agent was started.
+    #[tokio::test]
+    async fn a_keeper_that_comes_late_keeps_its_command() {
+        let state = tempfile::tempdir().unwrap();
+        let before = open(state.path());
+        let job = submit(&before, "late");
+        job.started(7);
+        job.spool().unwrap();
+        let (meta, id) = (job.meta(), job.id.clone());
+        drop((job, before));
+        let jobs = open(state.path());
+        assert!(jobs.pending().contains(&id));
+        jobs.give_up_pending();
+        assert!(jobs.find(&id).unwrap().has_ended() && jobs.running().is_empty());
+        let place = Ledger::new(ALGORITHM).unwrap().place(Channel::Out).unwrap();
+        let adopt = || jobs.adopt(meta.clone(), &place, &place, None, 7);
+        let (job, _controls) = adopt().unwrap();
+        assert!(!job.has_ended() && jobs.running().len() == 1);
+        assert!(adopt().is_none(), "a second one has no business here");
+        // There is room for what it prints now.
+        job.spool().unwrap();
+        let exit = Exit::of_nothing(Outcome::Exited { code: 0 }, ALGORITHM);
+        job.ended(1);
+        jobs.ended(&job, &exit).await;
+        assert!(adopt().is_none(), "it has ended");
+    }
+
+    /// Stopped again before it was known what an agent that was killed had left.
+    #[tokio::test]
+    async fn an_agent_that_knows_little_leaves_what_it_has() {
+        let state = tempfile::tempdir().unwrap();
+        let jobs = open(state.path());
+        let job = submit(&jobs, "ended");
+        job.started(7);
+        let exit = Exit::of_nothing(Outcome::Exited { code: 3 }, ALGORITHM);
+        job.ended(1);
+        jobs.ended(&job, &exit).await;
+        jobs.lock().after_kill = true;
+        jobs.hand_over(state.path()).unwrap();
+        let id = job.id.clone();
+        drop((job, jobs));
+        let next = open(state.path());
+        assert!(next.find(&id).is_some_and(|job| job.has_ended()));
+    }
 }

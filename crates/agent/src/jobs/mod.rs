@@ -362,6 +362,10 @@ impl Table {
 
     /// An ended job becomes a memory.
     fn retire(&mut self, id: &JobId, now: Instant) {
+        if self.jobs.get(id).is_none_or(|held| held.ended.is_none()) {
+            // It was taken for lost, and runs again.
+            return;
+        }
         let Some(Held { job, ended: Some(ended) }) = self.jobs.remove(id) else { return };
         let Ended { exit, until, memory } = ended;
         self.ended.remove(&(until, id.clone()));

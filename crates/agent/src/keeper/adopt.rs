@@ -40,6 +40,8 @@ pub struct Adopted {
     pub age: Duration,
     /// It has run for longer than it may, and was told to end.
     pub timed_out: bool,
+    /// It was told to end, and how much time it has; an old keeper does not say.
+    pub ending: bool,
     /// The agent's ends, but for those that were closed on purpose.
     pub stdin: Option<Writer>,
     /// See `stdin`.
@@ -50,7 +52,9 @@ pub struct Adopted {
     pub terminal: Option<Terminal>,
     /// How far that agent had come.
     pub ledger: Option<OwnedFd>,
-    /// Who watches over it. That the command has ended meanwhile is its first word.
+    /// The process that watches over it …
+    pub keeper_pid: u32,
+    /// … and the line to it. That the command has ended meanwhile is its first word.
     pub keeper: Keeper,
 }
 
@@ -58,12 +62,17 @@ impl Adoptions {
     /// Listens at `path`, in a folder that only this user can enter. Whoever listened there before is
     /// gone, or should be.
     pub fn open(path: &Path) -> io::Result<Self> {
+        let fault = |error: io::Error| {
+            let (path, hint) = (path.display(), "name another, short folder with 'state_dir'");
+            let text = format!("cannot listen at {path}: {error}; {hint}");
+            io::Error::new(error.kind(), text)
+        };
         match fs::remove_file(path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(fault(error)),
             _ => {}
         }
-        let listener = UnixListener::bind(path)?;
-        fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
+        let listener = UnixListener::bind(path).map_err(fault)?;
+        fs::set_permissions(path, fs::Permissions::from_mode(0o600)).map_err(fault)?;
         Ok(Self(listener))
     }
 
@@ -119,11 +128,13 @@ fn adopted(mut line: Line, adopt: Adopt) -> io::Result<Adopted> {
         pid: adopt.pid,
         age: Duration::from_millis(adopt.age_ms),
         timed_out: adopt.timed_out,
+        ending: adopt.ending,
         stdin,
         stdout,
         stderr,
         terminal,
         ledger,
+        keeper_pid: adopt.keeper,
         keeper: Keeper::new(line, Force { keeper, command, cgroup }),
     })
 }

@@ -298,9 +298,10 @@ impl Job<'_> {
                     has_terminal: self.has_terminal,
                     age: self.born.elapsed(),
                     timed_out: self.timed_out,
+                    ending: self.ending.is_some() || self.gone.is_some(),
                     handles: &self.handles,
                 };
-                if !will.has_a_place() {
+                if wait.is_hopeless(&will.look()) {
                     self.give_up();
                 } else if let Ok(socket) = will.execute(&job) {
                     self.agent = Some(Agent { socket, inbox: Inbox::default() });

@@ -12,6 +12,7 @@ use nix::unistd::Uid;
 use rexec_guard::holds;
 use serde_bytes::ByteBuf;
 use std::ffi::OsStr;
+use std::fs;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
@@ -38,6 +39,7 @@ pub(super) struct Orphaned<'a> {
     pub(super) has_terminal: bool,
     pub(super) age: Duration,
     pub(super) timed_out: bool,
+    pub(super) ending: bool,
     pub(super) handles: &'a [OwnedFd],
 }
 
@@ -78,9 +80,10 @@ impl Will {
         Duration::from_millis(self.words.grace_ms)
     }
 
-    /// Whether an agent can still come: not once its folder was deleted.
-    pub(super) fn has_a_place(&self) -> bool {
-        Path::new(OsStr::from_bytes(&self.words.socket)).parent().is_some_and(Path::is_dir)
+    /// Whether the folder is there to which the next agent comes.
+    pub(super) fn look(&self) -> io::Result<()> {
+        let socket = Path::new(OsStr::from_bytes(&self.words.socket));
+        fs::metadata(socket.parent().unwrap_or(Path::new("/"))).map(drop)
     }
 
     /// Hands the job over to the next agent, if it is there; the answer is a socket to it.
@@ -95,6 +98,7 @@ impl Will {
             terminal: job.has_terminal,
             age_ms: u64::try_from(job.age.as_millis()).unwrap_or(u64::MAX),
             timed_out: job.timed_out,
+            ending: job.ending,
             ends: self.ends.iter().map(|(channel, _)| *channel).collect(),
             ledger: self.ledger.is_some(),
         };
@@ -127,6 +131,8 @@ pub(super) struct Wait {
     /// When it is over; `None`: never.
     until: Option<Instant>,
     next: Instant,
+    /// When it was last looked for, the folder of the agent was not there.
+    is_missing: bool,
 }
 
 /// What to do now.
@@ -139,7 +145,15 @@ pub(super) enum Step {
 
 impl Wait {
     pub(super) fn new(will: &Will, now: Instant) -> Self {
-        Self { until: will.lease_from(now), next: now }
+        Self { until: will.lease_from(now), next: now, is_missing: false }
+    }
+
+    /// Whether no agent can come any more, because its folder was deleted: twice in a row it was not
+    /// there. Any other error, of a file server say, may pass.
+    pub(super) fn is_hopeless(&mut self, look: &io::Result<()>) -> bool {
+        let was_missing = self.is_missing;
+        self.is_missing = look.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::NotFound);
+        was_missing && self.is_missing
     }
 
     /// What is due; with `found` an agent was reached, which has not said anything yet.
@@ -164,11 +178,22 @@ mod tests {
     fn a_wait_looks_often_and_ends_with_the_lease() {
         let start = Instant::now();
         let lease = Duration::from_millis(250);
-        let mut wait = Wait { until: Some(start + lease), next: start };
+        let mut wait = Wait { until: Some(start + lease), next: start, is_missing: false };
         assert_eq!(wait.step(false, start), Step::Look);
         assert_eq!(wait.step(false, start), Step::Wait(start + PAUSE));
         assert_eq!(wait.step(false, start + PAUSE), Step::Look);
         assert_eq!(wait.step(true, start + 2 * PAUSE), Step::Wait(start + lease));
         assert_eq!(wait.step(true, start + lease), Step::GiveUp);
+    }
+
+    #[test]
+    fn an_error_that_passes_is_no_deleted_folder() {
+        let mut wait = Wait { until: None, next: Instant::now(), is_missing: false };
+        let missing = Err(io::ErrorKind::NotFound.into());
+        let (stale, there) = (Err(io::ErrorKind::StaleNetworkFileHandle.into()), Ok(()));
+        for look in [&stale, &stale, &missing, &there, &missing, &stale, &missing] {
+            assert!(!wait.is_hopeless(look), "{look:?}");
+        }
+        assert!(wait.is_hopeless(&missing));
     }
 }

@@ -79,6 +79,9 @@ pub(super) struct Adopt {
     pub(super) age_ms: u64,
     /// It has run for too long, and was told to end.
     pub(super) timed_out: bool,
+    /// It was told to end, and how much time it has.
+    #[serde(default)]
+    pub(super) ending: bool,
     /// Whose ends are beside this, then the ledger if there is one, then handles as beside `Started`.
     pub(super) ends: Vec<Channel>,
     pub(super) ledger: bool,

@@ -124,12 +124,8 @@ pub(super) async fn drain(agent: &Agent, sessions: &TaskTracker) {
 
 /// Leaves everything to the next agent: first the jobs, then the clients are told to come back.
 pub(super) async fn hand_over(agent: &Arc<Agent>, sessions: &TaskTracker) {
+    // Each supervisor knows whether its job can be left, and ends it otherwise.
     agent.jobs.tasks.close();
-    for job in agent.jobs.running() {
-        if !job.outlives_agent() {
-            job.shut_down();
-        }
-    }
     let left = async {
         tokio::select! {
             () = agent.jobs.tasks.wait() => {}

@@ -70,7 +70,7 @@ async fn a_command_notices_nothing_of_another_agent() {
         let mut adopted = place.adopt().await;
         assert_eq!(adopted.memo, b"what it is");
         assert_eq!(adopted.pid, command.pid);
-        assert!(adopted.ledger.is_some() && !adopted.timed_out);
+        assert!(adopted.ledger.is_some() && !adopted.timed_out && !adopted.ending);
         adopted.stdin.as_mut().unwrap().write_all(round.as_bytes()).await.unwrap();
         assert_eq!(line(adopted.stdout.as_mut().unwrap()).await, round);
         assert!(command.lives());
@@ -158,6 +158,28 @@ async fn a_timeout_counts_while_there_is_no_agent() {
     tree_gone(&mut adopted.keeper).await;
 }
 
+/// To be told once more would cut the time that it was given.
+#[tokio::test]
+async fn a_job_that_is_being_ended_is_known_as_such_to_the_next_agent() {
+    let (zygote, place) = (zygote().await, Place::new("ending"));
+    let mut running = launch(&zygote, sh("trap '' TERM; echo $$; sleep 1000; sleep 1000")).await;
+    let command = announced(&mut running.stdout).await;
+    leave(&mut running, &place.will(LEASE)).await;
+    running.keeper.end(Signal::TERM, LEASE).await.unwrap();
+    drop(running);
+    let mut adopted = place.adopt().await;
+    assert!(adopted.ending && command.lives());
+    adopted.keeper.end(Signal::TERM, Duration::ZERO).await.unwrap();
+    command.dies().await;
+}
+
+#[test]
+fn a_place_that_cannot_be_listened_at_is_named() {
+    let path = Path::new("/tmp").join("x".repeat(200)).join("adopt.sock");
+    let error = Adoptions::open(&path).unwrap_err().to_string();
+    assert!(error.contains("xxx/adopt.sock") && error.contains("'state_dir'"), "{error}");
+}
+
 #[tokio::test]
 async fn a_will_that_is_amended_keeps_the_pipes() {
     let (zygote, place) = (zygote().await, Place::new("amend"));
@@ -216,6 +238,7 @@ pub(super) fn stranger(what: &str, path: &Path) {
                 terminal: false,
                 age_ms: 0,
                 timed_out: false,
+                ending: false,
                 ends: Vec::new(),
                 ledger: false,
             };
