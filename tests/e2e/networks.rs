@@ -18,7 +18,7 @@ async fn partitions_lose_nothing() {
     let scaled = |seconds: u64| Duration::from_millis(seconds * scale * 1000 / 30);
     let keepalive = scaled(15);
     let agent = TestAgent::with(&format!("[limits]\nkeepalive = '{}ms'", keepalive.as_millis()));
-    for (seconds, connections) in [(5, 1), (30, 1), (90, 2)] {
+    for (seconds, should_be) in [(5, false), (30, false), (90, true)] {
         let chaos = Chaos::start(agent.port, |_| Plan::default()).await;
         let connector = Connector::new(&agent.files()).unwrap().keepalive(keepalive);
         let session = connector.connect("127.0.0.1", chaos.port).await.unwrap();
@@ -41,9 +41,10 @@ async fn partitions_lose_nothing() {
         assert!(status.is_verified() && status.success(), "{seconds} s: {status:?}");
         assert!(output.ends_with(b"\0over\n") && output.len() % 10_000 == 5, "{seconds} s");
         let made = chaos.connections.load(Ordering::Relaxed);
-        // On a busy machine, a second divided is easily missed.
+        // On a busy machine, a second divided is easily missed. Each attempt to come back is one more.
         let is_exact = scale >= 10;
-        assert!(made >= connections && (made == connections || !is_exact), "{seconds} s: {made}");
+        let is_noticed = made > 1;
+        assert!(is_noticed == should_be || (!should_be && !is_exact), "{seconds} s: {made}");
     }
 }
 
