@@ -163,8 +163,9 @@ impl Errand {
             How::Command { input, .. } => File::open(input).unwrap().into(),
             How::Transfer { through_pipe: false, .. } => Stdio::null(),
             How::Transfer { from, .. } => {
-                // Ends when the file is there, or when nobody reads.
-                let script = "cat \"$0\"; until [ -e \"$1\" ]; do sleep 0.02; done";
+                // Ends when the file is there, or when its cell is gone without it.
+                let script = "cat \"$0\"; \
+                              until [ -e \"$1\" ] || [ ! -e \"$0\" ]; do sleep 0.02; done";
                 let mut feeder = Command::new("sh");
                 feeder.args(["-c", script]).arg(from).arg(self.dir.join("go"));
                 let feeder = feeder.stdin(Stdio::null()).stdout(Stdio::piped()).spawn();
