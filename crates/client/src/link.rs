@@ -372,10 +372,12 @@ pub(crate) async fn run(
     let mut is_first = true;
     let mut away: Option<Away> = None;
     loop {
-        let mut spoke = false;
-        let end = one(connection, &shared, &dialer, deadline, &mut spoke).await;
-        if spoke {
-            away = None;
+        let mut heard = Heard::Nothing;
+        let end = one(connection, &shared, &dialer, deadline, &mut heard).await;
+        match heard {
+            Heard::Nothing => {}
+            Heard::Hello => away.iter_mut().for_each(Away::try_at_once),
+            Heard::More => away = None,
         }
         let live = shared.cut(&end);
         let patience = dialer.reconnect_for;
@@ -400,19 +402,26 @@ pub(crate) async fn run(
     }
 }
 
-/// Serves one connection to its end, and says how it ended, and whether the agent said anything after
-/// its hello.
+/// What the agent has said on a connection.
+#[derive(Debug, Clone, Copy)]
+enum Heard {
+    Nothing,
+    Hello,
+    More,
+}
+
+/// Serves one connection to its end, and says how it ended.
 async fn one(
     mut connection: Connection,
     shared: &Shared,
     dialer: &Dialer,
     deadline: Deadline,
-    spoke: &mut bool,
+    heard: &mut Heard,
 ) -> NetError {
     let distrusted = dialer.distrusted(&mut connection);
     let end = tokio::select! {
         end = distrusted => end,
-        end = read_frames(&mut connection, shared, dialer, deadline, spoke) => end,
+        end = read_frames(&mut connection, shared, dialer, deadline, heard) => end,
         () = shared.dropped.cancelled() => NetError::Closed,
     };
     // First the last words: whoever hears of the end may drop the session, which has some of its own.
@@ -435,12 +444,13 @@ async fn read_frames(
     shared: &Shared,
     dialer: &Dialer,
     deadline: Deadline,
-    spoke: &mut bool,
+    heard: &mut Heard,
 ) -> NetError {
     let ours = dialer.hello();
     let greeting = deadline.bound("the agent's hello", connection.receive_hello(&ours)).await;
     match greeting.flatten() {
         Ok(terms) => {
+            *heard = Heard::Hello;
             tracing::debug!(agent = terms.software, "the agent greets");
             shared.terms.send_replace(Some(terms));
         }
@@ -449,7 +459,7 @@ async fn read_frames(
     loop {
         match connection.inbound.next().await {
             Ok(frame) => {
-                *spoke = true;
+                *heard = Heard::More;
                 if let Err(fault) = shared.route(frame) {
                     return fault.into();
                 }

@@ -30,8 +30,8 @@ pub(crate) fn is_mendable(end: &NetError, is_first: bool) -> bool {
     }
 }
 
-/// How long a session has been without its agent. A connection that was made and said nothing ends no
-/// wait: an agent that takes each and ends it at once must not be called upon without a pause, for ever.
+/// How long a session has been without its agent. A connection on which nothing but a hello came ends no
+/// wait, or an agent that ends each one at once would be called upon for ever.
 #[derive(Debug)]
 pub(crate) struct Away {
     since: Instant,
@@ -42,6 +42,11 @@ pub(crate) struct Away {
 impl Away {
     pub(crate) fn begin() -> Self {
         Self { since: Instant::now(), attempts: 0, pause: FIRST_PAUSE }
+    }
+
+    /// The agent was there, if not for long: no pause before the next attempt.
+    pub(crate) fn try_at_once(&mut self) {
+        (self.attempts, self.pause) = (0, FIRST_PAUSE);
     }
 
     /// Connects again, until it works or the time for it is over.
