@@ -19,8 +19,8 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::sync::Arc;
 
-/// How many wait at most, with how many bytes, and how many folders that were left. Each folder is a
-/// descriptor; see [`crate::helper`] for how many there may be.
+/// How many wait at most, with how many bytes, and in how many folders, with those that were left. Each
+/// folder is a descriptor, and 1024 of them is what a process may have where nobody said otherwise.
 const FILES: usize = 2048;
 const BYTES: u64 = 128 * 1024 * 1024;
 const FOLDERS: usize = 256;
@@ -36,6 +36,8 @@ pub(crate) struct Ready {
     pub(crate) sha256: Option<Digest>,
     /// `None`: it is on the disk already, or a link.
     pub(crate) file: Option<File>,
+    /// A part, which no other transfer may go on with: it is locked until it has its name.
+    pub(crate) lock: Option<File>,
 }
 
 /// What became of one.
@@ -47,6 +49,8 @@ pub(crate) struct Batch {
     bytes: u64,
     /// How many are not on the disk.
     volatile: usize,
+    /// How often the next file was in another folder than the last one.
+    folders: usize,
     left: Vec<Left>,
 }
 
@@ -69,6 +73,10 @@ impl Batch {
                 ready.file = None;
             }
         }
+        let folder = Arc::as_ptr(ready.scrap.folder());
+        if self.ready.last().is_none_or(|last| Arc::as_ptr(last.scrap.folder()) != folder) {
+            self.folders += 1;
+        }
         self.ready.push(ready);
     }
 
@@ -80,7 +88,8 @@ impl Batch {
     }
 
     pub(super) fn is_full(&self) -> bool {
-        self.ready.len() >= FILES || self.bytes >= BYTES || self.left.len() >= FOLDERS
+        let folders = self.folders + self.left.len();
+        self.ready.len() >= FILES || self.bytes >= BYTES || folders >= FOLDERS
     }
 
     /// Puts all in their places.
@@ -89,12 +98,13 @@ impl Batch {
         let mut synced = Synced { few: volatile <= FEW, systems: HashMap::new() };
         let mut folders: HashMap<*const Folder, Arc<Folder>> = HashMap::new();
         let mut settled = Vec::with_capacity(ready.len());
-        for Ready { scrap, slot, size, sha256, file } in ready {
+        for Ready { scrap, slot, size, sha256, file, lock } in ready {
             let folder = Arc::clone(scrap.folder());
             let outcome = synced.file(file, &folder).and_then(|()| {
                 let name = c_string(&slot.name).map_err(|errno| cannot("use this name", errno))?;
                 scrap.rename(&name).map_err(|errno| cannot("put it in its place", errno))
             });
+            drop(lock);
             folders.insert(Arc::as_ptr(&folder), folder);
             settled.push((slot, size, sha256, outcome));
         }

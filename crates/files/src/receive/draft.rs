@@ -6,8 +6,8 @@ use super::folder::{Old, Slot, hash};
 use super::scraps::{PREFIX, Scrap, Scraps};
 use crate::error::why;
 use crate::open::{SAFE, c_string};
-use nix::fcntl::{OFlag, openat};
-use nix::sys::stat::{Mode, fchmod, fstat, futimens};
+use nix::fcntl::{AtFlags, OFlag, openat};
+use nix::sys::stat::{Mode, fchmod, fstat, fstatat, futimens};
 use nix::sys::statvfs::fstatvfs;
 use nix::sys::time::TimeSpec;
 use nix::unistd::{Gid, Uid, fchown, geteuid};
@@ -71,6 +71,11 @@ impl Draft {
             && stat.st_nlink == 1
             && stat.st_mode & 0o170_077 == 0o100_000;
         if !holds("files.own_part", is_own) || file.try_lock().is_err() {
+            return None;
+        }
+        // Whoever had the lock may have given the file its name since it was opened here.
+        let here = fstatat(&folder.fd, name.as_c_str(), AtFlags::AT_SYMLINK_NOFOLLOW).ok()?;
+        if (here.st_dev, here.st_ino) != (stat.st_dev, stat.st_ino) {
             return None;
         }
         let hasher = hash(&mut file, Hasher::new(Algorithm::Sha256)).ok()?;
@@ -192,8 +197,9 @@ impl Draft {
 
     /// It is complete, and waits for its name.
     pub(super) fn ready(self, slot: Slot, size: u64, sha256: Digest) -> Ready {
+        let lock = if self.is_part { self.file.try_clone().ok() } else { None };
         let file = (self.at < LARGE).then_some(self.file);
-        Ready { scrap: self.scrap, slot, size, sha256: Some(sha256), file }
+        Ready { scrap: self.scrap, slot, size, sha256: Some(sha256), file, lock }
     }
 
     /// It will not be complete. A part stays for the next time.

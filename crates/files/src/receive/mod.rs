@@ -274,7 +274,14 @@ impl<'a> Receiver<'a> {
                 if self.rules.store.keeps_times() {
                     scrap.set_time(&link.meta);
                 }
-                self.batch.push(Ready { scrap, slot, size: 0, sha256: None, file: None });
+                self.batch.push(Ready {
+                    scrap,
+                    slot,
+                    size: 0,
+                    sha256: None,
+                    file: None,
+                    lock: None,
+                });
                 Ok(())
             }
             Err(message) => self.failed(path, message),

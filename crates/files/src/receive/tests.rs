@@ -343,3 +343,70 @@ fn only_what_was_asked_about_has_content_or_a_verdict() {
     let too_many = vec![ask(1 << 21); MAX_ASKED + 1];
     refused(bench.take(PARTS, &too_many), "too many");
 }
+
+#[test]
+fn a_part_that_waits_for_its_name_is_not_gone_on_with_by_another_transfer() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store { partial: true, ..Store::default() };
+    let expected = |_: &[u8]| true;
+    let rules = Rules { store, recursive: false, expected: &expected };
+    let landing = || Landing::find(dir.path().as_os_str().as_bytes(), Target::Into, true).unwrap();
+    let (old, new) = (vec![b'a'; 8 << 20], vec![b'b'; 8 << 20]);
+    let size = old.len() as u64;
+    let ask = || ToReceiver::File(File { ask: true, ..file(b"f", size) });
+    let end = |body| ToReceiver::End(End { size, sha256: sha256(body) });
+    let data = || ToReceiver::Data(Data { offset: 0 });
+    let done = || ToReceiver::Done(Done { entries: 1 });
+
+    let mut ignored = |_| Ok(());
+    let mut first = Receiver::new(landing(), rules, Scraps::default(), &mut ignored);
+    first.take(ask(), b"").unwrap();
+    first.take(ToReceiver::Begin(Begin { from: 0 }), b"").unwrap();
+    first.take(data(), &old).unwrap();
+    first.take(end(&old), b"").unwrap();
+
+    let mut said = Vec::new();
+    let mut out = |message| {
+        said.push(message);
+        Ok(())
+    };
+    let mut second = Receiver::new(landing(), rules, Scraps::default(), &mut out);
+    second.take(ask(), b"").unwrap();
+    assert!(first.take(done(), b"").unwrap());
+    second.take(ToReceiver::Begin(Begin { from: 0 }), b"").unwrap();
+    second.take(data(), &new[..1 << 20]).unwrap();
+    // The old file or the new one, and nothing in between.
+    assert!(fs::read(dir.path().join("f")).unwrap() == old);
+    drop(second);
+    assert_eq!(said, [ToSender::Want(Want::default())]);
+}
+
+#[test]
+fn files_in_many_folders_need_few_descriptors() {
+    let dir = tempfile::tempdir().unwrap();
+    let expected = |name: &[u8]| name == b"d";
+    let rules = Rules { store: Store::default(), recursive: true, expected: &expected };
+    let landing = Landing::find(dir.path().as_os_str().as_bytes(), Target::Into, true).unwrap();
+    let dirs =
+        |name: &str| ToReceiver::Dir(Entry { name: ByteBuf::from(name.as_bytes()), meta: META });
+    let leave = || ToReceiver::Leave(Leave { complete: true });
+    // Folders that are there already get no mode, so nothing of them is left to be done.
+    for n in 0..1500 {
+        fs::create_dir_all(dir.path().join(format!("d/{n}"))).unwrap();
+    }
+    let mut ignored = |_| Ok(());
+    let mut receiver = Receiver::new(landing, rules, Scraps::default(), &mut ignored);
+    receiver.take(dirs("d"), b"").unwrap();
+    let mut most = 0;
+    for n in 0..1500 {
+        receiver.take(dirs(&n.to_string()), b"").unwrap();
+        let whole = Some(sha256(b"x"));
+        receiver.take(ToReceiver::File(File { whole, ..file(b"f", 1) }), b"x").unwrap();
+        receiver.take(leave(), b"").unwrap();
+        most = most.max(fs::read_dir("/proc/self/fd").unwrap().count());
+    }
+    receiver.take(leave(), b"").unwrap();
+    assert!(receiver.take(ToReceiver::Done(Done { entries: 1500 }), b"").unwrap());
+    assert!(most < 700, "{most} descriptors");
+    assert_eq!(fs::read(dir.path().join("d/1499/f")).unwrap(), b"x");
+}
