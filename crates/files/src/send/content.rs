@@ -32,10 +32,11 @@ pub(super) struct Content {
 impl Content {
     pub(super) fn new(file: File, stat: FileStat) -> Result<Self, String> {
         let size = stat.st_size.unsigned_abs();
-        let is_made = size == 0
-            && fstatfs(&file).is_ok_and(|system| {
-                matches!(system.filesystem_type(), PROC_SUPER_MAGIC | SYSFS_MAGIC)
-            });
+        // procfs says 0, and sysfs says 4096, whatever there is to be read.
+        let is_made = fstatfs(&file).is_ok_and(|system| match system.filesystem_type() {
+            SYSFS_MAGIC => true,
+            kind => kind == PROC_SUPER_MAGIC && size == 0,
+        });
         let size = if is_made { None } else { Some(size) };
         Ok(Self { file, stat, size, hasher: Hasher::new(Algorithm::Sha256) })
     }
@@ -54,7 +55,8 @@ impl Content {
         buffer.resize(SMALL + 1, 0);
         let room = buffer.get_mut(..size + 1).unwrap_or_default();
         let n = fill(&mut self.file, room).map_err(why)?;
-        if n != size {
+        let now = fstat(&self.file).map_err(why)?;
+        if n != size || !same(&self.stat, &now) {
             return Err(self.differs(n as u64));
         }
         let body = buffer.get(..size).unwrap_or_default();
@@ -220,5 +222,34 @@ fn read_at(file: &File, room: &mut [u8], at: u64) -> std::io::Result<usize> {
             Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
             read => return read,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn content(file: File) -> Content {
+        let stat = fstat(&file).unwrap();
+        Content::new(file, stat).unwrap()
+    }
+
+    #[test]
+    fn a_small_file_that_is_written_to_while_it_is_read_is_reported() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("f");
+        std::fs::write(&path, "before").unwrap();
+        let mut read = content(File::open(&path).unwrap());
+        // A time that the clock of the file system cannot have given it.
+        let written = File::options().write(true).open(&path).unwrap();
+        written.write_all_at(b"behind", 0).unwrap();
+        written.set_modified(std::time::UNIX_EPOCH).unwrap();
+        assert_eq!(read.whole(&mut Vec::new()).unwrap_err(), CHANGED);
+    }
+
+    #[test]
+    fn a_file_of_sysfs_has_no_size_before_it_is_read() {
+        let file = File::open("/sys/devices/system/cpu/online").unwrap();
+        assert_eq!(content(file).size(), None);
     }
 }
