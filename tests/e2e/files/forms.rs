@@ -87,7 +87,7 @@ fn only_what_differs_moves_and_what_is_gone_goes() {
         fs::write(from.join("d/other"), "two").unwrap();
         fs::create_dir_all(to.join("extra/deep")).unwrap();
         fs::write(to.join("d/extra"), "x").unwrap();
-        let differs = "removed d/extra, removed extra, would-store d/other";
+        let differs = "would-remove d/extra, would-remove extra, would-store d/other";
         assert_eq!(ends_of("cp -ruT --delete -n", 0), differs);
         assert_eq!(ends_of("cp -rT --delete --checksum-only", 1), differs);
         assert_eq!(fs::read(to.join("d/other")).unwrap(), b"one");

@@ -16,6 +16,8 @@ use std::time::{Instant, SystemTime};
 pub(super) struct Report {
     form: Form,
     host: String,
+    /// Nothing is changed.
+    dry_run: bool,
     /// What goes to stdout is the file itself.
     is_pipe: bool,
     notes: Notes,
@@ -95,7 +97,8 @@ impl Report {
         };
         let is_pipe = matches!(plan.job, super::plan::Job::GetStdout { .. });
         let progress = plan.progress.then(Progress::new);
-        Self { form, host: plan.host.clone(), is_pipe, notes, progress, began: Instant::now() }
+        let (host, dry_run) = (plan.host.clone(), options.changes_nothing());
+        Self { form, host, dry_run, is_pipe, notes, progress, began: Instant::now() }
     }
 
     pub(super) fn take(&mut self, event: TransferEvent) {
@@ -112,7 +115,7 @@ impl Report {
                 self.entry(&Entry { path: &path, state, size, sha256, message: None });
             }
             TransferEvent::Removed { path } => {
-                let state = "removed";
+                let state = if self.dry_run { "would-remove" } else { "removed" };
                 self.entry(&Entry { path: &path, state, size: None, sha256: None, message: None });
             }
             TransferEvent::Failed { path, message } => {

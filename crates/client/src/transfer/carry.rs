@@ -253,7 +253,8 @@ async fn receive(
     options: Options,
     watched: Watched,
 ) -> Result<Summary, TransferError> {
-    let landing = Landing::find(to.as_os_str().as_bytes(), options.target, true).map_err(failed)?;
+    let landing = Landing::find(to.as_os_str().as_bytes(), options.target, true)
+        .map_err(|why| failed(format!("on this machine: {why}")))?;
     take(child, move |mut reader, answers| {
         // The names that were asked for, and no others: what the agent offers is its own affair.
         let names: Vec<&[u8]> = files.iter().map(|file| last_part(file)).collect();
