@@ -2,14 +2,17 @@
 
 use crate::support::chaos::{Chaos, Faults, Plan};
 use crate::support::proc::{eventually, running_with};
+use crate::support::raw::wire::hello;
+use crate::support::raw::{FakeAgent, Raw};
 use crate::support::{TestAgent, size_from_environment};
 use rexec_client::{Child, Connector, JobId, Link, OnDisconnect, Outcome, Session, Stdio};
 use sha2::{Digest, Sha256};
 use std::fs;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::time::timeout;
 
 async fn through(agent: &TestAgent, chaos: &Chaos) -> Session {
     let connector = Connector::new(&agent.files()).unwrap().keepalive(Duration::from_millis(200));
@@ -454,4 +457,33 @@ async fn a_silent_job_does_not_hold_its_lost_connection() {
     let session = agent.session().await;
     let mut back = session.attach(child.job().clone()).control(true).join().await.unwrap();
     back.kill().await.unwrap();
+}
+
+/// Each connection gets a hello and ends. Otherwise the client would come back without a pause, for ever.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_that_greets_and_leaves_is_given_up_in_time() {
+    let fake = FakeAgent::new();
+    let files = fake.files("alice");
+    let connector = Connector::new(&files).unwrap().reconnect_for(Duration::from_millis(600));
+    let (port, connections) = (fake.port, Arc::new(AtomicUsize::new(0)));
+    let served = Arc::clone(&connections);
+    std::thread::spawn(move || {
+        loop {
+            let script = |mut raw: Raw| {
+                let _ = raw.send(&hello());
+                raw.wait_for("exec");
+            };
+            let served_one = fake.serve(fake.config(), script).join().unwrap();
+            served.fetch_add(1, Ordering::Relaxed);
+            drop(served_one);
+        }
+    });
+    let session = connector.connect("127.0.0.1", port).await.unwrap();
+    let id = JobId::new("once").unwrap();
+    let run = async { session.shell("true").id(id).status().await };
+    let error = timeout(Duration::from_secs(20), run).await.expect("given up").unwrap_err();
+    assert!(matches!(error.outcome(), Outcome::Lost { .. }), "{error:?}");
+    let connections = connections.load(Ordering::Relaxed);
+    // One at once, one more, and then a pause of at least 80 ms before each.
+    assert!((2..=10).contains(&connections), "{connections}");
 }

@@ -376,7 +376,7 @@ pub(crate) async fn run(
         let end = one(connection, &shared, &dialer, deadline, &mut heard).await;
         match heard {
             Heard::Nothing => {}
-            Heard::Hello => away.iter_mut().for_each(Away::try_at_once),
+            Heard::Hello => away.iter_mut().for_each(Away::greeted),
             Heard::More => away = None,
         }
         let live = shared.cut(&end);

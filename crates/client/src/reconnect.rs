@@ -44,9 +44,9 @@ impl Away {
         Self { since: Instant::now(), attempts: 0, pause: FIRST_PAUSE }
     }
 
-    /// The agent was there, if not for long: no pause before the next attempt.
-    pub(crate) fn try_at_once(&mut self) {
-        (self.attempts, self.pause) = (0, FIRST_PAUSE);
+    /// The agent was there, if not for long: the pauses are short again.
+    pub(crate) fn greeted(&mut self) {
+        self.pause = FIRST_PAUSE;
     }
 
     /// Connects again, until it works or the time for it is over.
