@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 /// The rexec agent: runs commands for authenticated clients.
 ///
 /// Settings come from the flags, then from the configuration file, then from the defaults that
-/// `--check` prints. SIGTERM stops the agent: it takes no new commands and waits for the running
-/// ones; a second SIGTERM, or SIGINT, ends them.
+/// `--check` prints. SIGTERM stops the agent and leaves running commands to the next one; SIGINT
+/// lets them finish first, and a second one ends them. SIGHUP reads certificates and policy again.
 #[derive(Debug, Parser)]
 #[command(name = "rexec-agent", version)]
 pub(crate) struct Args {
