@@ -8,8 +8,8 @@ mod permissions;
 mod resume;
 mod sizes;
 
-use crate::support::TestAgent;
 use crate::support::cli::code;
+use crate::support::{TestAgent, noise};
 use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -53,18 +53,4 @@ fn debris(folder: &Path) -> Vec<std::path::PathBuf> {
         }
     }
     found
-}
-
-/// Bytes that do not repeat, from a seed.
-fn noise(seed: u64, length: usize) -> Vec<u8> {
-    let mut x = seed | 1;
-    let mut bytes = Vec::with_capacity(length + 8);
-    while bytes.len() < length {
-        x ^= x << 13;
-        x ^= x >> 7;
-        x ^= x << 17;
-        bytes.extend_from_slice(&x.to_le_bytes());
-    }
-    bytes.truncate(length);
-    bytes
 }

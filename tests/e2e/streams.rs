@@ -1,8 +1,8 @@
 //! Bytes in both directions: all values, all sizes, all endings.
 
-use crate::support::TestAgent;
 use crate::support::cli::code;
 use crate::support::proc::{eventually, memory, running_with};
+use crate::support::{TestAgent, noise};
 use rexec_client::{Algorithm, Child, Digest, Outcome, Signal, Stdio};
 use std::fs::{self, File};
 use std::io::{Read, Write};
@@ -13,20 +13,6 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::time::timeout;
 
 const MIB: usize = 1 << 20;
-
-/// Bytes that no compressor and no lucky offset can stand in for.
-fn noise(size: usize) -> Vec<u8> {
-    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
-    let mut bytes = Vec::with_capacity(size + 8);
-    while bytes.len() < size {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        bytes.extend_from_slice(&state.to_le_bytes());
-    }
-    bytes.truncate(size);
-    bytes
-}
 
 /// Sends `bytes` through the child and returns what came out.
 async fn through(mut child: Child, bytes: Vec<u8>) -> rexec_client::Output {
@@ -49,7 +35,7 @@ async fn both_ways_in_all_sizes_and_digests() {
     let session = agent.session().await;
     for algorithm in Algorithm::ALL {
         for size in [0, 1, 256, 4095, 4096, 65_535, 65_536, 65_537, 300_000, 5 * MIB + 1] {
-            let bytes: Vec<u8> = (0..=255).chain(noise(size)).take(size).collect();
+            let bytes: Vec<u8> = (0..=255).chain(noise(1, size)).take(size).collect();
             let child = session.command("cat").digest(algorithm).spawn().await.unwrap();
             let output = through(child, bytes.clone()).await;
             assert!(output.stdout == bytes, "{size} bytes are not what came back");
@@ -249,7 +235,7 @@ async fn a_stdin_that_nobody_reads_costs_bounded_memory() {
 fn the_program_is_binary_clean() {
     let agent = TestAgent::start();
     let mib = std::env::var("REXEC_TEST_ROUND_TRIP_MIB").map_or(20, |mib| mib.parse().unwrap());
-    let bytes: Vec<u8> = (0..=255).chain(noise(mib * MIB)).collect();
+    let bytes: Vec<u8> = (0..=255).chain(noise(1, mib * MIB)).collect();
     fs::write(agent.path("in"), &bytes).unwrap();
     let run = |stdin: OwnedFd| {
         let out = File::create(agent.path("out")).unwrap();

@@ -4,11 +4,11 @@ use super::errand::{Errand, How};
 use super::history::{History, Told};
 use super::promises;
 use super::{Cell, Fault, State, Victim};
-use crate::support::TestAgent;
 use crate::support::chaos::{Chaos, Faults, Plan};
 use crate::support::proc::{
     children, descendants, descriptors, eventually, is_running, memory, running_with,
 };
+use crate::support::{TestAgent, noise};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::fs;
@@ -112,7 +112,7 @@ fn errands(state: State, agent: &TestAgent, port: u16) -> Vec<Errand> {
     let input = || (0..1_200_000).map(|n| format!("{n:07} in\n")).collect::<String>();
     let none = String::new;
     let command = |script, streams| Errand::command("main", at, script, streams, false);
-    let files = |size| (b"old\n".to_vec(), noise(size));
+    let files = |size| (b"old\n".to_vec(), noise(1, size));
     match state {
         State::TcpAccepted | State::MidTls | State::FirstFlight | State::AcceptedNotSpawned => {
             vec![command("echo end", (none(), "end\n".into()))]
@@ -134,20 +134,6 @@ fn errands(state: State, agent: &TestAgent, port: u16) -> Vec<Errand> {
         State::PutBeforeRename => vec![Errand::transfer("main", at, "put", files(SIZE), true)],
         State::GetMidFile => vec![Errand::transfer("main", at, "get", files(LARGE), false)],
     }
-}
-
-/// Bytes that do not repeat.
-fn noise(length: usize) -> Vec<u8> {
-    let mut x: u64 = 0x9e37_79b9_7f4a_7c15;
-    let mut bytes = Vec::with_capacity(length + 8);
-    while bytes.len() < length {
-        x ^= x << 13;
-        x ^= x >> 7;
-        x ^= x << 17;
-        bytes.extend_from_slice(&x.to_le_bytes());
-    }
-    bytes.truncate(length);
-    bytes
 }
 
 impl Stage {
