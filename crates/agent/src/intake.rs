@@ -13,11 +13,14 @@ use rexec_protocol::message::Channel;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, yield_now};
 use tokio::time::{Instant, sleep_until};
 
 /// The most that a pipe can hold; see pipe(7), `pipe-max-size`.
 const PIPE_CAPACITY: usize = 1024 * 1024;
+/// After a read of so many bytes those get a turn who send them, however much more there is to read: the
+/// client has something to do sooner, and the bytes are still in the processor's cache.
+const TURN: usize = 64 * 1024;
 /// How long to wait for room before trying again.
 const RETRY: Duration = Duration::from_secs(1);
 
@@ -33,6 +36,8 @@ pub struct Intake {
     busy: Option<Busy>,
     /// How far it is, while the log is in memory.
     ledger: Option<Arc<Ledger>>,
+    /// A large piece was read, and nobody else had a turn since.
+    turn_is_over: bool,
     /// There is no room; until then, unless something is released.
     full: Option<Instant>,
     /// That was said in the agent's log.
@@ -84,6 +89,7 @@ impl Intake {
             on_disk: false,
             busy: None,
             ledger,
+            turn_is_over: false,
             full: None,
             complained: false,
             urgency: Urgency::None,
@@ -177,11 +183,15 @@ impl Intake {
             }
             return Got::Nothing;
         }
+        if std::mem::take(&mut self.turn_is_over) {
+            yield_now().await;
+        }
         let (channel, bytes) = tokio::select! {
             bytes = self.out.read(), if self.out.is_open() => (Channel::Out, bytes),
             bytes = self.err.read(), if self.err.is_open() => (Channel::Err, bytes),
             else => return std::future::pending().await,
         };
+        self.turn_is_over = bytes.len() >= TURN;
         self.append(channel, bytes);
         Got::Output
     }

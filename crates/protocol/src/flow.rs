@@ -12,6 +12,9 @@ use rexec_guard::holds;
 /// Bytes that a client may send on a stream's stdin before the agent's first word about it.
 pub const INITIAL_WINDOW: u64 = 64 * 1024;
 
+/// A receiver that has consumed this part of its window says so.
+const PARTS: u64 = 8;
+
 /// After so many bodies a receiver that has consumed all of them says so, however small they were: a
 /// sender may keep them until then, to send them again on another connection.
 pub const MAX_UNTOLD: u32 = 256;
@@ -90,9 +93,10 @@ impl RecvWindow {
     }
 
     /// Counts `n` bytes that the consumer is done with. Answers with a new limit for the peer once
-    /// half the window is used up, so that limits are rare and the sender seldom waits; and sooner
-    /// if nothing is left to consume, but the sender may be waiting for room for the largest body, or
-    /// has sent so many small ones that it will want to forget them.
+    /// an eighth of the window is used up: limits are rare then, and a sender that keeps what was not
+    /// consumed does not run out of room for want of the news. It answers sooner if nothing is left to
+    /// consume, but the sender may be waiting for room for the largest body, or has sent so many small
+    /// ones that it will want to forget them.
     #[must_use]
     pub fn consumed(&mut self, n: u64) -> Option<Window> {
         let own = n.saturating_sub(self.before);
@@ -110,7 +114,7 @@ impl RecvWindow {
         let is_idle = self.consumed == self.received && self.before == 0;
         let sender_waits = is_idle && more > 0 && left < MAX_DATA as u64;
         let are_many = is_idle && more > 0 && self.untold >= MAX_UNTOLD;
-        let worth_telling = more >= self.size.div_ceil(2) || sender_waits || are_many;
+        let worth_telling = more >= self.size.div_ceil(PARTS) || sender_waits || are_many;
         worth_telling.then(|| {
             self.granted = limit;
             self.untold = 0;
@@ -153,7 +157,7 @@ mod tests {
     }
 
     /// A sender waits until a whole body fits; without this it and the reader would wait for each
-    /// other with more than half, but less than a body's worth, of a small window left.
+    /// other with much, but less than a body's worth, of a small window left.
     #[test]
     fn a_sender_that_waits_for_a_whole_body_gets_its_credit() {
         let largest = MAX_DATA as u64;
@@ -168,7 +172,7 @@ mod tests {
     }
 
     /// A sender that keeps what is not acknowledged would otherwise be full of bodies of one byte long
-    /// before half a window is used up, and wait for ever.
+    /// before an eighth of a window is used up, and wait for ever.
     #[test]
     fn many_small_bodies_are_acknowledged() {
         let mut recv = RecvWindow::new(1 << 20, 1 << 20);
@@ -196,10 +200,10 @@ mod tests {
         let mut recv = RecvWindow::after(1000, 1000, 0);
         assert_eq!(recv.consumed(0), None);
         assert_eq!(recv.received(1), Err(ProtocolError::Flow));
-        assert_eq!(recv.consumed(499), None);
-        assert_eq!(recv.consumed(1), Some(Window { limit: 500, consumed: 0 }));
-        recv.received(500).unwrap();
-        assert_eq!(recv.consumed(600), Some(Window { limit: 1100, consumed: 100 }));
+        assert_eq!(recv.consumed(124), None);
+        assert_eq!(recv.consumed(1), Some(Window { limit: 125, consumed: 0 }));
+        recv.received(125).unwrap();
+        assert_eq!(recv.consumed(975), Some(Window { limit: 1100, consumed: 100 }));
     }
 
     #[test]
