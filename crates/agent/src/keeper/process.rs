@@ -2,7 +2,8 @@
 //!
 //! It forks ahead. A few keepers are always ready and wait on the zygote's own socket, where the
 //! agent puts its launches; one of them takes each, and tells the zygote to make another. So
-//! neither the fork nor anything else that could be prepared is waited for.
+//! neither the fork nor anything else that could be prepared is waited for. While one is still
+//! ready, the next is made a moment later: the command that was just taken needs the processors.
 
 use super::cgroup::Parent;
 use super::limits::Controllers;
@@ -30,6 +31,9 @@ pub(super) const NO_CGROUP: &str = "no-cgroup";
 /// How many keepers are kept ready. One would do for commands that come one after the other; the
 /// second is for the time in which the first is replaced.
 pub(super) const READY: usize = 2;
+/// For how long nothing must have been taken before another is made while one is ready, in milliseconds.
+/// Most commands have started by then.
+const PAUSE_MS: u8 = 4;
 /// How soon a fork that failed is tried again, in milliseconds.
 const RETRY_MS: u8 = 50;
 
@@ -62,10 +66,13 @@ fn serve() -> io::Result<()> {
         (None, Controllers::default())
     };
     let (taken, takes) = pipe2(OFlag::O_CLOEXEC)?;
-    let mut zygote = Zygote { control, taken: taken.into(), children, ready: Vec::new() };
+    let (taken, ready) = (taken.into(), Vec::new());
+    let mut zygote = Zygote { control, taken, children, ready, has_failed: false };
     wire::send(zygote.control.as_fd(), b"r", &[])?;
+    let mut is_calm = true;
     loop {
-        while zygote.ready.len() < READY {
+        zygote.has_failed = false;
+        while zygote.ready.len() < if is_calm { READY } else { 1 } {
             match sys::fork() {
                 Ok(Some(pid)) => zygote.ready.push(pid),
                 Ok(None) => {
@@ -75,12 +82,14 @@ fn serve() -> io::Result<()> {
                 }
                 Err(errno) => {
                     zygote.refuse(errno)?;
+                    zygote.has_failed = true;
                     break;
                 }
             }
         }
-        if zygote.wait()? {
-            return Ok(());
+        match zygote.wait()? {
+            Woken::Alone => return Ok(()),
+            woken => is_calm = woken == Woken::InTime,
         }
     }
 }
@@ -116,6 +125,19 @@ struct Zygote {
     taken: File,
     children: SignalFd,
     ready: Vec<Pid>,
+    /// The last fork did.
+    has_failed: bool,
+}
+
+/// What ended a wait.
+#[derive(PartialEq, Eq)]
+enum Woken {
+    /// Nothing happened for the time that was waited for.
+    InTime,
+    /// A launch was taken, or a child has ended.
+    Early,
+    /// The agent is gone.
+    Alone,
 }
 
 impl Zygote {
@@ -124,18 +146,22 @@ impl Zygote {
         self.control
     }
 
-    /// Waits until keepers are missing. True when the agent is gone.
-    fn wait(&mut self) -> io::Result<bool> {
+    /// Waits until keepers are missing, or for a moment if they are missing already.
+    fn wait(&mut self) -> io::Result<Woken> {
         let mut fds = [
             PollFd::new(self.taken.as_fd(), PollFlags::POLLIN),
             PollFd::new(self.children.as_fd(), PollFlags::POLLIN),
             // Nothing is read here; that the other side has hung up is told all the same.
             PollFd::new(self.control.as_fd(), PollFlags::empty()),
         ];
-        let is_short = self.ready.len() < READY;
-        let timeout = if is_short { PollTimeout::from(RETRY_MS) } else { PollTimeout::NONE };
+        let timeout = match self.ready.len() {
+            READY.. => PollTimeout::NONE,
+            _ if self.has_failed => PollTimeout::from(RETRY_MS),
+            _ => PollTimeout::from(PAUSE_MS),
+        };
         match poll(&mut fds, timeout) {
-            Err(Errno::EINTR) => return Ok(false),
+            Err(Errno::EINTR) => return Ok(Woken::Early),
+            Ok(0) => return Ok(Woken::InTime),
             polled => polled?,
         };
         let [taken, _, control] = fds.map(|fd| fd.any().unwrap_or(false));
@@ -151,7 +177,7 @@ impl Zygote {
         while let sys::Wait::Ended(pid, ..) = sys::wait_any() {
             self.is_no_longer_ready(pid);
         }
-        Ok(control)
+        Ok(if control { Woken::Alone } else { Woken::Early })
     }
 
     fn is_no_longer_ready(&mut self, pid: Pid) {
