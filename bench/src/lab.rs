@@ -66,10 +66,15 @@ impl Lab {
 
     /// `rexec`, without its words.
     pub(crate) fn rexec_words(&self, port: u16) -> Command {
-        let Files { identity, authority, .. } = self.files();
-        let mut command = Command::new(self.bin.join("rexec"));
-        command.env("REXEC_IDENTITY", identity).env("REXEC_AUTHORITY", authority);
+        let mut command = self.with_credentials(Command::new(self.bin.join("rexec")));
         command.env("REXEC_PORT", port.to_string());
+        command
+    }
+
+    /// A command that can, by what it calls, connect as the user.
+    pub(crate) fn with_credentials(&self, mut command: Command) -> Command {
+        let Files { identity, authority, .. } = self.files();
+        command.env("REXEC_IDENTITY", identity).env("REXEC_AUTHORITY", authority);
         command
     }
 

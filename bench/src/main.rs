@@ -9,6 +9,7 @@
 //! | [`cold`] | one small command from a new process |
 //! | [`bulk`] | output and input by the gigabyte; [`bare`] is the copy to compare with |
 //! | [`files`] | one large file and many small ones, both ways |
+//! | [`tools`] | rsync and git, over `rexec-ssh` |
 //! | [`rate`] | commands one after another on one connection |
 //! | [`idle`] | what an idle connection costs the agent |
 //! | [`jobs`] | what a running command costs the agent and its keeper |
@@ -30,6 +31,7 @@ mod rate;
 mod rooms;
 mod size;
 mod table;
+mod tools;
 
 use clap::{Parser, Subcommand, ValueEnum};
 use lab::Lab;
@@ -106,6 +108,7 @@ enum What {
     Cold,
     Bulk,
     Files,
+    Tools,
     Rate,
     Idle,
     Jobs,
@@ -154,6 +157,9 @@ fn compare(lab: &Lab, what: &[What], quick: bool) -> Result<()> {
     }
     if wanted(What::Files) {
         files::measure(lab, quick, &mut table)?;
+    }
+    if wanted(What::Tools) {
+        tools::measure(lab, quick, &mut table)?;
     }
     if wanted(What::Rate) {
         rate::measure(lab, quick, &mut table)?;
