@@ -52,6 +52,8 @@ pub(crate) struct Batch {
     /// How often the next file was in another folder than the last one.
     folders: usize,
     left: Vec<Left>,
+    /// Folders in which others were made: their names are to be there after a crash as well.
+    grown: Vec<Arc<Folder>>,
 }
 
 /// A folder in which all is done, but for the renames of this batch.
@@ -87,16 +89,25 @@ impl Batch {
         }
     }
 
+    /// Takes note that a folder was made in this one.
+    pub(super) fn grew(&mut self, folder: Option<Arc<Folder>>) {
+        let is_last =
+            |folder: &Arc<Folder>| self.grown.last().is_some_and(|last| Arc::ptr_eq(last, folder));
+        let folder = folder.filter(|folder| !is_last(folder));
+        self.grown.extend(folder);
+    }
+
     pub(super) fn is_full(&self) -> bool {
-        let folders = self.folders + self.left.len();
+        let folders = self.folders + self.left.len() + self.grown.len();
         self.ready.len() >= FILES || self.bytes >= BYTES || folders >= FOLDERS
     }
 
     /// Puts all in their places.
     pub(super) fn settle(&mut self) -> Vec<Settled> {
-        let Self { ready, volatile, left, .. } = std::mem::take(self);
+        let Self { ready, volatile, left, grown, .. } = std::mem::take(self);
         let mut synced = Synced { few: volatile <= FEW, systems: HashMap::new() };
-        let mut folders: HashMap<*const Folder, Arc<Folder>> = HashMap::new();
+        let mut folders: HashMap<*const Folder, Arc<Folder>> =
+            grown.into_iter().map(|folder| (Arc::as_ptr(&folder), folder)).collect();
         let mut settled = Vec::with_capacity(ready.len());
         for Ready { scrap, slot, size, sha256, file, lock } in ready {
             let folder = Arc::clone(scrap.folder());

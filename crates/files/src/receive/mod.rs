@@ -12,37 +12,42 @@
 //! |---|---|
 //! | [`landing`] | what the path of a destination means here |
 //! | `folder` | an open folder, and what is under a name in it |
+//! | `levels` | folders, entered and left |
+//! | `asked` | files that the sender asks about first |
 //! | `draft` | a file that is being written |
 //! | [`batch`] | drafts that are complete, and folders that were left |
 //! | `remove` | what was not sent, and shall go |
 //! | [`scraps`] | temporary names, so that none is left behind |
 //! | [`stream`] | the other destination: a pipe |
 
+mod asked;
 pub mod batch;
 mod draft;
 mod folder;
 pub mod landing;
+mod levels;
 mod remove;
 pub mod scraps;
 pub mod stream;
 
 use crate::error::{Error, why};
 use crate::open;
+use asked::Asked;
 use batch::{Batch, Ready};
 use draft::Draft;
-use folder::{Folder, Old, Slot};
+use folder::{Old, Slot};
 use landing::Landing;
+use levels::Level;
 use nix::errno::Errno;
 use rexec_guard::holds;
 use rexec_protocol::Digest;
 use rexec_protocol::files::{
-    Begin, Compare, Data, Done, End, Entry, Fail, Failed, File, Finished, Leave, Link, MAX_ASKED,
-    MAX_DEPTH, Meta, Skipped, Store, Stored, ToReceiver, ToSender, Update, Want, is_name,
+    Begin, Data, Done, End, Fail, Failed, File, Finished, Link, Skipped, Store, Stored, ToReceiver,
+    ToSender, is_name,
 };
 use scraps::Scraps;
 use serde_bytes::ByteBuf;
-use std::collections::{HashSet, VecDeque};
-use std::sync::Arc;
+use std::collections::VecDeque;
 
 /// Takes answers and results.
 pub type Out<'a> = &'a mut dyn FnMut(ToSender) -> Result<(), Error>;
@@ -77,28 +82,6 @@ pub struct Receiver<'a> {
     entries: u64,
     totals: Finished,
     done: bool,
-}
-
-/// A folder that was entered.
-struct Level {
-    /// `None`: it is not there, and what is in it only counts (`skip`) or is only said.
-    folder: Option<Arc<Folder>>,
-    /// Nothing can be stored in it, which was reported.
-    skip: bool,
-    /// Its path, below the destination.
-    path: Vec<u8>,
-    meta: Meta,
-    /// What was sent of it, if the rest is to be removed.
-    names: Option<HashSet<Vec<u8>>>,
-}
-
-/// A file that was asked about.
-struct Asked {
-    file: File,
-    slot: Slot,
-    /// What there is of it.
-    part: Option<Draft>,
-    compared: Option<Digest>,
 }
 
 struct Incoming {
@@ -183,82 +166,6 @@ impl<'a> Receiver<'a> {
         Ok(Some(Slot { folder: level.folder.clone(), name: name.to_vec(), path }))
     }
 
-    fn enter(&mut self, Entry { name, meta }: Entry) -> Result<(), Error> {
-        if !holds("files.recursive", self.rules.recursive) {
-            return Err(Error::peer("it sends a folder, which was not asked for"));
-        }
-        if self.levels.len() >= MAX_DEPTH {
-            return Err(Error::peer("folders are nested too deeply"));
-        }
-        let names = self.rules.store.delete.then(HashSet::new);
-        // The contents of a folder, for the destination itself.
-        let slot = if name.is_empty() && self.levels.is_empty() {
-            if !holds("files.top_contents", (self.rules.expected)(b"")) {
-                return Err(Error::peer("it sends the contents of a folder in its place"));
-            }
-            match self.landing.itself() {
-                Ok(slot) => Some(slot),
-                Err(folder) => {
-                    let path = Vec::new();
-                    self.levels.push(Level {
-                        folder: Some(folder),
-                        skip: false,
-                        path,
-                        meta,
-                        names,
-                    });
-                    return Ok(());
-                }
-            }
-        } else {
-            self.slot(&name)?
-        };
-        let Some(slot) = slot else {
-            self.levels.push(Level {
-                folder: None,
-                skip: true,
-                path: Vec::new(),
-                meta,
-                names: None,
-            });
-            return Ok(());
-        };
-        let path = slot.path.clone();
-        let (folder, skip) = match slot.enter(self.rules.store.dry_run) {
-            Ok(folder) => (folder.map(Arc::new), false),
-            Err(message) => {
-                self.failed(path.clone(), message)?;
-                (None, true)
-            }
-        };
-        self.levels.push(Level { folder, skip, path, meta, names });
-        Ok(())
-    }
-
-    fn leave(&mut self, leave: Leave) -> Result<(), Error> {
-        let level = self.levels.pop().ok_or_else(|| Error::peer("it leaves no folder"))?;
-        let Some(folder) = level.folder else { return Ok(()) };
-        let store = self.rules.store;
-        if let Some(names) = level.names.filter(|_| leave.complete) {
-            for (path, removed) in remove::others(&folder, &level.path, &names, store.dry_run) {
-                match removed {
-                    Ok(()) => {
-                        self.totals.removed += 1;
-                        (self.out)(ToSender::Removed { path: ByteBuf::from(path) })?;
-                    }
-                    Err(message) => self.failed(path, message)?,
-                }
-            }
-        }
-        if !store.dry_run {
-            let mode = self.mode(level.meta.mode, None);
-            let mode = (folder.is_new || store.preserve).then_some(mode);
-            let time = store.preserve.then_some(level.meta);
-            self.batch.leave(folder, mode, time);
-        }
-        Ok(())
-    }
-
     fn link(&mut self, link: &Link) -> Result<(), Error> {
         self.entries += 1;
         let Some(slot) = self.slot(&link.name)? else { return Ok(()) };
@@ -332,55 +239,6 @@ impl<'a> Receiver<'a> {
         }
     }
 
-    /// Answers for a file that is asked about.
-    fn judge(&mut self, file: File, slot: Option<Slot>) -> Result<(), Error> {
-        if self.asked.len() >= MAX_ASKED {
-            return Err(Error::peer("it asks about too many files at once"));
-        }
-        let Some(slot) = slot else { return (self.out)(ToSender::Skip {}) };
-        let (store, size, path) = (self.rules.store, file.size, slot.path.clone());
-        let old = match slot.look() {
-            Ok(old) => old,
-            Err(message) => {
-                self.failed(path, message)?;
-                return (self.out)(ToSender::Skip {});
-            }
-        };
-        let same_size = old.as_ref().is_some_and(|old| old.is_file && Some(old.size) == size);
-        let same_time =
-            || old.as_ref().is_some_and(|old| old.mtime == (file.meta.mtime, file.meta.nsec));
-        if same_size && store.update == Some(Update::Times) && same_time() {
-            self.skipped(path, size, None)?;
-            return (self.out)(ToSender::Skip {});
-        }
-        if same_size && store.update == Some(Update::Digest) {
-            match slot.digest() {
-                Ok(sha256) => {
-                    let compared = Some(sha256);
-                    self.asked.push_back(Asked { file, slot, part: None, compared });
-                    let only = store.dry_run;
-                    return (self.out)(ToSender::Compare(Compare { sha256, only }));
-                }
-                Err(message) if store.dry_run => {
-                    self.failed(path, message)?;
-                    return (self.out)(ToSender::Skip {});
-                }
-                // It cannot be read, but it can be replaced.
-                Err(_) => {}
-            }
-        }
-        if store.dry_run {
-            self.would(path, size.unwrap_or_default())?;
-            return (self.out)(ToSender::Skip {});
-        }
-        let part = (store.partial && size.is_some_and(|size| size >= draft::WORTH_KEEPING))
-            .then(|| Draft::part(&slot, old))
-            .flatten();
-        let want = part.as_ref().map_or_else(Want::default, Draft::want);
-        self.asked.push_back(Asked { file, slot, part, compared: None });
-        (self.out)(ToSender::Want(want))
-    }
-
     fn begin(&mut self, Begin { from }: Begin) -> Result<(), Error> {
         let next = self.asked.pop_front();
         let Asked { file, slot, part, .. } =
@@ -439,17 +297,6 @@ impl<'a> Receiver<'a> {
                 draft.discard();
                 Err(message)
             }
-        }
-    }
-
-    fn compared(&mut self, same: bool) -> Result<(), Error> {
-        let asked = self.asked.pop_front().filter(|asked| asked.compared.is_some());
-        let asked = asked.ok_or_else(|| Error::peer("a verdict about no file"))?;
-        let (path, size) = (asked.slot.path, asked.file.size);
-        match (same, self.rules.store.dry_run) {
-            (true, _) => self.skipped(path, size, asked.compared),
-            (false, true) => self.would(path, size.unwrap_or_default()),
-            (false, false) => Err(Error::peer("a file that differs, without its content")),
         }
     }
 

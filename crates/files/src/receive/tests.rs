@@ -2,7 +2,7 @@
 
 use super::*;
 use rexec_protocol::Algorithm;
-use rexec_protocol::files::{Compared, Target};
+use rexec_protocol::files::{Compared, Entry, Leave, MAX_ASKED, Meta, Target, Want};
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
