@@ -109,7 +109,7 @@ impl Server {
             listeners.push(listener);
         }
         let (jobs, before) = Jobs::open(&config.state_dir, config.jobs.clone())?;
-        let rooms = rooms::handover::take(&config.state_dir).unwrap_or_else(|error| {
+        let rooms = rooms::handover::read(&config.state_dir).unwrap_or_else(|error| {
             tracing::error!(%error, "the rooms of the agent before cannot be taken over");
             Vec::new()
         });
@@ -144,6 +144,7 @@ impl Server {
         agent.audit.record(&Event::AgentStarted { version, pid });
         let console = console.ok();
         // Last: a start that fails must not forget what the agent before has left.
+        rooms::handover::remove(&agent.config.state_dir)?;
         handover::begin(&agent.config.state_dir)?;
         Ok(Self { agent: Arc::new(agent), listeners, adoptions, before, console })
     }

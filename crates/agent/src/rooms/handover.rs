@@ -12,11 +12,22 @@ use std::path::Path;
 
 const FILE: &str = "rooms";
 
-/// Takes what is there; nothing, if the agent before was killed.
-pub fn take(state: &Path) -> io::Result<Vec<LeftRoom>> {
+/// What is there; nothing, if the agent before was killed.
+pub fn read(state: &Path) -> io::Result<Vec<LeftRoom>> {
     let Some(text) = state_file::read(state, FILE)? else { return Ok(Vec::new()) };
-    fs::remove_file(state.join(FILE))?;
     Ok(serde_json::from_slice(&text)?)
+}
+
+/// Removes it: this agent has it now.
+pub fn remove(state: &Path) -> io::Result<()> {
+    let path = state.join(FILE);
+    match fs::remove_file(&path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            let words = format!("cannot remove {}: {error}", path.display());
+            Err(io::Error::new(error.kind(), words))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Leaves it.
@@ -37,7 +48,7 @@ mod tests {
     #[test]
     fn rooms_are_left_once() {
         let state = tempfile::tempdir().unwrap();
-        assert!(take(state.path()).unwrap().is_empty());
+        assert!(read(state.path()).unwrap().is_empty());
         let rooms = Rooms::new(Settings::default(), Vec::new());
         let (name, from) = (RoomName::new("ops").unwrap(), SocketAddr::from(([127, 0, 0, 1], 1)));
         let join = Join { window: 0, room: name.clone(), history: 0, resume: None };
@@ -45,12 +56,18 @@ mod tests {
         assert!(room.say(&seat, 1, "hi", false));
         rooms.leave(&room, &seat, Departure::Replaced);
         put(state.path(), &rooms.leave_behind()).unwrap();
-        let next = Rooms::new(Settings::default(), take(state.path()).unwrap());
-        assert!(next.find(&name).is_some());
+        // Also if the first that reads it does not come to its start.
+        for _ in 0..2 {
+            let next = Rooms::new(Settings::default(), read(state.path()).unwrap());
+            assert!(next.find(&name).is_some());
+        }
         // The one after that finds nothing, unless this one leaves something.
-        assert!(take(state.path()).unwrap().is_empty());
+        remove(state.path()).unwrap();
+        assert!(read(state.path()).unwrap().is_empty());
         state_file::write(state.path(), FILE, b"[{").unwrap();
-        assert!(take(state.path()).is_err());
-        assert!(take(state.path()).unwrap().is_empty(), "what cannot be read is gone as well");
+        assert!(read(state.path()).is_err());
+        remove(state.path()).unwrap();
+        remove(state.path()).unwrap();
+        assert!(read(state.path()).unwrap().is_empty(), "what cannot be read is gone as well");
     }
 }

@@ -160,10 +160,13 @@ impl<'a, W: Write> Sender<'a, W> {
         self.out.send(message, body)
     }
 
+    /// Tells the receiver of a file that does not come. It is the receiver's report that a user sees, with
+    /// the host's name before it, so this says at which end it went wrong.
     fn fail(&mut self, name: Option<&[u8]>, message: String) -> Result<(), Error> {
         if name.is_some() {
             self.entries += 1;
         }
+        let message = format!("at the source: {message}");
         self.send(&ToReceiver::Fail(Fail { name: name.map(ByteBuf::from), message }), &[])
     }
 
