@@ -170,6 +170,9 @@ impl Jobs {
         let mut table = self.lock();
         let (id, body) = (submission.id.clone(), submission.body);
         let owner = submission.owner.name.clone();
+        if matches!(sent, Sent::First) {
+            table.free(&id);
+        }
         if let Some(held) = table.jobs.get(&id) {
             let job = &held.job;
             let is_same = job.body == body && job.owner.name == owner;
@@ -228,10 +231,8 @@ impl Jobs {
             }
         }
         let now = Instant::now();
-        let never_ran =
-            matches!(exit.outcome, Outcome::NeverStarted { .. } | Outcome::Denied { .. });
         let lifetime = match job.lease() {
-            _ if never_ran => self.settings.lease_silent,
+            _ if never_ran(exit) => self.settings.lease_silent,
             _ if job.is_kept() => self.settings.keep_output,
             // The client may be away for as long as it said, and no longer than others' output is kept.
             Some(lease) => lease.min(self.settings.keep_output).max(self.settings.lease_silent),
@@ -326,7 +327,25 @@ impl Held {
     }
 }
 
+/// Whether an outcome says that nothing ran.
+fn never_ran(exit: &Exit) -> bool {
+    matches!(exit.outcome, Outcome::NeverStarted { .. } | Outcome::Denied { .. })
+}
+
 impl Table {
+    /// An id under which nothing ever ran is not taken: what stood in the way may be gone. Who asks again
+    /// for the answer to a submission still gets it.
+    fn free(&mut self, id: &JobId) {
+        let ended = self.jobs.get(id).and_then(|held| held.ended.as_ref());
+        if ended.is_some_and(|ended| never_ran(&ended.exit)) {
+            self.retire(id, Instant::now());
+        }
+        if self.past.get(id).is_some_and(|past| never_ran(&past.exit)) {
+            self.past.remove(id);
+            self.generated.retain(|(_, other)| other != id);
+        }
+    }
+
     /// Retires what is over, and the oldest of what takes too much memory.
     fn forget(&mut self, now: Instant, dropped: u64) {
         if dropped > self.dropped {
@@ -484,6 +503,34 @@ mod tests {
         end(&jobs, &job, EXITED).await;
         assert!(jobs.remove(&job.id));
         assert_eq!(jobs.lock().generated.len(), 1);
+    }
+
+    /// A deployment that met a busy agent would otherwise never run under its id.
+    #[tokio::test]
+    async fn an_id_under_which_nothing_ran_is_free() {
+        let (state, jobs) = jobs();
+        let busy = || Outcome::NeverStarted { reason: NeverStarted::Busy, message: String::new() };
+        let spec = ExecSpec::new(Command::Argv(vec![b"true".to_vec().into()]));
+        let again = |jobs: &Jobs, sent| jobs.submit(submission("deploy"), &spec, sent);
+        for _ in 0..2 {
+            let job = submit(&jobs, "deploy", false, None);
+            jobs.commit(&job).await.unwrap();
+            end(&jobs, &job, busy()).await;
+            // Whoever has lost the answer gets it.
+            assert!(matches!(again(&jobs, Sent::Again(None)), Submitted::Known(..)));
+        }
+        drop(jobs);
+        let (jobs, _) = Jobs::open(state.path(), Settings::default()).unwrap();
+        assert!(matches!(again(&jobs, Sent::Again(None)), Submitted::Past(..)));
+        let job = submit(&jobs, "deploy", false, None);
+        jobs.commit(&job).await.unwrap();
+        end(&jobs, &job, EXITED).await;
+        assert!(matches!(again(&jobs, Sent::First), Submitted::Known(..)), "it ran");
+        jobs.lock().forget(Instant::now() + 2 * GENERATED_FOR, 0);
+        assert!(matches!(again(&jobs, Sent::First), Submitted::Past(..)), "it is remembered");
+        drop(jobs);
+        let (jobs, _) = Jobs::open(state.path(), Settings::default()).unwrap();
+        assert!(matches!(again(&jobs, Sent::First), Submitted::Past(..)), "it is on disk");
     }
 
     /// Who may run nothing must not fill the agent's memory or disk with ids.
