@@ -147,39 +147,46 @@ fn run(args: Args) -> Result<()> {
 }
 
 fn compare(lab: &Lab, what: &[What], quick: bool) -> Result<()> {
-    let wanted = |part| what.is_empty() || what.contains(&part);
     let mut table = Table::default();
+    let measured = measure(lab, what, quick, &mut table);
+    // Also what was found before one of them failed: it took its time.
+    table.print(&mut io::stdout())?;
+    measured
+}
+
+fn measure(lab: &Lab, what: &[What], quick: bool, table: &mut Table) -> Result<()> {
+    let wanted = |part| what.is_empty() || what.contains(&part);
     if wanted(What::Cold) {
-        cold::measure(lab, quick, &mut table)?;
+        cold::measure(lab, quick, table)?;
     }
     if wanted(What::Bulk) {
-        bulk::measure(lab, quick, &mut table)?;
+        bulk::measure(lab, quick, table)?;
     }
     if wanted(What::Files) {
-        files::measure(lab, quick, &mut table)?;
+        files::measure(lab, quick, table)?;
     }
     if wanted(What::Tools) {
-        tools::measure(lab, quick, &mut table)?;
+        tools::measure(lab, quick, table)?;
     }
     if wanted(What::Rate) {
-        rate::measure(lab, quick, &mut table)?;
+        rate::measure(lab, quick, table)?;
     }
     if wanted(What::Idle) {
-        idle::measure(lab, quick, &mut table)?;
+        idle::measure(lab, quick, table)?;
     }
     if wanted(What::Jobs) {
-        jobs::measure(lab, quick, &mut table)?;
+        jobs::measure(lab, quick, table)?;
     }
     if wanted(What::Size) {
-        size::measure(lab, &mut table)?;
+        size::measure(lab, table)?;
     }
     if wanted(What::Policy) {
-        policy::measure(quick, &mut table)?;
+        policy::measure(quick, table)?;
     }
     if wanted(What::Rooms) {
-        rooms::measure(lab, quick, &mut table)?;
+        rooms::measure(lab, quick, table)?;
     }
-    Ok(table.print(&mut io::stdout())?)
+    Ok(())
 }
 
 impl Identity {
