@@ -135,6 +135,11 @@ impl Attached {
         self.leaving.cancel();
     }
 
+    /// Cancelling this is [`Attached::leave`].
+    pub fn leaving(&self) -> CancellationToken {
+        self.leaving.clone()
+    }
+
     /// The connection is gone.
     pub fn cut(&self) {
         self.credit.close();

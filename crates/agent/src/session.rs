@@ -296,13 +296,13 @@ impl Session {
             Message::Cancel(cancel) => control(attached, "cancel", Control::Cancel(cancel)),
             Message::Resize(resize) => control(attached, "resize", Control::Resize(resize.size)),
             Message::Detach(_) => {
-                if attached.job.is_held_by(attached.attachment) {
-                    if !attached.job.keep() {
-                        return Err(ProtocolError::Flood("controls"));
-                    }
+                if !attached.job.is_held_by(attached.attachment) {
+                    attached.leave();
+                } else if attached.job.keep(attached.leaving()) {
                     attached.job.let_go(attached.attachment);
+                } else {
+                    return Err(ProtocolError::Flood("controls"));
                 }
-                attached.leave();
                 Ok(())
             }
             // The client has given the stream up.

@@ -37,7 +37,7 @@ const OVERDUE: Duration = Duration::from_secs(5);
 const MAX_GRACE: Duration = Duration::from_secs(60);
 
 /// What a client asks of a running job.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub enum Control {
     /// Send a signal to the process group.
     Signal(Signal),
@@ -47,8 +47,9 @@ pub enum Control {
     Resize(TerminalSize),
     /// The client reads no more of this channel.
     Stop(Channel),
-    /// The job goes on without a client from now on: what it prints is kept on disk.
-    Keep,
+    /// The job goes on without a client from now on: what it prints is kept on disk. It is told once that
+    /// holds even if this agent is killed.
+    Keep(CancellationToken),
     /// The agent stops.
     Shutdown,
 }
@@ -423,9 +424,10 @@ impl Supervisor {
                     self.end(Cause::Cancelled, Signal::HUP, None).await;
                 }
             }
-            Control::Keep => {
+            Control::Keep(told) => {
                 self.intake.keep();
                 self.amend().await;
+                told.cancel();
             }
             Control::Shutdown => self.end(Cause::Shutdown, self.polite(), None).await,
         }

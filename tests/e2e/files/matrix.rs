@@ -149,7 +149,11 @@ fn what_is_no_file_is_named_and_the_rest_arrives() {
     {
         let output = ends(rexec(&agent, "cp -r").args([from, to]), 1);
         let said = said(&output);
-        assert!(said.contains("fifo: is a FIFO") && said.contains("socket: is a socket"), "{said}");
+        assert!(
+            said.contains("fifo: at the source: is a FIFO")
+                && said.contains("socket: at the source: is a socket"),
+            "{said}"
+        );
     }
     assert_eq!(fs::read(path("up/file")).unwrap(), b"x");
     assert_eq!(fs::read(path("down/file")).unwrap(), b"x");

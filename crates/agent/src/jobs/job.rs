@@ -20,6 +20,7 @@ use rexec_protocol::{Algorithm, Digest, JobId, Outcome};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
 
 /// Controls that wait for a busy supervisor; more at once is a flood.
 pub const CONTROLS: usize = 256;
@@ -223,11 +224,19 @@ impl Job {
     }
 
     /// From now on the job goes on without a client, and is kept when it has ended; what it prints is
-    /// on disk. False as [`Job::control`].
+    /// on disk. Cancels `told` once its keeper knows that, too. False as [`Job::control`].
     #[must_use]
-    pub fn keep(&self) -> bool {
+    pub fn keep(&self, told: CancellationToken) -> bool {
         self.lock().kept = true;
-        self.control(Control::Keep)
+        match self.control.try_send(Control::Keep(told)) {
+            Ok(()) => true,
+            // It has just ended, and so has its keeper.
+            Err(mpsc::error::TrySendError::Closed(Control::Keep(told))) => {
+                told.cancel();
+                true
+            }
+            Err(_) => false,
+        }
     }
 
     /// Puts the output on disk. Blocks; only the one who appends to it may do this.
