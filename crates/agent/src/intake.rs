@@ -109,6 +109,11 @@ impl Intake {
         self.full.is_none() && (self.on_disk || self.job.log.has_room())
     }
 
+    /// The disk has no room for what is in the pipes.
+    pub fn has_to_wait(&self) -> bool {
+        self.full.is_some()
+    }
+
     /// The job is kept from now on.
     pub fn keep(&mut self) {
         self.to_disk = true;

@@ -144,8 +144,8 @@ impl Server {
         agent.audit.record(&Event::AgentStarted { version, pid });
         let console = console.ok();
         // Last: a start that fails must not forget what the agent before has left.
-        rooms::handover::remove(&agent.config.state_dir)?;
         handover::begin(&agent.config.state_dir)?;
+        rooms::handover::remove(&agent.config.state_dir)?;
         Ok(Self { agent: Arc::new(agent), listeners, adoptions, before, console })
     }
 

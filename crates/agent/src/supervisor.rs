@@ -330,6 +330,10 @@ impl Supervisor {
     /// unless there is time left, that is the end.
     async fn sweep(&mut self) {
         self.intake.sweep().await;
+        if self.intake.has_to_wait() {
+            // What is left in the pipes may be the command's own.
+            return;
+        }
         let now = Instant::now();
         if self.ended.as_ref().is_some_and(|ended| now >= ended.quiet.min(ended.max)) {
             self.held |= self.intake.is_open();

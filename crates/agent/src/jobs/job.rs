@@ -71,6 +71,8 @@ struct State {
     /// The local user, once it is known.
     user: String,
     ended_ms: Option<u64>,
+    /// What a submission of the same id that came to nothing has left.
+    replaced: Option<Arc<Log>>,
 }
 
 /// How far a job is.
@@ -211,6 +213,16 @@ impl Job {
     pub fn control(&self, control: Control) -> bool {
         // A command that has just ended needs no more control.
         !matches!(self.control.try_send(control), Err(mpsc::error::TrySendError::Full(_)))
+    }
+
+    /// This is to be removed before the job's own place is made on disk.
+    pub(super) fn replaces(&self, log: Option<Arc<Log>>) {
+        self.lock().replaced = log;
+    }
+
+    /// What is to be removed, once.
+    pub(super) fn take_replaced(&self) -> Option<Arc<Log>> {
+        self.lock().replaced.take()
     }
 
     /// The id is on disk.

@@ -170,9 +170,7 @@ impl Jobs {
         let mut table = self.lock();
         let (id, body) = (submission.id.clone(), submission.body);
         let owner = submission.owner.name.clone();
-        if matches!(sent, Sent::First) {
-            table.free(&id);
-        }
+        let replaced = if matches!(sent, Sent::First) { table.free(&id) } else { None };
         if let Some(held) = table.jobs.get(&id) {
             let job = &held.job;
             let is_same = job.body == body && job.owner.name == owner;
@@ -197,6 +195,7 @@ impl Jobs {
             return Submitted::Unknown;
         }
         let (job, controls) = Job::new(submission, spec, Arc::clone(&self.store));
+        job.replaces(replaced);
         table.jobs.insert(id, Held { job: Arc::clone(&job), ended: None });
         Submitted::New(job, controls)
     }
@@ -210,6 +209,10 @@ impl Jobs {
         }
         let (journal, begun) = (Arc::clone(&self.journal), Arc::clone(job));
         let commit = move || {
+            // Its place has the same name.
+            if let Some(replaced) = begun.take_replaced() {
+                replaced.remove();
+            }
             if is_kept {
                 begun.spool().map_err(io::Error::other)?;
             }
@@ -240,6 +243,7 @@ impl Jobs {
         };
         self.store.ended(&job.log);
         let mut table = self.lock();
+        table.gone.extend(job.take_replaced());
         table.end(job, exit.clone(), now.checked_add(lifetime).unwrap_or(now));
         drop(table);
         self.sweep();
@@ -334,16 +338,19 @@ fn never_ran(exit: &Exit) -> bool {
 
 impl Table {
     /// An id under which nothing ever ran is not taken: what stood in the way may be gone. Who asks again
-    /// for the answer to a submission still gets it.
-    fn free(&mut self, id: &JobId) {
+    /// for the answer to a submission still gets it. Returns what that has left, to be removed.
+    fn free(&mut self, id: &JobId) -> Option<Arc<Log>> {
         let ended = self.jobs.get(id).and_then(|held| held.ended.as_ref());
+        let mut left = None;
         if ended.is_some_and(|ended| never_ran(&ended.exit)) {
             self.retire(id, Instant::now());
+            left = self.gone.pop();
         }
         if self.past.get(id).is_some_and(|past| never_ran(&past.exit)) {
             self.past.remove(id);
             self.generated.retain(|(_, other)| other != id);
         }
+        left
     }
 
     /// Retires what is over, and the oldest of what takes too much memory.
@@ -512,8 +519,9 @@ mod tests {
         let busy = || Outcome::NeverStarted { reason: NeverStarted::Busy, message: String::new() };
         let spec = ExecSpec::new(Command::Argv(vec![b"true".to_vec().into()]));
         let again = |jobs: &Jobs, sent| jobs.submit(submission("deploy"), &spec, sent);
-        for _ in 0..2 {
-            let job = submit(&jobs, "deploy", false, None);
+        // Also one that is kept, whose place on disk is taken by the first.
+        for detach in [false, true, true, false] {
+            let job = submit(&jobs, "deploy", detach, None);
             jobs.commit(&job).await.unwrap();
             end(&jobs, &job, busy()).await;
             // Whoever has lost the answer gets it.
