@@ -1,5 +1,6 @@
 //! Jobs of the agent before this one: their keepers come to a socket and hand them over.
 
+use super::cgroup;
 use super::force::{Force, Handle};
 use super::handle::{Keeper, Line};
 use super::terminal::Terminal;
@@ -122,6 +123,10 @@ fn adopted(mut line: Line, adopt: Adopt) -> io::Result<Adopted> {
     // Both, or none.
     let (command, keeper) = (handle(adopt.pid, fds.next()), handle(adopt.keeper, fds.next()));
     let cgroup = adopt.cgroup.map(|path| PathBuf::from(OsStr::from_bytes(&path)));
+    if let Some(path) = &cgroup {
+        // That agent may have been killed during a pause.
+        cgroup::thaw(path);
+    }
     tracing::debug!(version = adopt.version, pid = adopt.pid, "a keeper has come");
     Ok(Adopted {
         memo: adopt.memo.into_vec(),

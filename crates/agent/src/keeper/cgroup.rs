@@ -206,6 +206,21 @@ pub(super) fn kill(path: &Path) {
     let _ = fs::write(path.join("cgroup.kill"), "1");
 }
 
+/// Stops all that is inside where it is; false if somebody has done that before.
+pub(super) fn freeze(path: &Path) -> io::Result<bool> {
+    let file = path.join("cgroup.freeze");
+    let is_free = fs::read(&file)?.starts_with(b"0");
+    if is_free {
+        fs::write(&file, "1")?;
+    }
+    Ok(is_free)
+}
+
+/// Lets it go on.
+pub(super) fn thaw(path: &Path) {
+    let _ = fs::write(path.join("cgroup.freeze"), "0");
+}
+
 /// Removes a cgroup and those that a command made in it, as far as nothing is alive in them.
 pub(super) fn remove(path: &Path) {
     if fs::remove_dir(path).is_ok() {

@@ -5,6 +5,7 @@ use super::{cgroup, sys, tree};
 use nix::unistd::Pid;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// How long killing is tried. What survives this is in the kernel's hands, or another user's.
@@ -30,16 +31,17 @@ pub(super) struct Handle {
 }
 
 impl Handle {
-    fn signal(&self, signal: i32) -> bool {
+    /// False if it is gone, or cannot be signalled.
+    pub(super) fn signal(&self, signal: i32) -> bool {
         self.fd.as_ref().is_some_and(|fd| sys::pidfd_signal(fd, signal).is_ok())
     }
 }
 
 impl Force {
     /// Kills all of it, and the keeper. What takes longer than a moment is done in the background.
-    pub(super) fn kill(self) {
+    pub(super) fn kill(self: Arc<Self>) {
         self.strike();
-        tokio::task::spawn_blocking(|| self.clear());
+        tokio::task::spawn_blocking(move || self.clear());
     }
 
     /// The part that takes no time: kills what is in the cgroup, and the command's group.
@@ -58,7 +60,7 @@ impl Force {
 
     /// The rest: finds and kills what is still below the keeper, then the keeper. Blocks, up to
     /// [`KILL_TIME`].
-    fn clear(self) {
+    fn clear(&self) {
         let give_up = Instant::now() + KILL_TIME;
         // Each round makes sure that the keeper is there, and so that its id is still its own.
         while self.keeper.signal(libc::SIGSTOP) {

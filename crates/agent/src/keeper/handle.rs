@@ -2,6 +2,7 @@
 
 use super::Event;
 use super::force::Force;
+use super::pause::Reach;
 use super::wire::{self, Inbox, Order, Report};
 use rexec_protocol::Signal;
 use rexec_protocol::message::Channel;
@@ -11,6 +12,7 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncWriteExt, Interest};
 use tokio::net::UnixStream;
@@ -54,12 +56,12 @@ impl Will {
 pub struct Keeper {
     line: Line,
     /// `None`: it was used.
-    force: Option<Force>,
+    force: Option<Arc<Force>>,
 }
 
 impl Keeper {
     pub(super) fn new(line: Line, force: Force) -> Self {
-        Self { line, force: Some(force) }
+        Self { line, force: Some(Arc::new(force)) }
     }
 
     /// Sends a signal to the command's process group. Without effect if the group is gone. Like
@@ -108,6 +110,11 @@ impl Keeper {
         if let Some(force) = self.force.take() {
             force.kill();
         }
+    }
+
+    /// What it takes to reach the processes of the job without the keeper, unless it was killed.
+    pub fn reach(&self) -> Option<Reach> {
+        self.force.clone().map(Reach)
     }
 
     /// Lets go: the keeper ends, and what the command has left running stays.

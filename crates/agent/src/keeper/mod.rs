@@ -50,6 +50,7 @@
 //! | `zygote` | agent | one zygote, kept running; launches |
 //! | `handle` | agent | [`Keeper`]: orders out, events in |
 //! | `force` | agent | the end of a job whose keeper is dead or stuck |
+//! | `pause` | agent | a short pause of a job, which gets it out of its system calls |
 //! | `room` | agent | room for the descriptors of a launch |
 //! | `error` | agent | [`LaunchError`]: an errno in words |
 //! | `adopt` | agent | jobs of the agent before it |
@@ -80,6 +81,7 @@ mod job;
 mod launch;
 mod limits;
 mod orphan;
+mod pause;
 mod process;
 mod room;
 mod sys;
@@ -96,6 +98,7 @@ pub use ends::{Reader, Writer};
 pub use error::LaunchError;
 pub use handle::{Keeper, Will};
 pub use limits::Limits;
+pub use pause::{Paused, Reach};
 pub use process::{ZYGOTE, zygote_main};
 pub use terminal::Terminal;
 pub use zygote::Zygote;

@@ -4,6 +4,7 @@
 mod adopt;
 mod end;
 mod limits;
+mod pause;
 mod run_as;
 mod start;
 mod terminal;

@@ -21,6 +21,8 @@ pub(super) struct Process {
     /// In clock ticks since the system started.
     started: u64,
     is_dead: bool,
+    /// By a signal, or a debugger.
+    pub(super) is_stopped: bool,
 }
 
 /// The living processes below `root`.
@@ -75,12 +77,13 @@ impl Process {
     fn parse(pid: i32, stat: &[u8]) -> Option<Self> {
         let name_end = stat.iter().rposition(|byte| *byte == b')')?;
         let mut fields = std::str::from_utf8(stat.get(name_end + 1..)?).ok()?.split_whitespace();
-        let is_dead = matches!(fields.next()?, "Z" | "X" | "x");
+        let state = fields.next()?;
+        let (is_dead, is_stopped) = (matches!(state, "Z" | "X" | "x"), matches!(state, "T" | "t"));
         let parent = fields.next()?.parse().ok()?;
         let group = fields.next()?.parse().ok()?;
         let session = fields.next()?.parse().ok()?;
         let started = fields.nth(15)?.parse().ok()?;
-        Some(Self { pid, group, session, parent, started, is_dead })
+        Some(Self { pid, group, session, parent, started, is_dead, is_stopped })
     }
 
     /// Signals this very process, or none. That it may not be signalled is no error here: it will
@@ -108,8 +111,9 @@ mod tests {
     fn a_name_cannot_fake_the_fields() {
         let stat = b"7 (a) Z 1 1 (b) S 5 6 7 0 -1 0 0 0 0 0 0 0 0 0 20 0 1 0 4242 0 0\n";
         let process = Process::parse(7, stat).unwrap();
+        let (is_dead, is_stopped) = (false, false);
         let expected =
-            Process { pid: 7, parent: 5, group: 6, session: 7, started: 4242, is_dead: false };
+            Process { pid: 7, parent: 5, group: 6, session: 7, started: 4242, is_dead, is_stopped };
         assert_eq!(process, expected);
         assert_eq!(Process::parse(7, b"7 (x) S 1"), None);
     }

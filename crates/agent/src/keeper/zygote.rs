@@ -222,7 +222,7 @@ impl Link {
             && let Some(taken) = taken.take()
         {
             // Its keeper was stopped or killed as soon as the command ran.
-            taken.force.kill();
+            Arc::new(taken.force).kill();
         }
         match answer {
             Ok(Ok(Some(report))) => Attempt::Answered(line, report, taken),

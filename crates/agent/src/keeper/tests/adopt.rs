@@ -12,10 +12,10 @@ use std::process::Command;
 const LEASE: Duration = Duration::from_secs(60);
 
 /// Where agents listen.
-struct Place(Scratch);
+pub(super) struct Place(Scratch);
 
 impl Place {
-    fn new(name: &str) -> Self {
+    pub(super) fn new(name: &str) -> Self {
         Self(Scratch::new(name))
     }
 
@@ -23,7 +23,7 @@ impl Place {
         self.0.0.join("adopt.sock")
     }
 
-    fn will(&self, lease: Duration) -> Will {
+    pub(super) fn will(&self, lease: Duration) -> Will {
         Will {
             memo: b"what it is".to_vec(),
             socket: self.socket(),
@@ -33,7 +33,7 @@ impl Place {
         }
     }
 
-    async fn adopt(&self) -> Adopted {
+    pub(super) async fn adopt(&self) -> Adopted {
         let adoptions = Adoptions::open(&self.socket()).unwrap();
         let orphan = timeout(PATIENCE, adoptions.next()).await.unwrap().unwrap();
         orphan.adopt().await.unwrap()
@@ -45,7 +45,7 @@ fn ledger() -> OwnedFd {
 }
 
 /// Leaves all of it to the next agent.
-async fn leave(running: &mut Running, will: &Will) {
+pub(super) async fn leave(running: &mut Running, will: &Will) {
     let mut ends = vec![(Channel::Out, running.stdout.as_fd())];
     ends.extend(running.stdin.as_ref().map(|stdin| (Channel::In, stdin.as_fd())));
     ends.extend(running.stderr.as_ref().map(|stderr| (Channel::Err, stderr.as_fd())));
