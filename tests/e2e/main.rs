@@ -28,6 +28,7 @@ mod files;
 mod forgotten;
 mod forward;
 mod grid;
+mod held_pipes;
 mod hostile;
 mod identity;
 mod job_commands;

@@ -250,7 +250,9 @@ impl Begun {
     pub async fn supervise(self, agent: &Agent) {
         let Self { job, controls, pid, watched, places } = self;
         let (limits, leaving) = (agent.config.limits.clone(), agent.leaving());
-        let supervisor = Supervisor::new(watched, Arc::clone(&job), controls, limits, leaving);
+        let watch = agent.unstick.watch(&job.id, watched.keeper.reach());
+        let supervisor =
+            Supervisor::new(watched, Arc::clone(&job), controls, limits, leaving, watch);
         let Some(exit) = supervisor.run().await else {
             return tracing::info!(job = %job.id, "left to the next agent");
         };

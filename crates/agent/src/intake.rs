@@ -9,6 +9,7 @@ use crate::ledger::Ledger;
 use crate::log::blocking;
 use crate::log::disk::{Full, Taken, Urgency};
 use crate::output::{Output, Shared};
+use crate::unstick::{Side, Watch};
 use rexec_protocol::message::Channel;
 use std::os::fd::AsFd;
 use std::sync::Arc;
@@ -43,6 +44,7 @@ pub struct Intake {
     /// That was said in the agent's log.
     complained: bool,
     urgency: Urgency,
+    watch: Arc<Watch>,
 }
 
 /// What is done to the disk right now.
@@ -66,9 +68,9 @@ impl Intake {
     /// Reads the outputs of `job`.
     pub fn new(
         job: Arc<Job>,
-        mut out: Output,
-        mut err: Output,
+        (mut out, mut err): (Output, Output),
         ledger: Option<Arc<Ledger>>,
+        watch: Arc<Watch>,
     ) -> Self {
         if let Some(ledger) = &ledger {
             out.keep_books(Channel::Out, Arc::clone(ledger));
@@ -93,6 +95,7 @@ impl Intake {
             full: None,
             complained: false,
             urgency: Urgency::None,
+            watch,
         };
         intake.book(Channel::Out);
         intake.book(Channel::Err);
@@ -248,7 +251,10 @@ impl Intake {
     async fn start_read(&mut self, channel: Channel, source: Option<Arc<Shared>>) {
         let Some(source) = source else { return };
         let (log, urgency) = (Arc::clone(&self.job.log), self.urgency);
-        let read = move || log.take(channel, source.get_ref().as_fd(), urgency);
+        let watch = Arc::clone(&self.watch);
+        let read = move || {
+            watch.during(Side::Store, || log.take(channel, source.get_ref().as_fd(), urgency))
+        };
         self.busy = Some(Busy::Read(channel, blocking::start(read).await));
     }
 

@@ -13,6 +13,7 @@
 //! | [`attach`]: one per client at a job | the cursor into the job's [`log`] | after the exit record, or with its connection |
 //! | [`rooms::member`]: one per room that a connection is in | a cursor into the room's log | with the stay |
 //! | [`console`]: one, and one per console | the console's socket | with the agent |
+//! | [`unstick`]: one thread | nothing; it looks at what is done to pipes | with the agent |
 //! | [`audit`]: one thread | the audit log | after all else |
 //! | [`stdin`]: one per command with stdin | the pipe to the command | at the end of stdin |
 //!
@@ -72,6 +73,7 @@ pub mod state_file;
 pub mod stdin;
 pub mod supervisor;
 pub mod trusted;
+pub mod unstick;
 
 /// Name and version, as they appear in hellos and logs.
 pub const SOFTWARE: &str = concat!("rexec-agent/", env!("CARGO_PKG_VERSION"));

@@ -3,6 +3,7 @@
 use crate::keeper::Reader;
 use crate::ledger::Ledger;
 use crate::pipe_size::PipeSize;
+use crate::unstick::{Side, Watch};
 use bytes::{BufMut, Bytes, BytesMut};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use rexec_net::recycler::Recycler;
@@ -33,11 +34,12 @@ pub struct Output {
     recycler: Recycler,
     room: usize,
     size: PipeSize,
+    watch: Arc<Watch>,
 }
 
 impl Output {
     /// Reads from `pipe`; an output that is not there has ended.
-    pub fn new(pipe: Option<Reader>) -> Self {
+    pub fn new(pipe: Option<Reader>, watch: Arc<Watch>) -> Self {
         Self {
             pipe,
             shared: None,
@@ -46,6 +48,7 @@ impl Output {
             recycler: Recycler::default(),
             room: SMALL,
             size: PipeSize::default(),
+            watch,
         }
     }
 
@@ -62,7 +65,11 @@ impl Output {
     /// Stops reading: the writer gets SIGPIPE. True if it was open.
     pub fn close(&mut self) -> bool {
         let was_open = self.is_open();
-        (self.pipe, self.shared) = (None, None);
+        let ends = (self.pipe.take(), self.shared.take());
+        if was_open {
+            // Who closes the last end of a pipe has to get into it, too.
+            self.watch.during(Side::Read, || drop(ends));
+        }
         was_open
     }
 
@@ -83,7 +90,7 @@ impl Output {
     /// Takes note that `n` bytes of what is shared were at hand at once.
     pub fn moved(&mut self, n: usize) {
         if let Some(shared) = &self.shared {
-            self.size.moved(shared.get_ref(), n);
+            self.size.moved(shared.get_ref(), n, (&self.watch, Side::Read));
         }
     }
 
@@ -111,7 +118,8 @@ impl Output {
             ledger.begin(*channel, room);
         }
         let mut room = (&mut self.buffer).limit(room);
-        match self.pipe.as_ref()?.try_read_buf(&mut room) {
+        let pipe = self.pipe.as_ref()?;
+        match self.watch.during(Side::Read, || pipe.try_read_buf(&mut room)) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 if let Some((channel, ledger)) = &self.ledger {
                     ledger.nothing(*channel);
@@ -133,9 +141,15 @@ impl Output {
             self.room = (self.room * 2).min(LARGE);
         }
         if let Some(pipe) = &self.pipe {
-            self.size.moved(pipe, n);
+            self.size.moved(pipe, n, (&self.watch, Side::Read));
         }
         self.buffer.split_to(n).freeze()
+    }
+}
+
+impl Drop for Output {
+    fn drop(&mut self) {
+        self.close();
     }
 }
 
@@ -168,13 +182,14 @@ pub async fn readable(output: &Shared) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use rexec_protocol::Algorithm;
+    use rexec_protocol::{Algorithm, JobId};
 
     /// The next agent would take it for output that was being read, and is gone.
     #[test]
     fn a_closed_output_has_nothing_under_way() {
         let ledger = Arc::new(Ledger::new(Algorithm::Sha256).unwrap());
-        let mut output = Output::new(None);
+        let watch = Watch::new(JobId::new("job").unwrap(), None);
+        let mut output = Output::new(None, watch.into());
         output.keep_books(Channel::Out, Arc::clone(&ledger));
         assert_eq!(output.try_read(), None);
         assert_eq!(ledger.place(Channel::Out).unwrap().under_way, 0);

@@ -1,5 +1,6 @@
 //! Larger pipes for those commands that move much.
 
+use crate::unstick::{Side, Watch};
 use nix::fcntl::{FcntlArg, fcntl};
 use std::os::fd::AsFd;
 
@@ -17,12 +18,14 @@ pub struct PipeSize {
 
 impl PipeSize {
     /// Takes note that `n` bytes were at hand at once; enlarges the pipe, once, if that is much.
-    pub fn moved(&mut self, pipe: impl AsFd, n: usize) {
+    /// The watch is the pipe's.
+    pub fn moved(&mut self, pipe: impl AsFd, n: usize, (watch, side): (&Watch, Side)) {
         if n < BULK || self.enlarged {
             return;
         }
         self.enlarged = true;
-        if let Err(error) = fcntl(pipe, FcntlArg::F_SETPIPE_SZ(ENLARGED)) {
+        let enlarge = || fcntl(pipe, FcntlArg::F_SETPIPE_SZ(ENLARGED));
+        if let Err(error) = watch.during(side, enlarge) {
             tracing::debug!(%error, "a pipe stays at its default size");
         }
     }

@@ -17,6 +17,7 @@ use crate::log_level::LogLevel;
 use crate::presence::Everybody;
 use crate::rooms::Rooms;
 use crate::session;
+use crate::unstick::Unstick;
 use crate::{policy, reload, rooms};
 use rexec_net::NetError;
 use rexec_net::handshake::{self, Deadline};
@@ -56,6 +57,8 @@ pub struct Agent {
     pub jobs: Arc<Jobs>,
     /// Starts commands.
     pub zygote: Zygote,
+    /// Sees to it that no command holds the agent up with its pipes.
+    pub unstick: Unstick,
     /// How much of the agent any one may have.
     pub admission: Arc<Admission>,
     /// Who may do what.
@@ -119,6 +122,7 @@ impl Server {
             accounts,
             jobs: Arc::new(jobs),
             zygote,
+            unstick: Unstick::start()?,
             policy: Arc::new(policy),
             audit,
             rooms: Rooms::new(config.rooms.clone(), rooms),

@@ -4,6 +4,7 @@ use crate::jobs::Attachment;
 use crate::keeper::Writer;
 use crate::ledger::{Ledger, Place};
 use crate::pipe_size::PipeSize;
+use crate::unstick::{Side, Watch};
 use bytes::Buf;
 use rexec_net::Outbox;
 use rexec_net::credit::RecvCredit;
@@ -356,27 +357,33 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 ///
 /// The ledger says before each write that there will be one, and after it where the command is. It may
 /// be aborted between two writes.
-pub async fn run(feed: Arc<Feed>, pipe: Writer, ledger: Option<Arc<Ledger>>) {
+pub async fn run(feed: Arc<Feed>, pipe: Writer, ledger: Option<Arc<Ledger>>, watch: Arc<Watch>) {
+    pump(&feed, &pipe, ledger.as_deref(), &watch).await;
+    // Who closes the last end of a pipe has to get into it, too.
+    watch.during(Side::Write, || drop(pipe));
+}
+
+async fn pump(feed: &Feed, pipe: &Writer, ledger: Option<&Ledger>, watch: &Watch) {
     // The whole window, now that there is a command to read it.
     feed.written(0);
     let mut size = PipeSize::default();
     let mut offset = feed.place().written;
     while let Ok(mut bytes) = feed.inbox.next().await {
-        size.moved(&pipe, bytes.len());
+        size.moved(pipe, bytes.len(), (watch, Side::Write));
         let skipped = feed.skip.load(Ordering::Acquire).min(bytes.len() as u64);
         feed.skip.fetch_sub(skipped, Ordering::AcqRel);
         bytes.advance(usize::try_from(skipped).unwrap_or(bytes.len()));
-        feed.reached(offset, ledger.as_deref());
+        feed.reached(offset, ledger);
         while !bytes.is_empty() {
-            match write(&pipe, &bytes, ledger.as_deref()).await {
+            match write(pipe, &bytes, ledger, watch).await {
                 Ok(n) => {
                     bytes.advance(n);
                     offset += n as u64;
-                    feed.reached(offset, ledger.as_deref());
+                    feed.reached(offset, ledger);
                 }
                 Err(_) => {
                     // Nothing was written, and nothing will be.
-                    if let Some(ledger) = &ledger {
+                    if let Some(ledger) = ledger {
                         ledger.nothing(Channel::In);
                     }
                     return feed.close();
@@ -384,18 +391,23 @@ pub async fn run(feed: Arc<Feed>, pipe: Writer, ledger: Option<Arc<Ledger>>) {
             }
         }
     }
-    if let Some(ledger) = &ledger {
+    if let Some(ledger) = ledger {
         ledger.is_at(Channel::In, &feed.place().with_end(true));
     }
 }
 
-async fn write(pipe: &Writer, bytes: &[u8], ledger: Option<&Ledger>) -> io::Result<usize> {
+async fn write(
+    pipe: &Writer,
+    bytes: &[u8],
+    ledger: Option<&Ledger>,
+    watch: &Watch,
+) -> io::Result<usize> {
     loop {
         pipe.writable().await?;
         if let Some(ledger) = ledger {
             ledger.begin(Channel::In, bytes.len());
         }
-        match pipe.try_write(bytes) {
+        match watch.during(Side::Write, || pipe.try_write(bytes)) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             written => return written,
         }

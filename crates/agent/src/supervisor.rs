@@ -15,6 +15,7 @@ use crate::log::disk::Urgency;
 use crate::output::Output;
 use crate::policy::Permit;
 use crate::stdin::{self, Feed};
+use crate::unstick::Watch;
 use rexec_protocol::message::{Cancel, Channel, Drain, Exit, TerminalSize, Usage};
 use rexec_protocol::stream::Tally;
 use rexec_protocol::{Outcome, Signal};
@@ -191,18 +192,21 @@ impl Supervisor {
         controls: Controls,
         limits: Limits,
         leaving: CancellationToken,
+        watch: Arc<Watch>,
     ) -> Self {
         let Watched { stdin, stdout, stderr, terminal, keeper, terms, .. } = watched;
         let Watched { started, cause, is_ending, heir, .. } = watched;
         let ledger = heir.as_ref().map(|heir| Arc::clone(&heir.ledger));
         let longest = MAX_GRACE.max(limits.kill_grace);
-        let (out, err) = (Output::new(stdout), Output::new(stderr));
-        let mut intake = Intake::new(Arc::clone(&job), out, err, ledger.clone());
+        let output = |pipe| Output::new(pipe, Arc::clone(&watch));
+        let outputs = (output(stdout), output(stderr));
+        let mut intake = Intake::new(Arc::clone(&job), outputs, ledger.clone(), Arc::clone(&watch));
         if job.is_kept() {
             intake.keep();
         }
-        let feed =
-            |(pipe, feed)| AbortOnDropHandle::new(tokio::spawn(stdin::run(feed, pipe, ledger)));
+        let feed = |(pipe, feed)| {
+            AbortOnDropHandle::new(tokio::spawn(stdin::run(feed, pipe, ledger, watch)))
+        };
         Self {
             job,
             limits,
