@@ -7,6 +7,7 @@ use crate::support::proc::{eventually, running_with};
 use nix::fcntl::{SpliceFFlags, splice};
 use nix::sys::signal::Signal as Kill;
 use rexec_client::{Child, OnDisconnect, Outcome, Session, Signal, Stdio};
+use std::fs;
 use std::io::{self, Write};
 use std::os::unix::net::UnixStream;
 use std::thread::available_parallelism;
@@ -66,6 +67,13 @@ async fn said_ready(child: &mut Child) {
     while !said.ends_with(b"ready\n") {
         said.extend_from_slice(&child.stdout.as_mut().unwrap().chunk().await.unwrap().unwrap());
     }
+}
+
+/// Whether a thread of the agent is in a wait that nothing interrupts.
+fn waits(agent: &TestAgent) -> bool {
+    let threads = fs::read_dir(format!("/proc/{}/task", agent.pid())).unwrap().flatten();
+    let stats = threads.filter_map(|thread| fs::read_to_string(thread.path().join("stat")).ok());
+    stats.into_iter().any(|stat| stat.contains(") D "))
 }
 
 fn known(agent: &TestAgent, jobs: usize) {
@@ -141,6 +149,20 @@ async fn commands_that_hold_their_stdin_hold_up_nobody() {
         feeding.await.unwrap();
     }
     eventually("all are gone", || running_with(&mark).is_empty());
+}
+
+/// What a read that was under way brings is not output after the end of the output.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_stops_reading_while_a_pipe_is_held() {
+    let agent = TestAgent::with("[limits]\nkill_grace = '200ms'");
+    let mark = format!("mark.{}", agent.pid());
+    let session = agent.session().await;
+    let mut child = started(&session, "stdout", &mark).await;
+    known(&agent, 1);
+    eventually("the agent waits again", || waits(&agent));
+    drop(child.stdout.take());
+    // It panics when it cannot print any more.
+    assert_eq!(child.wait().await.unwrap().code(), Some(101));
 }
 
 /// Their output is read by threads that may block; there are only so many of those, too.

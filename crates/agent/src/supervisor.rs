@@ -348,6 +348,8 @@ impl Supervisor {
 
     /// Reads no more of an output.
     async fn close(&mut self, channel: Channel) {
+        // What is under way must not come after the end.
+        self.intake.settle().await;
         self.intake.close(channel);
         if self.terminal.is_none() {
             self.closed(channel).await;
