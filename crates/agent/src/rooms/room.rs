@@ -152,6 +152,10 @@ impl Room {
         {
             return None;
         }
+        // Not before: who finds the room full is still known when it tries again.
+        if let Some(Known::Lost(place, _)) = known {
+            state.lost.remove(place);
+        }
         let cursor = state.cursor(resume, join.history);
         let (key, out) = (KEYS.fetch_add(1, Ordering::Relaxed), CancellationToken::new());
         let (since_ms, stayer) = (now_ms(), owner.to_owned());
@@ -165,7 +169,7 @@ impl Room {
                 );
                 (member, Some(before.said), None)
             }
-            Some(Known::Lost(before)) => {
+            Some(Known::Lost(_, before)) => {
                 state.replace(
                     member,
                     Membership { since_ms: before.since_ms, said: before.said, ..stay },
@@ -308,7 +312,8 @@ impl Room {
 /// A member that says it was here before.
 enum Known {
     Present(Remembered),
-    Lost(Remembered),
+    /// With its place among the lost.
+    Lost(usize, Remembered),
 }
 
 impl State {
@@ -344,7 +349,7 @@ impl State {
         }
     }
 
-    fn known(&mut self, member: u64, owner: &str) -> Option<Known> {
+    fn known(&self, member: u64, owner: &str) -> Option<Known> {
         if let Some(stay) = self.members.get(&member)
             && holds("rooms.own_seat", stay.owner == owner)
         {
@@ -357,7 +362,7 @@ impl State {
             *number == member && holds("rooms.own_seat_again", before.owner == owner)
         };
         let place = self.lost.iter().position(is_own)?;
-        self.lost.remove(place).map(|(_, before)| Known::Lost(before))
+        self.lost.get(place).map(|(_, before)| Known::Lost(place, before.clone()))
     }
 
     /// Who had the place before has to go.
@@ -594,6 +599,23 @@ mod tests {
         assert!(room.join("dave", from, &wish(None)).is_none());
         let resume = Resume { epoch: joined.epoch, member: 1, next: 1 };
         assert!(room.join("alice", from, &wish(Some(resume))).is_some());
+    }
+
+    #[test]
+    fn who_finds_the_room_full_is_known_when_it_tries_again() {
+        let room = room();
+        let (alice, _, joined) = enter(&room, "alice", None);
+        assert!(room.say(&alice, 5, "before", false));
+        room.leave(&alice, Departure::Lost);
+        let (bob, ..) = enter(&room, "bob", None);
+        enter(&room, "carol", None);
+        enter(&room, "dave", None);
+        let from = SocketAddr::from(([127, 0, 0, 1], 1));
+        let resume = Resume { epoch: joined.epoch, member: joined.member, next: 3 };
+        assert!(room.join("alice", from, &wish(Some(resume))).is_none());
+        room.leave(&bob, Departure::Left);
+        let (.., again) = enter(&room, "alice", Some(resume));
+        assert_eq!((again.member, again.said), (joined.member, Some(5)));
     }
 
     #[tokio::test]
