@@ -9,7 +9,7 @@
 //!
 //! A room opens when the first member joins. It is forgotten when the last one leaves, unless
 //! something was said: then it stays for [`Settings::keep_empty`], so that a line can be left for
-//! those who come later. Each job has a room of its own, for whom policy lets watch the job.
+//! those who come later; or unless somebody was cut off from it: then it stays for [`room::UNUSED`]. Each job has a room of its own, for whom policy lets watch the job.
 //!
 //! An agent that ends in good order leaves its rooms to the next one; see [`handover`].
 //!
@@ -86,14 +86,16 @@ impl Rooms {
         from: SocketAddr,
         join: &Join,
     ) -> Result<(Arc<Room>, Seat, Cursor, Joined), String> {
-        if !self.pace.allows(owner, Instant::now()) {
+        let (mut table, now) = (self.lock(), Instant::now());
+        // Who was cut off comes back as often as its connection breaks: a refusal would be its end.
+        let comes_back = table.get(&join.room).is_some_and(|room| room.knows(owner, join));
+        if !comes_back && !self.pace.allows(owner, now) {
             return Err(self.too_fast());
         }
-        let mut table = self.lock();
         let room = match table.get(&join.room) {
             Some(room) => Arc::clone(room),
             None => {
-                self.sweep(&mut table);
+                self.sweep(&mut table, now);
                 self.demand_place(&table, owner, &join.room)?;
                 let limits = limits(&self.settings);
                 let room = Arc::new(Room::new(join.room.clone(), owner, limits));
@@ -113,7 +115,9 @@ impl Rooms {
     pub fn leave(&self, room: &Arc<Room>, seat: &Seat, why: Departure) {
         let mut table = self.lock();
         room.leave(seat, why);
-        if room.is_of_no_use() {
+        // Whose place was taken may be so slow to go that another room has the name by now.
+        let is_open = table.get(&room.name).is_some_and(|open| Arc::ptr_eq(open, room));
+        if is_open && room.is_of_no_use() {
             table.remove(&room.name);
         }
     }
@@ -148,9 +152,8 @@ impl Rooms {
         (all.len(), all.iter().map(|room| room.population()).sum())
     }
 
-    fn sweep(&self, table: &mut HashMap<RoomName, Arc<Room>>) {
-        let keep = self.settings.keep_empty;
-        table.retain(|_, room| room.empty_since().is_none_or(|since| since.elapsed() < keep));
+    fn sweep(&self, table: &mut HashMap<RoomName, Arc<Room>>, now: Instant) {
+        table.retain(|_, room| !room.is_forgotten(self.settings.keep_empty, now));
     }
 
     fn demand_place(
@@ -200,6 +203,7 @@ fn limits(settings: &Settings) -> Limits {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use rexec_protocol::message::Resume;
     use std::time::Duration;
 
     fn rooms(settings: Settings) -> Rooms {
@@ -207,10 +211,20 @@ mod tests {
     }
 
     fn enter(rooms: &Rooms, owner: &str, name: &str) -> Result<(Arc<Room>, Seat), String> {
+        enter_again(rooms, owner, name, None).map(|(room, seat, _)| (room, seat))
+    }
+
+    fn enter_again(
+        rooms: &Rooms,
+        owner: &str,
+        name: &str,
+        resume: Option<Resume>,
+    ) -> Result<(Arc<Room>, Seat, Resume), String> {
         let room = RoomName::new(name).unwrap();
-        let join = Join { window: 0, room, history: 0, resume: None };
+        let join = Join { window: 0, room, history: 0, resume };
         let from = SocketAddr::from(([127, 0, 0, 1], 1));
-        rooms.join(owner, from, &join).map(|(room, seat, ..)| (room, seat))
+        let (room, seat, _, Joined { epoch, member, next, .. }) = rooms.join(owner, from, &join)?;
+        Ok((room, seat, Resume { epoch, member, next }))
     }
 
     #[test]
@@ -224,6 +238,59 @@ mod tests {
         assert!(room.say(&seat, 1, "deploying", false));
         rooms.leave(&room, &seat, Departure::Left);
         assert_eq!(rooms.count(), (1, 0), "somebody may come for it");
+    }
+
+    /// It has the place of one that took its own, and is so slow that both the room and that one are
+    /// gone when it goes.
+    #[test]
+    fn who_goes_late_leaves_the_next_room_of_that_name_alone() {
+        let rooms = rooms(Settings::default());
+        let (room, slow, resume) = enter_again(&rooms, "alice", "quiet", None).unwrap();
+        let (_, quick, _) = enter_again(&rooms, "alice", "quiet", Some(resume)).unwrap();
+        rooms.leave(&room, &quick, Departure::Left);
+        assert_eq!(rooms.count(), (0, 0));
+        let (next, _bob) = enter(&rooms, "bob", "quiet").unwrap();
+        rooms.leave(&room, &slow, Departure::Left);
+        assert_eq!(rooms.count(), (1, 1));
+        assert!(Arc::ptr_eq(&rooms.find(&next.name).unwrap(), &next));
+    }
+
+    #[test]
+    fn coming_back_does_not_count_against_the_pace() {
+        let settings = Settings { lines_per_second: 1, lines_burst: 2, ..Settings::default() };
+        let rooms = Rooms::new(settings, Vec::new());
+        let (room, mut seat, mut resume) = enter_again(&rooms, "alice", "flaky", None).unwrap();
+        for _ in 0..10 {
+            rooms.leave(&room, &seat, Departure::Lost);
+            (_, seat, resume) = enter_again(&rooms, "alice", "flaky", Some(resume)).unwrap();
+        }
+        // What the room does not know counts: another epoch, another's place.
+        let wrong = Resume { epoch: resume.epoch + 1, ..resume };
+        enter_again(&rooms, "alice", "flaky", Some(wrong)).unwrap();
+        let error = enter_again(&rooms, "alice", "flaky", Some(wrong)).unwrap_err();
+        assert!(error.contains("too fast"), "{error}");
+        for _ in 0..2 {
+            enter_again(&rooms, "mallory", "flaky", Some(resume)).unwrap();
+        }
+        assert!(enter_again(&rooms, "mallory", "flaky", Some(resume)).is_err());
+    }
+
+    #[test]
+    fn a_room_in_which_nothing_was_said_waits_minutes_for_who_was_cut_off() {
+        let rooms = rooms(Settings::default());
+        for name in ["quiet", "deploys"] {
+            let (room, seat) = enter(&rooms, "alice", name).unwrap();
+            if name == "deploys" {
+                assert!(room.say(&seat, 1, "deploying", false));
+            }
+            rooms.leave(&room, &seat, Departure::Lost);
+        }
+        let (_room, _present) = enter(&rooms, "bob", "busy").unwrap();
+        rooms.sweep(&mut rooms.lock(), Instant::now() + room::UNUSED / 2);
+        assert_eq!(rooms.count(), (3, 1));
+        rooms.sweep(&mut rooms.lock(), Instant::now() + room::UNUSED);
+        let names = ["quiet", "deploys", "busy"].map(|name| RoomName::new(name).unwrap());
+        assert_eq!(names.map(|name| rooms.find(&name).is_some()), [false, true, true]);
     }
 
     #[test]

@@ -17,7 +17,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
@@ -29,6 +29,8 @@ pub use inherit::LeftRoom;
 const OVERHEAD: usize = 256;
 /// How many members that were cut off a room remembers, so that they can come back as themselves.
 const REMEMBERED: usize = 1024;
+/// How long an empty room in which nothing was said waits for those who were cut off from it.
+pub const UNUSED: Duration = Duration::from_secs(300);
 
 /// A room.
 #[derive(Debug)]
@@ -201,6 +203,12 @@ impl Room {
         Some((Seat { member, key, out }, cursor, joined))
     }
 
+    /// Whether `join` brings back a member of `owner`, who is in the room or was cut off from it.
+    pub fn knows(&self, owner: &str, join: &Join) -> bool {
+        let resume = join.resume.filter(|resume| resume.epoch == self.epoch);
+        resume.is_some_and(|resume| self.lock().known(resume.member, owner).is_some())
+    }
+
     /// A member goes.
     pub fn leave(&self, seat: &Seat, why: Departure) {
         let mut state = self.lock();
@@ -287,9 +295,11 @@ impl Room {
         self.lock().members.len()
     }
 
-    /// Since when nobody is in it.
-    pub fn empty_since(&self) -> Option<Instant> {
-        self.lock().empty_since
+    /// Whether nobody has been in it for `keep`, or for [`UNUSED`] if nothing was said.
+    pub fn is_forgotten(&self, keep: Duration, now: Instant) -> bool {
+        let state = self.lock();
+        let keep = if state.lines == 0 { keep.min(UNUSED) } else { keep };
+        state.empty_since.is_some_and(|since| now.saturating_duration_since(since) >= keep)
     }
 
     /// Whether nobody is in it, nobody may come back to it, and nothing was said.

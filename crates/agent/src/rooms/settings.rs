@@ -21,11 +21,13 @@ pub struct Settings {
     pub history: usize,
     /// … in this much memory at most, in KiB.
     pub history_kib: usize,
-    /// Lines that one identity may say per second, in all rooms together; joining counts as one …
+    /// Lines that one identity may say per second, in all rooms together; joining counts as one, and
+    /// coming back after a cut as none …
     pub lines_per_second: u32,
     /// … and this many at once, after a time without.
     pub lines_burst: u32,
-    /// How long a room in which something was said is kept once it is empty.
+    /// How long a room in which something was said is kept once it is empty; others wait for at most
+    /// five minutes for those who were cut off.
     #[serde(deserialize_with = "duration", serialize_with = "written")]
     pub keep_empty: Duration,
 }
