@@ -138,8 +138,9 @@ async fn reload_log_level_and_quit() {
     agent.data(&["quit"]);
     assert!(agent.wait().success());
     let output = agent.ctl(&["status"]);
-    assert_eq!(output.status.code(), Some(2));
-    assert!(text(&output).contains("does the agent run"), "{output:?}");
+    assert_eq!((output.status.code(), text(&output).as_str()), (Some(2), ""));
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(said.contains("does the agent run"), "{said}");
     let audit = fs::read_to_string(agent.path("audit.jsonl")).unwrap();
     let quits = audit.lines().filter(|line| line.contains("\"console\"") && line.contains("quit"));
     assert_eq!(quits.count(), 1, "{audit}");
@@ -203,6 +204,20 @@ async fn a_rule_keeps_even_root_from_something() {
         let text = fs::read_to_string(&audit).unwrap();
         text.lines().any(|line| line.contains("\"console\"") && line.contains("no-quit"))
     });
+}
+
+/// Each of them waits for a command that does not end.
+#[tokio::test(flavor = "multi_thread")]
+async fn interrupted_drains_leave_the_console_to_others() {
+    let agent = agent();
+    let session = agent.session().await;
+    let _child = session.command("cat").spawn().await.unwrap();
+    for _ in 0..20 {
+        let mut stream = UnixStream::connect(agent.path("state/console.sock")).unwrap();
+        stream.write_all(b"{\"words\":[\"drain\"]}\n").unwrap();
+    }
+    eventually("the console answers", || agent.ctl(&["status"]).status.success());
+    assert_eq!(agent.data(&["status"])["state"], "draining");
 }
 
 /// In a pipe the same words, a line each; the last one decides the exit status.

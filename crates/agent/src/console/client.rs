@@ -32,7 +32,7 @@ pub fn run(state: &Path, words: Vec<String>, json: bool, out: &mut dyn Write) ->
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
             // If the reader is gone, the exit code tells.
-            let _ = writeln!(out, "rexec-agent: {error}");
+            let _ = writeln!(io::stderr(), "rexec-agent: {error}");
             ExitCode::from(NO_AGENT)
         }
     }

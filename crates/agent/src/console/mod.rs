@@ -28,7 +28,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::task::JoinSet;
 use wire::{Answer, Request};
@@ -109,11 +109,23 @@ async fn talk(agent: Arc<Agent>, stream: UnixStream, own: String) {
         }
         let answer = match &person {
             Err(refused) => Answer::no(refused.clone()),
-            Ok(person) => answer(&agent, person, &line).await,
+            Ok(person) => tokio::select! {
+                biased;
+                answer = answer(&agent, person, &line) => answer,
+                // An interrupted 'drain' is not to keep a place that others need.
+                () = left(&mut from) => return,
+            },
         };
         if to.write_all(&answer.line()).await.is_err() || person.is_err() {
             return;
         }
+    }
+}
+
+/// Waits until the client is gone; for ever, if it has asked for something else already.
+async fn left(from: &mut (impl AsyncBufRead + Unpin)) {
+    if from.fill_buf().await.is_ok_and(|next| !next.is_empty()) {
+        std::future::pending().await
     }
 }
 
