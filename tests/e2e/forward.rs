@@ -6,7 +6,9 @@ use crate::support::agent::own_user;
 use crate::support::chaos::{Chaos, Faults, Plan};
 use crate::support::cli::code;
 use crate::support::proc::{eventually, running_with};
+use nix::libc::linger;
 use nix::sys::signal::Signal;
+use nix::sys::socket::{setsockopt, sockopt};
 use rexec_client::{Connector, NeverStarted, Outcome};
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
@@ -307,4 +309,49 @@ fn a_port_that_is_taken_is_a_warning_or_the_end() {
     strict.args(["-oExitOnForwardFailure=yes", "-L", &forward, "127.0.0.1", "echo ran"]);
     let output = strict.output().unwrap();
     assert_eq!((code(&output), output.stdout.as_slice()), (255, &b""[..]));
+}
+
+/// Of two addresses of a name one is taken: it leads elsewhere, which is to be known.
+#[test]
+fn an_address_that_is_taken_is_named_even_if_the_name_has_another() {
+    let agent = TestAgent::start();
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port();
+    let forward = format!("{port}:127.0.0.1:1");
+    let output =
+        agent.rexec_ssh().args(["-L", &forward, "127.0.0.1", "echo ran"]).output().unwrap();
+    assert_eq!((code(&output), output.stdout.as_slice()), (0, &b"ran\n"[..]));
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(said.contains("warning: cannot listen on"), "{said}");
+    let mut strict = agent.rexec_ssh();
+    strict.args(["-oExitOnForwardFailure=yes", "-L", &forward, "127.0.0.1", "echo ran"]);
+    assert_eq!(code(&strict.output().unwrap()), 255);
+    // All addresses of this machine are one to the system, and that is no reason to warn.
+    drop(taken);
+    let forward = format!("*:{port}:127.0.0.1:1");
+    let output = agent.rexec_ssh().args(["-L", &forward, "127.0.0.1", "true"]).output().unwrap();
+    assert_eq!((code(&output), output.stderr.as_slice()), (0, &b""[..]), "{output:?}");
+}
+
+/// What a program here sent before it was cut off does not look complete there.
+#[test]
+fn a_local_program_that_is_cut_off_is_cut_off_there_too() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let agent = TestAgent::with_policy(&policy(&format!("'127.0.0.1:{port}'")));
+    let local = free_port();
+    let _front = Front::start(&agent, &["-L", &format!("{local}:127.0.0.1:{port}")], local);
+    // The look whether the port is served came and went.
+    let (mut looked, _) = listener.accept().unwrap();
+    assert_eq!(looked.read(&mut [0]).unwrap(), 0);
+    let mut here = TcpStream::connect(("127.0.0.1", local)).unwrap();
+    here.write_all(b"half of it").unwrap();
+    let (mut there, _) = listener.accept().unwrap();
+    let mut half = [0; 10];
+    there.read_exact(&mut half).unwrap();
+    let abort = linger { l_onoff: 1, l_linger: 0 };
+    setsockopt(&here, sockopt::Linger, &abort).unwrap();
+    drop(here);
+    let end = there.read(&mut [0]).map_err(|error| error.kind());
+    assert_eq!(end, Err(io::ErrorKind::ConnectionReset));
 }

@@ -4,7 +4,12 @@
 //! It is a process of its own, this very program started as the user that policy has chosen, so that the
 //! kernel sees that user make the connection: rules of a firewall about users hold, and the agent itself
 //! talks to nobody.
+//!
+//! If it is killed before its stdin has ended, the other side sees a reset: what was cut off is not to look
+//! like something that has ended.
 
+use nix::libc::linger;
+use nix::sys::socket::{setsockopt, sockopt};
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpStream, ToSocketAddrs};
@@ -57,10 +62,11 @@ const PIECE: usize = 64 * 1024;
 fn carry(socket: &TcpStream) -> io::Result<()> {
     // Small pieces, as of a terminal, are not to wait for more.
     socket.set_nodelay(true)?;
+    abort_when_closed(socket, true)?;
     let upward = socket.try_clone()?;
     let (mut stdin, mut stdout) = (file(io::stdin())?, file(io::stdout())?);
     let sender = thread::spawn(move || {
-        let sent = copy(&mut stdin, &mut &upward);
+        let sent = copy(&mut stdin, &mut &upward).and_then(|()| abort_when_closed(&upward, false));
         // The other side may have gone, and its end is seen where it is read.
         let _ = upward.shutdown(if sent.is_ok() { Shutdown::Write } else { Shutdown::Both });
     });
@@ -76,6 +82,11 @@ fn carry(socket: &TcpStream) -> io::Result<()> {
     // A thread that panicked has ended too.
     let _ = sender.join();
     Ok(())
+}
+
+/// Whether the socket's last close is a reset; see `SO_LINGER` in socket(7).
+fn abort_when_closed(socket: &TcpStream, abort: bool) -> io::Result<()> {
+    Ok(setsockopt(socket, sockopt::Linger, &linger { l_onoff: abort.into(), l_linger: 0 })?)
 }
 
 /// Not `io::copy`, which has the kernel splice: that keeps a pipe locked while it waits for the socket, and

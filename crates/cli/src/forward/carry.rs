@@ -2,7 +2,7 @@
 
 use super::{Destination, Route, socks};
 use bytes::BytesMut;
-use rexec_client::{ChildStderr, ChildStdin, ChildStdout};
+use rexec_client::{ChildStderr, ChildStdin, ChildStdout, Signal};
 use std::io;
 use std::pin::pin;
 use std::time::Duration;
@@ -45,17 +45,30 @@ pub(super) async fn carry(
     let command = route.to(host, port).kill_on_drop(true);
     let mut child = command.spawn().await.map_err(|error| error.to_string())?;
     let (reader, writer) = socket.into_split();
-    let mut sending = pin!(send(reader, child.stdin.take()));
+    // Kept until the child has ended: when it is dropped, that is its end there.
+    let mut stdin = child.stdin.take();
+    let mut sending = pin!(send(reader, stdin.as_mut()));
     let mut receiving = pin!(receive(child.stdout.take(), writer));
     let mut hearing = pin!(hear(child.stderr.take()));
-    let (mut sent, mut received, mut message) = (false, false, None);
+    let (mut sent, mut received, mut cut, mut message) = (false, false, false, None);
     let status = loop {
         tokio::select! {
-            () = &mut sending, if !sent => sent = true,
+            end = &mut sending, if !sent && !cut => match end {
+                Ok(()) => sent = true,
+                // Nor is the start of what the client here had to say to look like all of it.
+                Err(_) => {
+                    cut = true;
+                    child.cancel_with(Signal::KILL, Duration::ZERO).await;
+                }
+            },
             end = &mut receiving, if !received => match end {
                 Received::All => received = true,
                 // The connection there ends with the child.
-                Received::Left => return Ok(()),
+                Received::Left if sent => return Ok(()),
+                Received::Left => {
+                    (received, cut) = (true, true);
+                    child.cancel_with(Signal::KILL, Duration::ZERO).await;
+                }
                 Received::Cut(error) => return Err(error.to_string()),
             },
             text = &mut hearing, if message.is_none() => message = Some(text),
@@ -64,7 +77,8 @@ pub(super) async fn carry(
             }
         }
     };
-    match message.filter(|_| !status.success()) {
+    // A client that has cut its connection need not be told.
+    match message.filter(|_| !status.success() && !cut) {
         Some(message) if !message.is_empty() => Err(message),
         _ => Ok(()),
     }
@@ -74,20 +88,21 @@ async fn asked(socket: &mut TcpStream) -> io::Result<(String, u16)> {
     timeout(PATIENCE, socks::destination(socket)).await?
 }
 
-async fn send(mut from: OwnedReadHalf, to: Option<ChildStdin>) {
-    let Some(mut to) = to else { return };
+/// Fails if the client here was cut off, or gave up, before the end of what it had to say.
+async fn send(mut from: OwnedReadHalf, to: Option<&mut ChildStdin>) -> io::Result<()> {
+    let Some(to) = to else { return Ok(()) };
     loop {
         let mut piece = BytesMut::with_capacity(PIECE);
-        match from.read_buf(&mut piece).await {
-            Ok(0) | Err(_) => break,
-            Ok(_) => {}
+        if from.read_buf(&mut piece).await? == 0 {
+            break;
         }
         if to.send(piece.freeze()).await.is_err() {
-            return;
+            return Ok(());
         }
     }
     // If it takes no more, it has ended.
     let _ = to.shutdown().await;
+    Ok(())
 }
 
 async fn receive(from: Option<ChildStdout>, mut to: OwnedWriteHalf) -> Received {

@@ -71,6 +71,9 @@ pub struct Route {
 #[derive(Debug)]
 pub struct Served(#[allow(dead_code, reason = "it ends its tasks when it is dropped")] JoinSet<()>);
 
+/// An address that cannot be had.
+type Taken = (SocketAddr, io::Error);
+
 impl Forwards {
     /// Listens, and serves what comes. The error says which port cannot be had, and why.
     pub async fn serve(&self, route: &Route, notes: Notes) -> Result<Served, String> {
@@ -78,7 +81,14 @@ impl Forwards {
         let room = Arc::new(Semaphore::new(CONNECTIONS));
         for forward in &self.list {
             match forward.listen().await {
-                Ok(listeners) => {
+                Ok((listeners, taken)) => {
+                    for (address, error) in taken {
+                        let why = format!("cannot listen on {address}: {error}");
+                        if self.all {
+                            return Err(why);
+                        }
+                        notes.say(&format!("warning: {why}"));
+                    }
                     for listener in listeners {
                         let (route, to) = (route.clone(), forward.to.clone());
                         served.spawn(accept(listener, route, to, Arc::clone(&room), notes));
@@ -98,8 +108,8 @@ impl Forwards {
 }
 
 impl Forward {
-    /// One socket for each address; at least one.
-    async fn listen(&self) -> io::Result<Vec<TcpListener>> {
+    /// One socket for each address, at least one; and the addresses that somebody else has.
+    async fn listen(&self) -> io::Result<(Vec<TcpListener>, Vec<Taken>)> {
         let port = self.port;
         let addresses: Vec<SocketAddr> = match self.bind.as_deref() {
             // The first serves both kinds, where there are both.
@@ -108,15 +118,30 @@ impl Forward {
             }
             bind => lookup_host((bind.unwrap_or("localhost"), port)).await?.collect(),
         };
-        let (mut listeners, mut last) = (Vec::new(), io::ErrorKind::NotFound.into());
+        let (mut listeners, mut taken) = (Vec::<TcpListener>::new(), Vec::new());
+        let mut last = io::ErrorKind::NotFound.into();
         for address in addresses {
+            // A name may have an address twice.
+            if listeners.iter().any(|one| one.local_addr().is_ok_and(|own| own == address)) {
+                continue;
+            }
             match TcpListener::bind(address).await {
                 Ok(listener) => listeners.push(listener),
+                Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
+                    // The first of all addresses is most often the second as well.
+                    if listeners.is_empty() || self.bind.as_deref() != Some("*") {
+                        taken.push((address, error));
+                    }
+                }
                 // A machine without IPv6 may still know localhost's address of that kind.
                 Err(error) => last = error,
             }
         }
-        if listeners.is_empty() { Err(last) } else { Ok(listeners) }
+        if listeners.is_empty() {
+            Err(taken.pop().map_or(last, |(_, error)| error))
+        } else {
+            Ok((listeners, taken))
+        }
     }
 }
 
