@@ -6,7 +6,8 @@ use crate::support::cli::code;
 use crate::support::proc::eventually;
 use nix::sys::signal::Signal;
 use serde_json::Value;
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::os::fd::AsFd;
 use std::process::{Command, Output, Stdio};
 
 /// `… | rexec chat TARGET`.
@@ -64,6 +65,51 @@ async fn read_only_shows_what_is_said_until_its_reader_is_gone() {
     room.say("is anybody there?").await.unwrap();
     assert!(child.wait().unwrap().code().is_some());
     while heard(&mut room).await != "left alice" {}
+}
+
+/// As with `rexec chat --read-only web1 | less`, while nobody scrolls.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reader_that_does_not_read_can_be_left() {
+    let agent = agent();
+    let bob = agent.session_as("bob").await;
+    let mut room = bob.join("lobby").await.unwrap();
+    let mut command = agent.rexec();
+    command.args(["chat", "--read-only"]).arg(agent.target()).stdout(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let mut stdout = child.stdout.take().unwrap();
+    while heard(&mut room).await != "joined alice" {}
+    // More than the pipe holds.
+    for _ in 0..40 {
+        room.say(&"x".repeat(4000)).await.unwrap();
+    }
+    let waiting = || nix::poll::PollFd::new(stdout.as_fd(), nix::poll::PollFlags::POLLIN);
+    nix::poll::poll(&mut [waiting()], nix::poll::PollTimeout::NONE).unwrap();
+    let pipe = format!("/proc/{}/task", child.id());
+    let is_stuck = || {
+        let mut tasks = std::fs::read_dir(&pipe).unwrap();
+        tasks.any(|task| {
+            let channel = std::fs::read_to_string(task.unwrap().path().join("wchan"));
+            channel.is_ok_and(|channel| channel.contains("pipe_write"))
+        })
+    };
+    eventually("the pipe is full", is_stuck);
+    let pid = nix::unistd::Pid::from_raw(child.id().try_into().unwrap());
+    nix::sys::signal::kill(pid, Signal::SIGTERM).unwrap();
+    eventually("it ends", || child.try_wait().unwrap().is_some());
+    let mut shown = Vec::new();
+    stdout.read_to_end(&mut shown).unwrap();
+    assert!(shown.len() > 4000);
+}
+
+#[test]
+fn a_stdin_that_cannot_be_read_is_no_end() {
+    let agent = agent();
+    let mut command = agent.rexec();
+    command.arg("chat").arg(agent.target()).stdin(std::fs::File::open("/").unwrap());
+    let output = command.output().unwrap();
+    assert_eq!(code(&output), 125, "{output:?}");
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(said.contains("cannot read stdin"), "{said}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -20,21 +20,25 @@ use crate::event::Ended;
 use crate::exit::{self, Notes};
 use crate::interrupt::Interrupts;
 use crate::plan::{self, Endpoint};
+use crate::stdio::{Halt, Output, Piece, Writer};
 use crate::target::Target;
 use crate::values::LogLevel;
 use crate::{fail, runtime};
 use prompt::Prompt;
 use rexec_client::{Error, Link, Outcome, Room, RoomEvent, Session, Voice};
 use show::Show;
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, IsTerminal};
 use std::process::ExitCode;
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep_until, timeout};
 use typed::Typed;
 
 /// Lines that wait to be said; typing and pipes wait for room.
 const QUEUE: usize = 16;
+
+/// How long what was shown before a signal has to get through.
+const LAST_LINES: Duration = Duration::from_millis(200);
 
 /// How long the agent has to answer that this one leaves.
 const LEAVING: Duration = Duration::from_secs(3);
@@ -49,7 +53,7 @@ struct Wish {
 /// Where lines come from, and where they go to.
 enum Place {
     Prompt(Prompt),
-    Plain,
+    Plain(Writer),
 }
 
 /// Chats until the user or the agent ends it.
@@ -119,7 +123,7 @@ async fn whole(
         if !wish.read_only {
             pipe::start(lines);
         }
-        Place::Plain
+        Place::Plain(Writer::start(Output::Stdout).map_err(stopped)?)
     };
     let talk = Talk { show, place, session, level };
     let voice = room.voice();
@@ -130,11 +134,25 @@ async fn whole(
         ended = talk.run(room, typed, wish.read_only) => ended,
         _ = interrupts.next() => {
             voice.leave().await;
-            Err(Outcome::Cancelled)
+            let _ = timeout(LAST_LINES, talk.end()).await;
+            return Err(Outcome::Cancelled);
         }
     };
-    talk.end().await;
-    ended
+    // Whoever reads it may take a long time, or for ever.
+    let shown = tokio::select! {
+        shown = talk.end() => shown,
+        _ = interrupts.next() => Err(Outcome::Cancelled),
+    };
+    ended.and(shown)
+}
+
+/// Why nothing more is shown.
+fn stopped(halt: Halt) -> Outcome {
+    match halt {
+        // Whoever read it wants no more.
+        Halt::Closed => Outcome::Cancelled,
+        Halt::Failed(why) => Outcome::Local { message: format!("cannot write: {why}") },
+    }
 }
 
 struct Talk {
@@ -159,6 +177,7 @@ impl Talk {
         };
         let mut talking = std::pin::pin!(talking);
         let mut talked = if read_only { Some(Ok(())) } else { None };
+        let mut patience = Instant::now();
         let mut link = self.session.link();
         link.mark_unchanged();
         loop {
@@ -171,8 +190,12 @@ impl Talk {
                     })),
                     Err(error) => return Err(error.outcome().clone()),
                 },
-                said = &mut talking, if talked.is_none() => talked = Some(said),
-                () = sleep(LEAVING), if is_leaving => return talked.unwrap_or(Ok(())),
+                said = &mut talking, if talked.is_none() => {
+                    talked = Some(said);
+                    patience = Instant::now() + LEAVING;
+                }
+                () = sleep_until(patience), if is_leaving => return talked.unwrap_or(Ok(())),
+                halt = self.halted() => return Err(stopped(halt)),
                 changed = link.changed() => if changed.is_ok() { self.tell_of(&mut link).await? },
             }
         }
@@ -185,6 +208,7 @@ impl Talk {
             let done = match typed {
                 Typed::Nothing => Ok(()),
                 Typed::Quit => return Ok(()),
+                Typed::Broken(message) => return Err(Outcome::Local { message }),
                 Typed::Help => self.print(typed::HELP.to_owned()).await,
                 Typed::Unknown(word) => self.note(&typed::unknown(&word)).await,
                 Typed::Who => match voice.members().await {
@@ -232,34 +256,43 @@ impl Talk {
 
     async fn print(&self, text: String) -> Result<(), Outcome> {
         match &self.place {
-            Place::Prompt(prompt) => prompt.print(text).await,
-            Place::Plain => match io::stdout().lock().write_all((text + "\n").as_bytes()) {
-                Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
-                    // Whoever read it wants no more.
-                    return Err(Outcome::Cancelled);
-                }
-                Err(error) => {
-                    return Err(Outcome::Local { message: format!("cannot write: {error}") });
-                }
-                Ok(()) => {}
-            },
+            Place::Prompt(prompt) => {
+                prompt.print(text).await;
+                Ok(())
+            }
+            Place::Plain(writer) => {
+                let line = Piece::Line((text + "\n").into_bytes(), None);
+                writer.write(line).await.map_err(stopped)
+            }
         }
-        Ok(())
+    }
+
+    /// Waits until nothing more can be shown.
+    async fn halted(&self) -> Halt {
+        match &self.place {
+            Place::Prompt(_) => std::future::pending().await,
+            Place::Plain(writer) => writer.halted().await,
+        }
     }
 
     async fn note(&self, words: &str) -> Result<(), Outcome> {
         match &self.place {
             Place::Prompt(_) => self.print(format!("-- {words}")).await,
-            Place::Plain => {
+            Place::Plain(_) => {
                 Notes::new(self.level).inform(words);
                 Ok(())
             }
         }
     }
 
-    async fn end(self) {
-        if let Place::Prompt(prompt) = self.place {
-            prompt.end().await;
+    /// Waits until all is shown, and gives the terminal back.
+    async fn end(self) -> Result<(), Outcome> {
+        match self.place {
+            Place::Prompt(prompt) => {
+                prompt.end().await;
+                Ok(())
+            }
+            Place::Plain(writer) => writer.flush().await.map_err(stopped),
         }
     }
 }

@@ -23,6 +23,8 @@ pub(super) enum Typed {
     Help,
     /// A word with a slash that means nothing.
     Unknown(String),
+    /// There is no reading on, for this reason.
+    Broken(String),
 }
 
 /// Reads what was typed at the prompt.
