@@ -2,6 +2,7 @@
 //! allowed, over stdin and stdout, as the target user.
 
 use crate::error::Error;
+use crate::names::Names;
 use crate::receive::landing::Landing;
 use crate::receive::scraps::Scraps;
 use crate::receive::{Receiver, Rules};
@@ -63,8 +64,13 @@ fn store(
     let landing = Landing::find(&put.path, put.target, put.links).map_err(Error::Target)?;
     let writer = RefCell::new(writer);
     let mut out = |message: ToSender| writer.borrow_mut().send(&message, &[]);
-    // Policy has decided on this name.
-    let expected = |name: &[u8]| put.name.as_ref().is_none_or(|only| only == name);
+    // What comes may be from a third machine.
+    let sources = Names::of(put.sources.iter().map(|path| path.as_slice()), put.glob);
+    let expected = |name: &[u8]| match &put.name {
+        // Policy has decided on this one.
+        Some(only) => only == name,
+        None => put.sources.is_empty() || sources.expect(name),
+    };
     let rules = Rules { store: put.store, recursive: put.recursive, expected: &expected };
     let mut receiver = Receiver::new(landing, rules, scraps.clone(), &mut out);
     let mut reader = Reader::new(input);

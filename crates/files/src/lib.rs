@@ -23,11 +23,13 @@
 //! | [`open`] | the paths that somebody has named: with or without links |
 //! | [`send`] | the walk, the content, the questions before it |
 //! | [`receive`] | where things land, drafts, batches, removal |
+//! | [`names`] | the names that were asked for |
 //! | [`pattern`] | remote patterns |
 //! | [`helper`] | what the agent's own program does when it is told to transfer files |
 
 pub mod error;
 pub mod helper;
+pub mod names;
 pub mod open;
 pub mod pattern;
 pub mod receive;

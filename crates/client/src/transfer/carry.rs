@@ -7,16 +7,17 @@ use crate::child::Child;
 use crate::command::{Command, Stdio};
 use crate::error::Error;
 use crate::session::Session;
+use rexec_files::names::Names;
 use rexec_files::receive::landing::Landing;
 use rexec_files::receive::scraps::Scraps;
 use rexec_files::receive::stream::ToStream;
 use rexec_files::receive::{Receiver, Rules};
 use rexec_files::send::{Choice, Sender, Sent};
 use rexec_files::wire::{Reader, Writer};
-use rexec_files::{Error as Fault, open, pattern};
+use rexec_files::{Error as Fault, open};
 use rexec_protocol::Outcome;
 use rexec_protocol::files::{
-    FilesRequest, Finished, Get, MAX_ASKED, Put, Target, ToReceiver, ToSender,
+    Failed, FilesRequest, Finished, Get, MAX_ASKED, Put, Target, ToReceiver, ToSender,
 };
 use serde_bytes::ByteBuf;
 use std::cell::{Cell, RefCell};
@@ -133,7 +134,12 @@ impl Transfer {
                     [only] if !options.glob => name_of(only),
                     _ => None,
                 };
-                let target = put(&to, name, &options);
+                let mut target = put(&to, name, &options);
+                if target.name.is_none() {
+                    // What the one agent offers is not for the other to take unasked.
+                    target.sources = get(&files, &options).paths;
+                    target.glob = options.glob;
+                }
                 let from = start(&session, get(&files, &options), options.user).await?;
                 let to = start(&other, target, options.other_user).await?;
                 relay(from, to, watched).await
@@ -163,7 +169,8 @@ fn put(to: &OsStr, name: Option<ByteBuf>, options: &Options) -> Put {
         path => ByteBuf::from(path),
     };
     let Options { target, recursive, store, .. } = *options;
-    Put { path, target, name, recursive, links: true, store }
+    let (sources, glob) = (Vec::new(), false);
+    Put { path, target, name, sources, glob, recursive, links: true, store }
 }
 
 impl From<Get> for Request {
@@ -245,6 +252,15 @@ async fn send(
     conclude(child, sent, words).await
 }
 
+/// What a transfer has not finished goes away with its future.
+struct TidyUp(Scraps);
+
+impl Drop for TidyUp {
+    fn drop(&mut self) {
+        self.0.clear();
+    }
+}
+
 /// Receives here.
 async fn receive(
     child: Child,
@@ -255,18 +271,12 @@ async fn receive(
 ) -> Result<Summary, TransferError> {
     let landing = Landing::find(to.as_os_str().as_bytes(), options.target, true)
         .map_err(|why| failed(format!("on this machine: {why}")))?;
+    let scraps = Scraps::default();
+    // The thread below may be deep in a hole of terabytes when this is dropped.
+    let _tidy = TidyUp(scraps.clone());
     take(child, move |mut reader, answers| {
-        // The names that were asked for, and no others: what the agent offers is its own affair.
-        let names: Vec<&[u8]> = files.iter().map(|file| last_part(file)).collect();
-        let glob = options.glob;
-        let expected = |name: &[u8]| {
-            names.iter().any(|wanted| match *wanted {
-                b"." | b".." | b"" => name.is_empty(),
-                b"**" if glob => !name.is_empty(),
-                wanted if glob => pattern::matches(wanted, name),
-                wanted => wanted == name,
-            })
-        };
+        let names = Names::of(files.iter().map(|file| file.as_bytes()), options.glob);
+        let expected = |name: &[u8]| names.expect(name);
         let (store, recursive) = (options.store, options.recursive);
         let rules = Rules { store, recursive, expected: &expected };
         let (finished, answers) = (Cell::new(None), RefCell::new(answers));
@@ -276,7 +286,6 @@ async fn receive(
             }
             result => watched.result(result).map(|end| finished.set(end)),
         };
-        let scraps = Scraps::default();
         let mut receiver = Receiver::new(landing, rules, scraps, &mut out);
         loop {
             if reader.is_drained() {
@@ -288,21 +297,29 @@ async fn receive(
                 break;
             }
         }
-        Ok(finished.get())
+        drop(receiver);
+        finished.get().map(|finished| with_missing(finished, &names, &watched)).transpose()
     })
     .await
 }
 
-fn name_of(path: &OsStr) -> Option<ByteBuf> {
-    open::name(path.as_bytes()).map(ByteBuf::from)
+/// An agent that says nothing of a file has not sent it.
+fn with_missing(finished: Finished, names: &Names, watched: &Watched) -> Result<Finished, Fault> {
+    // What it says of those that it cannot send is no offer.
+    if finished.failed > 0 {
+        return Ok(finished);
+    }
+    let mut failed = 0;
+    for name in names.missing() {
+        failed += 1;
+        let message = "was asked for, and did not come".to_owned();
+        watched.result(ToSender::Failed(Failed { path: ByteBuf::from(name), message }))?;
+    }
+    Ok(Finished { failed, ..finished })
 }
 
-/// The last part of a remote path.
-fn last_part(path: &OsStr) -> &[u8] {
-    let path = path.as_bytes();
-    let end = path.iter().rposition(|byte| *byte != b'/').map_or(0, |at| at + 1);
-    let path = path.get(..end).unwrap_or_default();
-    path.rsplit(|byte| *byte == b'/').next().unwrap_or_default()
+fn name_of(path: &OsStr) -> Option<ByteBuf> {
+    open::name(path.as_bytes()).map(ByteBuf::from)
 }
 
 fn moved(watched: &Watched, message: &ToReceiver, body: &[u8]) {

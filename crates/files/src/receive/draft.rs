@@ -54,6 +54,8 @@ impl Draft {
 
     fn with(file: File, scrap: Scrap, old: Option<Old>, is_part: bool) -> Self {
         let hasher = Hasher::new(Algorithm::Sha256);
+        // A link has no mode, and its owner is whoever put it there.
+        let old = old.filter(|old| holds("files.owner_of_link", old.is_file));
         Self { file, scrap, old, hasher, at: 0, is_part, writeback: None, asked_at: 0 }
     }
 

@@ -79,7 +79,7 @@ impl Slot {
                 is_file: kind == SFlag::S_IFREG,
                 size: stat.st_size.unsigned_abs(),
                 mtime: (stat.st_mtime, u32::try_from(stat.st_mtime_nsec).unwrap_or_default()),
-                mode: if kind == SFlag::S_IFREG { stat.st_mode & 0o7777 } else { 0o666 },
+                mode: stat.st_mode & 0o7777,
                 owner: (stat.st_uid, stat.st_gid),
             })),
             _ => {

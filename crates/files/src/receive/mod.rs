@@ -168,6 +168,10 @@ impl<'a> Receiver<'a> {
 
     fn link(&mut self, link: &Link) -> Result<(), Error> {
         self.entries += 1;
+        // A link that is named as a source is followed.
+        if !holds("files.no_link_at_top", !self.levels.is_empty()) {
+            return Err(Error::peer("it sends a link in the place of a file"));
+        }
         let Some(slot) = self.slot(&link.name)? else { return Ok(()) };
         let path = slot.path.clone();
         match slot.link(&link.target, self.rules.store.dry_run, &self.scraps) {

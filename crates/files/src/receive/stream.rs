@@ -11,6 +11,15 @@ use std::io::Write;
 
 static ZEROS: [u8; 64 * 1024] = [0; 64 * 1024];
 
+/// What came of the file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    Nothing,
+    Begun,
+    /// All of it, or the word that it does not come.
+    Over,
+}
+
 /// Writes one file to `output`.
 pub struct ToStream<'a> {
     output: &'a mut dyn Write,
@@ -19,7 +28,7 @@ pub struct ToStream<'a> {
     hasher: Hasher,
     at: u64,
     announced: Option<u64>,
-    seen: u64,
+    came: State,
     totals: Finished,
 }
 
@@ -33,7 +42,7 @@ impl<'a> ToStream<'a> {
             hasher: Hasher::new(Algorithm::Sha256),
             at: 0,
             announced: None,
-            seen: 0,
+            came: State::Nothing,
             totals: Finished::default(),
         }
     }
@@ -41,22 +50,26 @@ impl<'a> ToStream<'a> {
     /// Takes the next message. True after the last one.
     pub fn take(&mut self, message: ToReceiver, body: &[u8]) -> Result<bool, Error> {
         match message {
-            ToReceiver::File(file) if self.seen == 0 && !file.ask => {
-                self.seen = 1;
+            ToReceiver::File(file) if self.came == State::Nothing && !file.ask => {
+                self.came = State::Begun;
                 (self.name, self.announced) = (file.name, file.size);
                 if let Some(sha256) = file.whole {
                     self.write(0, body)?;
                     self.end(body.len() as u64, sha256)?;
                 }
             }
-            ToReceiver::Data(data) if self.seen == 1 => self.write(data.offset, body)?,
-            ToReceiver::End(end) if self.seen == 1 => self.end(end.size, end.sha256)?,
+            ToReceiver::Data(data) if self.came == State::Begun => self.write(data.offset, body)?,
+            ToReceiver::End(end) if self.came == State::Begun => self.end(end.size, end.sha256)?,
             ToReceiver::Fail(fail) => {
-                self.seen = self.seen.max(1);
+                self.came = State::Over;
                 let path = fail.name.unwrap_or_else(|| self.name.clone());
                 self.failed(path, fail.message)?;
             }
-            ToReceiver::Done(_) => {
+            ToReceiver::Done(done) => {
+                let is_whole = self.came == State::Over && done.entries == 1;
+                if !holds("files.stream_whole", is_whole) {
+                    return Err(Error::peer("it is done before the file is"));
+                }
                 (self.out)(ToSender::Finished(self.totals))?;
                 return Ok(true);
             }
@@ -98,7 +111,7 @@ impl<'a> ToStream<'a> {
         self.zeros(size)?;
         let written = self.output.flush();
         written.map_err(|error| Error::Target(format!("cannot write: {}", why(error))))?;
-        self.seen = 2;
+        self.came = State::Over;
         let (digest, path) = (self.hasher.prefix(), self.name.clone());
         if !holds("files.stream_digest", digest == sha256 && self.at == size) {
             return self.failed(path, format!("what came has the SHA-256 {digest}, not {sha256}"));
@@ -111,5 +124,40 @@ impl<'a> ToStream<'a> {
     fn failed(&mut self, path: ByteBuf, message: String) -> Result<(), Error> {
         self.totals.failed += 1;
         (self.out)(ToSender::Failed(Failed { path, message }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rexec_protocol::files::{Data, Done, File, Meta};
+
+    /// Status 0 would say that all of it is there.
+    #[test]
+    fn what_is_cut_off_is_no_file() {
+        let file = || {
+            let meta = Meta { mode: 0o644, mtime: 0, nsec: 0 };
+            let (name, size) = (ByteBuf::from("f"), Some(4));
+            ToReceiver::File(File { name, size, meta, ask: false, whole: None })
+        };
+        let done = |entries| ToReceiver::Done(Done { entries });
+        for (sent, last) in [(vec![], 0), (vec![file()], 1), (vec![file(), piece()], 1)] {
+            let (mut output, mut said) = (Vec::new(), Vec::new());
+            let mut out = |message| {
+                said.push(message);
+                Ok(())
+            };
+            let mut receiver = ToStream::new(&mut output, &mut out);
+            for message in sent {
+                let body: &[u8] = if matches!(message, ToReceiver::Data(_)) { b"ab" } else { b"" };
+                assert!(!receiver.take(message, body).unwrap());
+            }
+            assert!(matches!(receiver.take(done(last), b""), Err(Error::Peer(_))));
+            assert!(said.is_empty(), "{said:?}");
+        }
+    }
+
+    fn piece() -> ToReceiver {
+        ToReceiver::Data(Data { offset: 0 })
     }
 }

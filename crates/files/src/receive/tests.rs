@@ -141,15 +141,37 @@ fn folders_are_refused_where_a_file_was_asked_for() {
 fn a_link_that_was_sent_is_not_entered() {
     let outside = tempfile::tempdir().unwrap();
     let target = ByteBuf::from(outside.path().as_os_str().as_bytes());
-    let link = ToReceiver::Link(Link { name: ByteBuf::from("d"), target, meta: META });
+    let link = ToReceiver::Link(Link { name: ByteBuf::from("l"), target, meta: META });
     let mut bench = Bench::new();
-    let sent = [(link, &b""[..]), done(1)];
+    let sent = [dir(b"d"), (link, &b""[..]), leave(), done(1)];
     assert!(bench.take(Store::default(), &sent).unwrap());
-    let sent = [dir(b"d"), small(b"x", b"evil"), leave(), done(1)];
+    let sent = [dir(b"d"), dir(b"l"), small(b"x", b"evil"), leave(), leave(), done(1)];
     assert!(bench.take(Store::default(), &sent).unwrap());
     assert_eq!(fs::read_dir(outside.path()).unwrap().count(), 0);
     let said = format!("{:?}", bench.said);
     assert!(said.contains("no folder"), "{said}");
+}
+
+/// It would be taken for the file, with no digest to check.
+#[test]
+fn a_link_is_refused_where_a_file_was_asked_for() {
+    let link = Link { name: ByteBuf::from("f"), target: ByteBuf::from("x"), meta: META };
+    let mut bench = Bench::new();
+    let sent = [(ToReceiver::Link(link), &b""[..]), done(1)];
+    refused(bench.take(Store::default(), &sent), "a link in the place of a file");
+    assert!(bench.names().is_empty());
+}
+
+/// A link's mode is 0777, and its owner is whoever put it there.
+#[test]
+fn a_file_in_the_place_of_a_link_is_a_new_file() {
+    let mut bench = Bench::new();
+    let path = bench.path().join("f");
+    symlink("nowhere", &path).unwrap();
+    let sent = File { meta: Meta { mode: 0o100_600, ..META }, ..file(b"f", 3) };
+    let sent = [(ToReceiver::File(sent), &b""[..]), data(0, b"new"), end(3, b"new"), done(1)];
+    assert!(bench.take(Store::default(), &sent).unwrap());
+    assert_eq!(fs::metadata(&path).unwrap().mode() & 0o7777, 0o600);
 }
 
 #[test]

@@ -45,6 +45,13 @@ pub struct Put {
     /// The name of the one file or folder that will be sent. Without it there may be several.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<ByteBuf>,
+    /// Without `name`: the paths, on another machine, of what will be sent. Nothing with another name may
+    /// come. Empty: anything may.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub sources: Vec<ByteBuf>,
+    /// They are patterns.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub glob: bool,
     /// Folders too, with all that is in them.
     #[serde(default, skip_serializing_if = "is_false")]
     pub recursive: bool,

@@ -255,7 +255,16 @@ pub(crate) fn put() -> ExecSpec {
         dry_run: true,
     };
     let (path, name) = (ByteBuf::from("/srv/www"), Some(ByteBuf::from("site")));
-    let put = Put { path, target: Target::Exact, name, recursive: true, links: true, store };
+    let put = Put {
+        path,
+        target: Target::Exact,
+        name,
+        sources: Vec::new(),
+        glob: false,
+        recursive: true,
+        links: true,
+        store,
+    };
     transfer(FilesRequest::Put(put))
 }
 

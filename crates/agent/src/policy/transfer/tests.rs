@@ -79,7 +79,16 @@ fn got(user: &str, get: Get) -> Result<Get, String> {
 fn put(path: &str, name: &str) -> Put {
     let name = Some(ByteBuf::from(name.as_bytes())).filter(|name| !name.is_empty());
     let (path, target) = (ByteBuf::from(path.as_bytes()), Target::Either);
-    Put { path, target, name, recursive: false, links: true, store: Store::default() }
+    Put {
+        path,
+        target,
+        name,
+        sources: Vec::new(),
+        glob: false,
+        recursive: false,
+        links: true,
+        store: Store::default(),
+    }
 }
 
 fn was_put(user: &str, put: Put) -> Result<Put, String> {
