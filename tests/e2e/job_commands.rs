@@ -253,6 +253,23 @@ fn logs_follow_a_job_to_its_end() {
     assert!(follow.wait().unwrap().success());
 }
 
+/// Each output has a writer of its own, and one of them may be slow to begin.
+#[test]
+fn logs_in_one_file_are_in_the_order_of_arrival() {
+    let agent = TestAgent::start();
+    let steps: Vec<_> = (0..10).flat_map(|_| [("echo o", 2), ("echo e >&2", 2)]).collect();
+    let id = agent.in_steps(&steps);
+    for words in [&["logs"][..], &["logs", "--timestamps"]] {
+        let file = fs::File::create(agent.path("both")).unwrap();
+        let mut logs = agent.job_command(&[words, &["HOST", &id]].concat());
+        let status = logs.stdout(file.try_clone().unwrap()).stderr(file).status().unwrap();
+        assert!(status.success());
+        let text = fs::read_to_string(agent.path("both")).unwrap();
+        let order: Vec<_> = text.lines().filter_map(|line| line.split(' ').next_back()).collect();
+        assert_eq!(order, ["o", "e"].repeat(10), "{words:?}");
+    }
+}
+
 /// A recording is a header and events of the format, its times never run back, its characters are whole.
 #[test]
 fn a_recording_can_be_played() {

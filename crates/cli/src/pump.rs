@@ -35,7 +35,12 @@ pub async fn in_order(
             biased;
             chunk = source.chunk() => match chunk {
                 Ok(Some(chunk)) => {
-                    let lane = if chunk.is_stderr() { &mut err } else { &mut out };
+                    let (lane, other) =
+                        if chunk.is_stderr() { (&mut err, &out) } else { (&mut out, &err) };
+                    // Each has a thread that writes it, and both may be one file.
+                    if let Err(halt) = other.sink.settle().await {
+                        break Err((other.output, halt));
+                    }
                     if let Err(halt) = lane.take(chunk).await {
                         break Err((lane.output, halt));
                     }

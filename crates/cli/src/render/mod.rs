@@ -104,6 +104,15 @@ impl Sink {
         }
     }
 
+    /// Waits until what was taken is written, so that what comes next on the other output is after it.
+    pub async fn settle(&self) -> Result<(), Halt> {
+        match self {
+            Self::Raw(raw) => raw.settle().await,
+            // Both outputs have one writer.
+            Self::Json(_) | Self::Cast(_) | Self::Nowhere => Ok(()),
+        }
+    }
+
     /// Waits until no more output can be taken.
     pub async fn halted(&self) -> Halt {
         match self {

@@ -37,11 +37,17 @@ impl Raw {
         writer.write(piece).await
     }
 
+    /// Returns once what was taken is written.
+    pub(super) async fn settle(&self) -> Result<(), Halt> {
+        match &self.writer {
+            Some(writer) => writer.flush().await,
+            None => Ok(()),
+        }
+    }
+
     /// Said beside the output, which must stay what it is.
     pub(super) async fn gap(&self, bytes: u64) -> Result<(), Halt> {
-        if let Some(writer) = &self.writer {
-            writer.flush().await?;
-        }
+        self.settle().await?;
         self.notes.inform(&format!("{bytes} bytes of {} are gone here", self.output.name()));
         Ok(())
     }
@@ -54,9 +60,6 @@ impl Raw {
     }
 
     pub(super) async fn end(self) -> Result<(), Halt> {
-        match self.writer {
-            Some(writer) => writer.flush().await,
-            None => Ok(()),
-        }
+        self.settle().await
     }
 }
