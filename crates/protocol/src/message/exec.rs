@@ -7,6 +7,7 @@ use rexec_guard::holds;
 use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
 use std::fmt;
+use std::net::IpAddr;
 
 /// Opens a stream and asks for a command to be run; the frame's body is an [`ExecSpec`].
 ///
@@ -392,6 +393,11 @@ impl ExecSpec {
         if host.is_empty() || host.contains('\0') || port == 0 {
             return Some("the host to connect to is empty or holds a NUL byte, or its port is 0");
         }
+        if !holds("connect.address", is_name_or_address(host)) {
+            return Some(
+                "the host to connect to is neither a name nor an address in its usual form",
+            );
+        }
         (!holds("connect.plain", self.is_plain()))
             .then_some("a connection has no variables, no directory and no terminal")
     }
@@ -403,6 +409,18 @@ impl ExecSpec {
         }
         (!self.stdin).then_some("a file transfer needs its stdin")
     }
+}
+
+/// Resolvers take `127.1`, `0x7f000001` and `0` for addresses (inet_aton(3)), and kernels 0.0.0.0 for this
+/// machine: a policy that compares addresses would be passed by them. A name does not end with a number.
+fn is_name_or_address(host: &str) -> bool {
+    if let Ok(address) = host.parse::<IpAddr>() {
+        return !address.to_canonical().is_unspecified();
+    }
+    let last = host.trim_end_matches('.').rsplit('.').next().unwrap_or_default();
+    let is_hexadecimal = last.starts_with("0x") || last.starts_with("0X");
+    let is_number = is_hexadecimal || last.bytes().all(|byte| byte.is_ascii_digit());
+    !is_number && !host.contains([':', '%', '/'])
 }
 
 #[cfg(test)]
@@ -432,6 +450,36 @@ mod tests {
         assert!(ExecSpec { cwd: Some(ByteBuf::from("/")), ..to("db", 5432) }.fault().is_some());
         for (host, port) in [("", 1), ("db", 0), ("d\0b", 1)] {
             assert!(to(host, port).fault().is_some(), "{host:?} {port}");
+        }
+    }
+
+    /// A rule that denies 127.0.0.0/8 would not be about these.
+    #[test]
+    fn an_address_has_one_spelling() {
+        let fault = |host: &str| {
+            ExecSpec::new(Command::Connect { host: host.into(), port: 1 }).fault().is_some()
+        };
+        for host in [
+            "127.1",
+            "2130706433",
+            "0x7f000001",
+            "0177.0.0.1",
+            "0",
+            "0.0.0.0",
+            "::",
+            "::ffff:0.0.0.0",
+            "::ffff:127.0.0.1%1",
+            "127.0.0.1.",
+            "127.0.0.0x1",
+            ".",
+            "10.0.0.0/8",
+        ] {
+            assert!(fault(host), "{host}");
+        }
+        for host in
+            ["127.0.0.1", "::1", "::ffff:127.0.0.1", "db", "db.", "web1", "0.example", "x-1"]
+        {
+            assert!(!fault(host), "{host}");
         }
     }
 
