@@ -5,12 +5,11 @@
 //! long time for inodes that were not freed in the last minutes, and that would be all that is measured.
 
 use crate::Result;
-use crate::lab::Lab;
+use crate::lab::{Lab, seconds};
 use crate::table::{Table, Wanted, median, progress};
 use std::fs;
 use std::path::Path;
-use std::process::{Command, Stdio};
-use std::time::Instant;
+use std::process::Command;
 
 /// A way of copying, in one direction.
 struct Way {
@@ -62,7 +61,7 @@ pub(crate) fn measure(lab: &Lab, quick: bool, table: &mut Table) -> Result<()> {
                 for (found, way) in found.iter_mut().zip(&ways) {
                     copies_made += 1;
                     let copy = room.join(format!("copy-{copies_made}"));
-                    found.push(seconds(lab, way, source, &copy, towards)?);
+                    found.push(copy_once(lab, way, source, &copy, towards)?);
                     if source == &large {
                         fs::remove_dir_all(&copy)?;
                     }
@@ -93,19 +92,11 @@ pub(crate) fn measure(lab: &Lab, quick: bool, table: &mut Table) -> Result<()> {
 }
 
 /// Seconds for one copy, to a place where nothing is yet.
-fn seconds(lab: &Lab, way: &Way, from: &Path, to: &Path, towards: Towards) -> Result<f64> {
+fn copy_once(lab: &Lab, way: &Way, from: &Path, to: &Path, towards: Towards) -> Result<f64> {
     // What others have left to write is not to be waited for here.
     nix::unistd::sync();
     let (from, to) = (from.to_str().ok_or("an odd path")?, to.to_str().ok_or("an odd path")?);
-    let mut command = (way.command)(lab, from, to, towards);
-    command.stdin(Stdio::null()).stdout(Stdio::null());
-    let start = Instant::now();
-    let status = command.status()?;
-    let took = start.elapsed().as_secs_f64();
-    if !status.success() {
-        return Err(format!("{command:?}: {status}").into());
-    }
-    Ok(took)
+    seconds((way.command)(lab, from, to, towards))
 }
 
 /// Whether the program of a way is there; its absence is told.

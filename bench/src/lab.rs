@@ -5,6 +5,7 @@ use rexec_client::Files;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::time::Instant;
 
 /// Where everything is.
 #[derive(Debug, clap::Args)]
@@ -125,6 +126,18 @@ impl Lab {
         holder.args(["--port", &self.agent_port.to_string(), &count.to_string()]);
         Ok(holder)
     }
+}
+
+/// How long a command takes that has nothing to read, and that nobody listens to.
+pub(crate) fn seconds(mut command: Command) -> Result<f64> {
+    command.stdin(Stdio::null()).stdout(Stdio::null());
+    let start = Instant::now();
+    let status = command.status()?;
+    let took = start.elapsed().as_secs_f64();
+    if !status.success() {
+        return Err(format!("{command:?}: {status}").into());
+    }
+    Ok(took)
 }
 
 /// This program, as another process.

@@ -2,13 +2,12 @@
 
 use crate::Result;
 use crate::files::is_here;
-use crate::lab::Lab;
+use crate::lab::{Lab, seconds};
 use crate::table::{Table, Wanted, median, progress};
 use std::fs;
 use std::io::{BufWriter, Write};
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::time::Instant;
 
 /// Commits in the repository, each with so many new files of 2 to 6 KB: with 1,000 of them some 80 MB.
 const FILES_OF_COMMIT: usize = 20;
@@ -93,17 +92,6 @@ fn remove(path: &Path) -> Result<()> {
     // What others have left to write is not to be waited for here.
     nix::unistd::sync();
     Ok(())
-}
-
-fn seconds(mut command: Command) -> Result<f64> {
-    command.stdin(Stdio::null()).stdout(Stdio::null());
-    let start = Instant::now();
-    let status = command.status()?;
-    let took = start.elapsed().as_secs_f64();
-    if !status.success() {
-        return Err(format!("{command:?}: {status}").into());
-    }
-    Ok(took)
 }
 
 /// A bare repository with a history, packed as a server's is.

@@ -30,6 +30,7 @@ pub async fn in_order(
     stderr: Sink,
 ) -> Result<Vec<Output>, String> {
     let (mut out, mut err) = (Lane::new(stdout, Output::Stdout), Lane::new(stderr, Output::Stderr));
+    let mut was_stderr = None;
     let carried = loop {
         tokio::select! {
             biased;
@@ -37,8 +38,9 @@ pub async fn in_order(
                 Ok(Some(chunk)) => {
                     let (lane, other) =
                         if chunk.is_stderr() { (&mut err, &out) } else { (&mut out, &err) };
+                    let turns = was_stderr.replace(chunk.is_stderr()) == Some(!chunk.is_stderr());
                     // Each has a thread that writes it, and both may be one file.
-                    if let Err(halt) = other.sink.settle().await {
+                    if turns && let Err(halt) = other.sink.settle().await {
                         break Err((other.output, halt));
                     }
                     if let Err(halt) = lane.take(chunk).await {

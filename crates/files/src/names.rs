@@ -43,7 +43,7 @@ impl Names {
 }
 
 /// The last part of a remote path.
-pub fn last_part(path: &[u8]) -> &[u8] {
+fn last_part(path: &[u8]) -> &[u8] {
     let end = path.iter().rposition(|byte| *byte != b'/').map_or(0, |at| at + 1);
     let path = path.get(..end).unwrap_or_default();
     path.rsplit(|byte| *byte == b'/').next().unwrap_or_default()

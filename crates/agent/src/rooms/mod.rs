@@ -9,7 +9,8 @@
 //!
 //! A room opens when the first member joins. It is forgotten when the last one leaves, unless
 //! something was said: then it stays for [`Settings::keep_empty`], so that a line can be left for
-//! those who come later; or unless somebody was cut off from it: then it stays for [`room::UNUSED`]. Each job has a room of its own, for whom policy lets watch the job.
+//! those who come later; or unless somebody was cut off from it: then it stays for [`room::UNUSED`].
+//! Each job has a room of its own, for whom policy lets watch the job.
 //!
 //! An agent that ends in good order leaves its rooms to the next one; see [`handover`].
 //!
