@@ -3,6 +3,7 @@
 use super::*;
 use rexec_client::{Target, TransferEvent, Update};
 use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
 use std::process::Stdio;
 use std::sync::{Arc, Mutex};
 
@@ -98,6 +99,37 @@ fn only_what_differs_moves_and_what_is_gone_goes() {
         assert!(!to.join("extra").exists());
         assert_eq!(fs::read(to.join("d/other")).unwrap(), b"two");
     }
+}
+
+/// As rsync does with -p: what is the same is also to look the same, and no content moves for that.
+#[test]
+fn a_mirror_keeps_modes_of_what_is_the_same() {
+    let agent = TestAgent::start();
+    let dir = tempfile::tempdir().unwrap();
+    let (src, dst) = (dir.path().join("src"), dir.path().join("dst"));
+    fs::create_dir(&src).unwrap();
+    fs::write(src.join("run"), "#!/bin/sh").unwrap();
+    let report = |options: &str, expected| {
+        let output = ends(rexec(&agent, options).arg(&src).arg(there(&dst)), expected);
+        let text = String::from_utf8(output.stdout).unwrap();
+        text.split(' ').next().unwrap_or_default().to_owned()
+    };
+    let mode = || fs::metadata(dst.join("run")).unwrap().permissions().mode() & 0o777;
+    assert_eq!(report("cp -rpuT --report", 0), "stored");
+    fs::set_permissions(src.join("run"), fs::Permissions::from_mode(0o755)).unwrap();
+    assert_eq!(report("cp -ruT --report", 0), "same");
+    assert_eq!(report("cp -rpuT --report -n", 0), "would-adjust");
+    assert_eq!((report("cp -rpT --checksum-only", 1).is_empty(), mode()), (false, 0o644));
+    assert_eq!((report("cp -rpuT --report", 0).as_str(), mode()), ("adjusted", 0o755));
+    assert_eq!(report("cp -rpuT --report", 0), "same");
+    assert_eq!(report("cp -rpT --checksum-only", 0), "");
+    fs::set_permissions(src.join("run"), fs::Permissions::from_mode(0o600)).unwrap();
+    let output = ends(rexec(&agent, "cp -rpcT --json").arg(&src).arg(there(&dst)), 0);
+    let text = String::from_utf8(output.stdout).unwrap();
+    let summary: serde_json::Value =
+        serde_json::from_str(text.lines().next_back().unwrap()).unwrap();
+    let counts = ["adjusted", "stored", "same", "bytes"].map(|key| summary[key].as_u64().unwrap());
+    assert_eq!((counts, mode()), ([1, 0, 0, 0], 0o600));
 }
 
 #[test]

@@ -43,6 +43,7 @@ impl Progress {
                 return;
             }
             TransferEvent::Stored { .. }
+            | TransferEvent::Adjusted { .. }
             | TransferEvent::Skipped { .. }
             | TransferEvent::Failed { .. } => self.done += 1,
             _ => return,

@@ -68,6 +68,7 @@ struct SummaryLine<'a> {
     code: u8,
     stored: Option<u64>,
     same: Option<u64>,
+    adjusted: Option<u64>,
     failed: Option<u64>,
     removed: Option<u64>,
     bytes: Option<u64>,
@@ -108,6 +109,10 @@ impl Report {
         match event {
             TransferEvent::Stored { path, size, sha256, dry_run } => {
                 let state = if dry_run { "would-store" } else { "stored" };
+                self.entry(&Entry { path: &path, state, size: Some(size), sha256, message: None });
+            }
+            TransferEvent::Adjusted { path, size, sha256 } => {
+                let state = if self.dry_run { "would-adjust" } else { "adjusted" };
                 self.entry(&Entry { path: &path, state, size: Some(size), sha256, message: None });
             }
             TransferEvent::Skipped { path, size, sha256 } => {
@@ -194,17 +199,18 @@ impl Report {
                 code: outcome.exit_code(),
                 stored: summary.map(|summary| summary.stored),
                 same: summary.map(|summary| summary.skipped),
+                adjusted: summary.map(|summary| summary.adjusted),
                 failed: summary.map(|summary| summary.failed),
                 removed: summary.map(|summary| summary.removed),
                 bytes: summary.map(|summary| summary.bytes),
                 elapsed_ms: u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX),
             }));
         }
-        if let Some(Summary { stored, skipped, failed, removed, bytes }) = summary {
+        if let Some(Summary { stored, skipped, adjusted, failed, removed, bytes }) = summary {
             self.notes.detail(|| {
                 format!(
-                    "{}: {stored} stored ({bytes} bytes), {skipped} the same, {removed} removed, \
-                     {failed} failed, in {:.1} s",
+                    "{}: {stored} stored ({bytes} bytes), {adjusted} adjusted, {skipped} the same, \
+                     {removed} removed, {failed} failed, in {:.1} s",
                     printable(&self.host),
                     elapsed.as_secs_f64()
                 )

@@ -59,6 +59,11 @@ impl Watched {
                 sha256: stored.sha256,
                 dry_run: stored.dry_run,
             },
+            ToSender::Skipped(same) if same.adjusted => TransferEvent::Adjusted {
+                path: same.path.into_vec(),
+                size: same.size,
+                sha256: same.sha256,
+            },
             ToSender::Skipped(skipped) => TransferEvent::Skipped {
                 path: skipped.path.into_vec(),
                 size: skipped.size,

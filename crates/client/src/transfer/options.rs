@@ -150,6 +150,16 @@ pub enum TransferEvent {
         /// It only would be stored.
         dry_run: bool,
     },
+    /// Its content is the same, and did not move; its mode or its time was another, and is now the one
+    /// that was sent, or would be.
+    Adjusted {
+        /// Which.
+        path: Vec<u8>,
+        /// In bytes.
+        size: u64,
+        /// If that was compared.
+        sha256: Option<Digest>,
+    },
     /// Left alone, because it is the same.
     Skipped {
         /// Which.
@@ -180,6 +190,8 @@ pub struct Summary {
     pub stored: u64,
     /// Files and links that were the same.
     pub skipped: u64,
+    /// Files of which only mode or time was another, and was changed.
+    pub adjusted: u64,
     /// What failed.
     pub failed: u64,
     /// What was removed.
@@ -197,8 +209,8 @@ impl Summary {
 
 impl From<Finished> for Summary {
     fn from(finished: Finished) -> Self {
-        let Finished { stored, skipped, failed, removed, bytes } = finished;
-        Self { stored, skipped, failed, removed, bytes }
+        let Finished { stored, skipped, failed, removed, bytes, adjusted } = finished;
+        Self { stored, skipped, adjusted, failed, removed, bytes }
     }
 }
 

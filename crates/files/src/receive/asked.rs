@@ -2,7 +2,7 @@
 
 use super::Receiver;
 use super::draft::{self, Draft};
-use super::folder::Slot;
+use super::folder::{Old, Slot};
 use crate::error::Error;
 use rexec_protocol::Digest;
 use rexec_protocol::files::{Compare, File, MAX_ASKED, ToSender, Update, Want};
@@ -11,6 +11,8 @@ use rexec_protocol::files::{Compare, File, MAX_ASKED, ToSender, Update, Want};
 pub(super) struct Asked {
     pub(super) file: File,
     pub(super) slot: Slot,
+    /// What was there.
+    pub(super) old: Option<Old>,
     /// What there is of it.
     pub(super) part: Option<Draft>,
     pub(super) compared: Option<Digest>,
@@ -31,18 +33,20 @@ impl Receiver<'_> {
                 return (self.out)(ToSender::Skip {});
             }
         };
-        let same_size = old.as_ref().is_some_and(|old| old.is_file && Some(old.size) == size);
-        let same_time =
-            || old.as_ref().is_some_and(|old| old.mtime == (file.meta.mtime, file.meta.nsec));
-        if same_size && store.update == Some(Update::Times) && same_time() {
-            self.skipped(path, size, None)?;
+        let candidate = old
+            .filter(|old| old.is_file && Some(old.size) == size && self.can_stay(file.meta, old));
+        if let Some(old) = candidate
+            && store.update == Some(Update::Times)
+            && old.has_time_of(&file.meta)
+        {
+            self.stays(&file, slot, &old, None)?;
             return (self.out)(ToSender::Skip {});
         }
-        if same_size && store.update == Some(Update::Digest) {
+        if candidate.is_some() && store.update == Some(Update::Digest) {
             match slot.digest() {
                 Ok(sha256) => {
                     let compared = Some(sha256);
-                    self.asked.push_back(Asked { file, slot, part: None, compared });
+                    self.asked.push_back(Asked { file, slot, old, part: None, compared });
                     let only = store.dry_run;
                     return (self.out)(ToSender::Compare(Compare { sha256, only }));
                 }
@@ -62,18 +66,18 @@ impl Receiver<'_> {
             .then(|| Draft::part(&slot, old))
             .flatten();
         let want = part.as_ref().map_or_else(Want::default, Draft::want);
-        self.asked.push_back(Asked { file, slot, part, compared: None });
+        self.asked.push_back(Asked { file, slot, old, part, compared: None });
         (self.out)(ToSender::Want(want))
     }
 
     pub(super) fn compared(&mut self, same: bool) -> Result<(), Error> {
         let asked = self.asked.pop_front().filter(|asked| asked.compared.is_some());
         let asked = asked.ok_or_else(|| Error::peer("a verdict about no file"))?;
-        let (path, size) = (asked.slot.path, asked.file.size);
-        match (same, self.rules.store.dry_run) {
-            (true, _) => self.skipped(path, size, asked.compared),
-            (false, true) => self.would(path, size.unwrap_or_default()),
-            (false, false) => Err(Error::peer("a file that differs, without its content")),
+        let Asked { file, slot, old, compared, .. } = asked;
+        match (same, old) {
+            (true, Some(old)) => self.stays(&file, slot, &old, compared),
+            _ if self.rules.store.dry_run => self.would(slot.path, file.size.unwrap_or_default()),
+            _ => Err(Error::peer("a file that differs, without its content")),
         }
     }
 }

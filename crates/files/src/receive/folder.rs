@@ -7,6 +7,7 @@ use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, openat, readlinkat};
 use nix::sys::stat::{Mode, SFlag, fstat, fstatat, mkdirat};
 use rexec_guard::holds;
+use rexec_protocol::files::Meta;
 use rexec_protocol::{Algorithm, Digest, Hasher};
 use std::fs::File;
 use std::io::Read;
@@ -49,6 +50,21 @@ pub(crate) struct Old {
     pub(crate) mtime: (i64, u32),
     pub(crate) mode: u32,
     pub(crate) owner: (u32, u32),
+    pub(crate) device: u64,
+    pub(crate) inode: u64,
+    /// How many names it has.
+    pub(crate) links: u64,
+}
+
+impl Old {
+    pub(super) fn has_time_of(&self, meta: &Meta) -> bool {
+        self.mtime == (meta.mtime, meta.nsec)
+    }
+
+    /// Which file it is.
+    pub(super) fn id(&self) -> (u64, u64, u64) {
+        (self.device, self.inode, self.links)
+    }
 }
 
 const NO_FOLDER: &str = "its folder is not there";
@@ -81,6 +97,9 @@ impl Slot {
                 mtime: (stat.st_mtime, u32::try_from(stat.st_mtime_nsec).unwrap_or_default()),
                 mode: stat.st_mode & 0o7777,
                 owner: (stat.st_uid, stat.st_gid),
+                device: stat.st_dev,
+                inode: stat.st_ino,
+                links: stat.st_nlink,
             })),
             _ => {
                 Err("there is a device, FIFO or socket of this name, which is not replaced"
@@ -114,10 +133,12 @@ impl Slot {
         }
     }
 
-    /// A link of another name, to be renamed. `None`: it is there already; `Some(None)`: only said.
+    /// A link of another name, to be renamed. `None`: it is there already, with this time if one is
+    /// given; `Some(None)`: only said.
     pub(super) fn link(
         &self,
         target: &[u8],
+        time: Option<&Meta>,
         dry_run: bool,
         scraps: &Scraps,
     ) -> Result<Option<Option<Scrap>>, String> {
@@ -126,7 +147,7 @@ impl Slot {
             return if dry_run { Ok(Some(None)) } else { Err(NO_FOLDER.to_owned()) };
         };
         let name = c_string(&self.name).map_err(|errno| cannot("use this name", errno))?;
-        if old.is_some_and(|old| !old.is_file)
+        if old.is_some_and(|old| !old.is_file && time.is_none_or(|time| old.has_time_of(time)))
             && readlinkat(&folder.fd, name.as_c_str()).is_ok_and(|to| to.as_bytes() == target)
         {
             return Ok(None);

@@ -14,12 +14,14 @@
 //! | `folder` | an open folder, and what is under a name in it |
 //! | `levels` | folders, entered and left |
 //! | `asked` | files that the sender asks about first |
+//! | `adjust` | files of which only mode or time is another |
 //! | `draft` | a file that is being written |
 //! | [`batch`] | drafts that are complete, and folders that were left |
 //! | `remove` | what was not sent, and shall go |
 //! | [`scraps`] | temporary names, so that none is left behind |
 //! | [`stream`] | the other destination: a pipe |
 
+mod adjust;
 mod asked;
 pub mod batch;
 mod draft;
@@ -174,16 +176,18 @@ impl<'a> Receiver<'a> {
         }
         let Some(slot) = self.slot(&link.name)? else { return Ok(()) };
         let path = slot.path.clone();
-        match slot.link(&link.target, self.rules.store.dry_run, &self.scraps) {
+        let store = self.rules.store;
+        let time = store.keeps_times().then_some(&link.meta);
+        match slot.link(&link.target, time, store.dry_run, &self.scraps) {
             Ok(None) => {
                 self.totals.skipped += 1;
-                let path = ByteBuf::from(path);
-                (self.out)(ToSender::Skipped(Skipped { path, size: 0, sha256: None }))
+                let (path, adjusted) = (ByteBuf::from(path), false);
+                (self.out)(ToSender::Skipped(Skipped { path, size: 0, sha256: None, adjusted }))
             }
             Ok(Some(None)) => self.would(path, 0),
             Ok(Some(Some(scrap))) => {
-                if self.rules.store.keeps_times() {
-                    scrap.set_time(&link.meta);
+                if let Some(time) = time {
+                    scrap.set_time(time);
                 }
                 self.batch.push(Ready {
                     scrap,
@@ -377,17 +381,6 @@ impl<'a> Receiver<'a> {
         self.totals.stored += 1;
         let path = ByteBuf::from(path);
         (self.out)(ToSender::Stored(Stored { path, size, sha256: None, dry_run: true }))
-    }
-
-    fn skipped(
-        &mut self,
-        path: Vec<u8>,
-        size: Option<u64>,
-        sha256: Option<Digest>,
-    ) -> Result<(), Error> {
-        self.totals.skipped += 1;
-        let (path, size) = (ByteBuf::from(path), size.unwrap_or_default());
-        (self.out)(ToSender::Skipped(Skipped { path, size, sha256 }))
     }
 
     fn failed(&mut self, path: Vec<u8>, message: String) -> Result<(), Error> {

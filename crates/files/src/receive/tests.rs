@@ -2,7 +2,7 @@
 
 use super::*;
 use rexec_protocol::Algorithm;
-use rexec_protocol::files::{Compared, Entry, Leave, MAX_ASKED, Meta, Target, Want};
+use rexec_protocol::files::{Compared, Entry, Leave, MAX_ASKED, Meta, Target, Update, Want};
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
@@ -431,4 +431,94 @@ fn files_in_many_folders_need_few_descriptors() {
     assert!(receiver.take(ToReceiver::Done(Done { entries: 1500 }), b"").unwrap());
     assert!(most < 700, "{most} descriptors");
     assert_eq!(fs::read(dir.path().join("d/1499/f")).unwrap(), b"x");
+}
+
+/// As rsync does: what is the same needs no content, and yet is to be what was sent.
+#[test]
+fn what_has_the_content_gets_mode_and_time_without_it() {
+    for update in [Update::Times, Update::Digest] {
+        let store = Store { preserve: true, update: Some(update), ..Store::default() };
+        let mut bench = Bench::new();
+        let path = bench.path().join("f");
+        fs::write(&path, "same").unwrap();
+        let looks = |mode: u32, time: u64| {
+            fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+            let time = std::time::UNIX_EPOCH + std::time::Duration::new(time, 5);
+            fs::File::open(&path).unwrap().set_modified(time).unwrap();
+        };
+        let seen = || {
+            let meta = fs::metadata(&path).unwrap();
+            (meta.mode() & 0o7777, meta.mtime(), meta.ino())
+        };
+        // -u has found by its time that it is the same.
+        let time = if update == Update::Times { 1_000_000_000 } else { 7 };
+        looks(0o600, time);
+        let before = seen();
+        let verdict = (ToReceiver::Compared(Compared { same: true }), &b""[..]);
+        let sent = match update {
+            Update::Times => vec![ask(4), done(1)],
+            Update::Digest => vec![ask(4), verdict, done(1)],
+        };
+        let says = |bench: &Bench, adjusted: u64, skipped: u64| {
+            let finished = Finished { adjusted, skipped, ..Finished::default() };
+            assert_eq!(bench.said.last(), Some(&ToSender::Finished(finished)), "{update:?}");
+        };
+        let dry_run = Store { dry_run: true, ..store };
+        assert!(bench.take(dry_run, &sent).unwrap());
+        says(&bench, 1, 0);
+        assert_eq!(seen(), before, "a dry run changes nothing");
+        assert!(bench.take(store, &sent).unwrap());
+        says(&bench, 1, 0);
+        assert_eq!(seen(), (0o755, META.mtime, before.2), "{update:?}");
+        assert!(bench.take(store, &sent).unwrap());
+        says(&bench, 0, 1);
+        // Without -p the mode is nobody's wish.
+        looks(0o600, time);
+        assert!(bench.take(Store { preserve: false, ..store }, &sent).unwrap());
+        says(&bench, 0, 1);
+        assert_eq!(seen(), before);
+    }
+}
+
+/// Another name of the same file may be somebody else's, and is outside.
+#[test]
+fn a_file_with_another_name_is_not_changed_but_replaced() {
+    let outside = tempfile::tempdir().unwrap();
+    let other = outside.path().join("other");
+    fs::write(&other, "same").unwrap();
+    fs::set_permissions(&other, fs::Permissions::from_mode(0o600)).unwrap();
+    let mut bench = Bench::new();
+    fs::hard_link(&other, bench.path().join("f")).unwrap();
+    let update = Some(Update::Digest);
+    let store = Store { preserve: true, update, ..Store::default() };
+    let sent = [ask(4), begin(0), data(0, b"same"), end(4, b"same"), done(1)];
+    assert!(bench.take(store, &sent).unwrap(), "{:?}", bench.said);
+    assert_eq!(bench.said[0], ToSender::Want(Want::default()));
+    assert_eq!(fs::metadata(&other).unwrap().mode() & 0o7777, 0o600);
+    assert_eq!(fs::metadata(bench.path().join("f")).unwrap().mode() & 0o7777, 0o755);
+}
+
+#[test]
+fn what_was_replaced_since_it_was_looked_at_is_not_changed() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("f");
+    fs::write(&path, "same").unwrap();
+    let store = Store { preserve: true, update: Some(Update::Digest), ..Store::default() };
+    let rules = Rules { store, recursive: false, expected: &|_| true };
+    let landing = Landing::find(dir.path().as_os_str().as_bytes(), Target::Into, true).unwrap();
+    let mut said = Vec::new();
+    let mut out = |message| {
+        said.push(message);
+        Ok(())
+    };
+    let mut receiver = Receiver::new(landing, rules, Scraps::default(), &mut out);
+    receiver.take(ask(4).0, b"").unwrap();
+    let secret = dir.path().join("secret");
+    fs::write(&secret, "mine").unwrap();
+    fs::set_permissions(&secret, fs::Permissions::from_mode(0o600)).unwrap();
+    fs::rename(&secret, &path).unwrap();
+    receiver.take(ToReceiver::Compared(Compared { same: true }), b"").unwrap();
+    drop(receiver);
+    assert_eq!(fs::metadata(&path).unwrap().mode() & 0o7777, 0o600);
+    assert!(matches!(&said[1], ToSender::Failed(failed) if failed.message.contains("replaced")));
 }

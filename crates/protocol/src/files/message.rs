@@ -46,7 +46,7 @@ pub enum ToSender {
     Compare(Compare),
     /// Result: stored, and proven.
     Stored(Stored),
-    /// Result: not changed, because it is the same.
+    /// Result: its content is the same, and was not sent.
     Skipped(Skipped),
     /// Result: not stored.
     Failed(Failed),
@@ -204,7 +204,7 @@ pub struct Stored {
     pub dry_run: bool,
 }
 
-/// What was not changed.
+/// What has the content already that was sent.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Skipped {
     /// Its path, below the destination.
@@ -214,6 +214,9 @@ pub struct Skipped {
     /// Its SHA-256, if that was looked at.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sha256: Option<Digest>,
+    /// Mode or time were others, and are now those that were sent; or they would be.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub adjusted: bool,
 }
 
 /// What was not stored.
@@ -238,6 +241,9 @@ pub struct Finished {
     pub removed: u64,
     /// Bytes of content of what was stored.
     pub bytes: u64,
+    /// Files and links of which only mode or time were changed.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub adjusted: u64,
 }
 
 fn is_false(flag: &bool) -> bool {

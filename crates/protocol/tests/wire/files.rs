@@ -39,15 +39,18 @@ fn to_receiver() -> Vec<(ToReceiver, &'static [u8])> {
 
 fn to_sender() -> Vec<(ToSender, &'static [u8])> {
     let (path, sha) = (ByteBuf::from("d/a"), Some(sha256()));
+    let finished = Finished { stored: 1, skipped: 2, failed: 3, removed: 4, bytes: 6, adjusted: 5 };
     let all: Vec<ToSender> = vec![
         ToSender::Want(Want { from: 2, sha256: sha }),
         ToSender::Skip {},
         ToSender::Compare(Compare { sha256: sha256(), only: true }),
         ToSender::Stored(Stored { path: path.clone(), size: 6, sha256: sha, dry_run: true }),
-        ToSender::Skipped(Skipped { path: path.clone(), size: 6, sha256: sha }),
+        ToSender::Skipped(Skipped { path: path.clone(), size: 6, sha256: sha, adjusted: false }),
+        ToSender::Skipped(Skipped { path: path.clone(), size: 6, sha256: None, adjusted: true }),
         ToSender::Failed(Failed { path: path.clone(), message: "no".to_owned() }),
         ToSender::Removed { path },
-        ToSender::Finished(Finished { stored: 1, skipped: 2, failed: 3, removed: 4, bytes: 6 }),
+        ToSender::Finished(Finished { adjusted: 0, ..finished }),
+        ToSender::Finished(finished),
         ToSender::Broken { message: "no".to_owned() },
     ];
     all.into_iter().map(|message| (message, &b""[..])).collect()
