@@ -63,7 +63,7 @@ impl Receiver<'_> {
             return (self.out)(ToSender::Skip {});
         }
         let part = (store.partial && size.is_some_and(|size| size >= draft::WORTH_KEEPING))
-            .then(|| Draft::part(&slot, old))
+            .then(|| Draft::part(&slot, old, &self.scraps))
             .flatten();
         let want = part.as_ref().map_or_else(Want::default, Draft::want);
         self.asked.push_back(Asked { file, slot, old, part, compared: None });

@@ -2,7 +2,7 @@
 
 use super::batch::Ready;
 use super::cannot;
-use super::folder::{Old, Slot, hash};
+use super::folder::{Folder, Old, Slot, hash};
 use super::scraps::{PREFIX, Scrap, Scraps};
 use crate::error::why;
 use crate::open::{SAFE, c_string};
@@ -14,6 +14,7 @@ use nix::unistd::{Gid, Uid, fchown, geteuid};
 use rexec_guard::holds;
 use rexec_protocol::files::{End, Meta, Want};
 use rexec_protocol::{Algorithm, Digest, Hasher};
+use std::ffi::CStr;
 use std::fs::File;
 use std::io::{self, Seek};
 use std::os::unix::fs::FileExt;
@@ -31,8 +32,9 @@ static ZEROS: [u8; 64 * 1024] = [0; 64 * 1024];
 /// A file that is not complete.
 #[derive(Debug)]
 pub(super) struct Draft {
-    file: File,
+    // Before the file: what is removed is still locked.
     scrap: Scrap,
+    file: File,
     old: Option<Old>,
     hasher: Hasher,
     /// Up to where it is written and hashed.
@@ -61,28 +63,14 @@ impl Draft {
 
     /// The one that an earlier transfer has left, or an empty one that a later one will find. `None`
     /// if that name cannot be used: it is somebody else's, or another transfer uses it now.
-    pub(super) fn part(slot: &Slot, old: Option<Old>) -> Option<Self> {
+    pub(super) fn part(slot: &Slot, old: Option<Old>, scraps: &Scraps) -> Option<Self> {
         let folder = slot.folder.as_ref()?;
         let digest = Digest::of(Algorithm::Sha256, &slot.name).to_string();
         let name = c_string(format!("{PREFIX}part-{}", digest.get(..32)?).as_bytes()).ok()?;
-        let flags = OFlag::O_RDWR | OFlag::O_CREAT | OFlag::O_NOFOLLOW | SAFE;
-        let mode = Mode::S_IRUSR | Mode::S_IWUSR;
-        let mut file = File::from(openat(&folder.fd, name.as_c_str(), flags, mode).ok()?);
-        let stat = fstat(&file).ok()?;
-        let is_own = stat.st_uid == geteuid().as_raw()
-            && stat.st_nlink == 1
-            && stat.st_mode & 0o170_077 == 0o100_000;
-        if !holds("files.own_part", is_own) || file.try_lock().is_err() {
-            return None;
-        }
-        // Whoever had the lock may have given the file its name since it was opened here.
-        let here = fstatat(&folder.fd, name.as_c_str(), AtFlags::AT_SYMLINK_NOFOLLOW).ok()?;
-        if (here.st_dev, here.st_ino) != (stat.st_dev, stat.st_ino) {
-            return None;
-        }
+        let (mut file, scrap) = scraps.part(folder, name, |name| take(folder, name))?;
         let hasher = hash(&mut file, Hasher::new(Algorithm::Sha256)).ok()?;
         let at = file.stream_position().ok()?;
-        let draft = Self::with(file, Scraps::kept(folder, name), old, true);
+        let draft = Self::with(file, scrap, old, true);
         Some(Self { hasher, at, asked_at: at, ..draft })
     }
 
@@ -204,13 +192,6 @@ impl Draft {
         Ready { scrap: self.scrap, slot, size, sha256: Some(sha256), file, lock }
     }
 
-    /// It will not be complete. A part stays for the next time.
-    pub(super) fn give_up(self) {
-        if self.is_part && self.at == 0 {
-            self.scrap.discard();
-        }
-    }
-
     /// It is wrong.
     pub(super) fn discard(self) {
         self.scrap.discard();
@@ -243,6 +224,23 @@ impl Draft {
             _ => format!("cannot write: {why}"),
         }
     }
+}
+
+/// Opens and locks a part, which must be this user's alone.
+fn take(folder: &Folder, name: &CStr) -> Option<File> {
+    let flags = OFlag::O_RDWR | OFlag::O_CREAT | OFlag::O_NOFOLLOW | SAFE;
+    let mode = Mode::S_IRUSR | Mode::S_IWUSR;
+    let file = File::from(openat(&folder.fd, name, flags, mode).ok()?);
+    let stat = fstat(&file).ok()?;
+    let is_own = stat.st_uid == geteuid().as_raw()
+        && stat.st_nlink == 1
+        && stat.st_mode & 0o170_077 == 0o100_000;
+    if !holds("files.own_part", is_own) || file.try_lock().is_err() {
+        return None;
+    }
+    // Whoever had the lock may have given the file its name since it was opened here.
+    let here = fstatat(&folder.fd, name, AtFlags::AT_SYMLINK_NOFOLLOW).ok()?;
+    ((here.st_dev, here.st_ino) == (stat.st_dev, stat.st_ino)).then_some(file)
 }
 
 /// A thread that has the disk write what there is while more comes, so that the wait at the end is

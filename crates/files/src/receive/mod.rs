@@ -271,8 +271,7 @@ impl<'a> Receiver<'a> {
         if let Ok(draft) = &mut incoming.draft
             && let Err(message) = draft.data(offset, body, incoming.file.size)
         {
-            let fault = Err(message);
-            std::mem::replace(&mut incoming.draft, fault).map(Draft::give_up).ok();
+            incoming.draft = Err(message);
         }
         Ok(())
     }
@@ -312,11 +311,8 @@ impl<'a> Receiver<'a> {
         let message = rexec_protocol::outcome::shorten(fail.message);
         let Some(name) = fail.name else {
             let slot = match self.incoming.take() {
-                Some(Incoming { slot, draft, .. }) => {
-                    // The sender knows better what is wrong with it.
-                    draft.map(Draft::give_up).ok();
-                    slot
-                }
+                // The sender knows better what is wrong with it.
+                Some(Incoming { slot, .. }) => slot,
                 None => {
                     let none = || Error::peer("a failure of no file");
                     self.asked.pop_front().ok_or_else(none)?.slot
@@ -386,15 +382,6 @@ impl<'a> Receiver<'a> {
     fn failed(&mut self, path: Vec<u8>, message: String) -> Result<(), Error> {
         self.totals.failed += 1;
         (self.out)(ToSender::Failed(Failed { path: ByteBuf::from(path), message }))
-    }
-}
-
-impl Drop for Receiver<'_> {
-    /// What came of a file that will not come to its end is kept, if that was asked for.
-    fn drop(&mut self) {
-        if let Some(Incoming { draft: Ok(draft), .. }) = self.incoming.take() {
-            draft.give_up();
-        }
     }
 }
 

@@ -1,10 +1,10 @@
 //! Temporary names: each is known until it is renamed or removed, so that none is left behind when a
-//! transfer ends before its time.
+//! transfer ends before its time. Of those that stay for a later one, only what is empty goes.
 
 use super::folder::Folder;
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, openat, renameat};
-use nix::sys::stat::{Mode, UtimensatFlags, utimensat};
+use nix::fcntl::{AtFlags, OFlag, openat, renameat};
+use nix::sys::stat::{Mode, UtimensatFlags, fstatat, utimensat};
 use nix::sys::time::TimeSpec;
 use nix::unistd::{UnlinkatFlags, symlinkat, unlinkat};
 use rexec_protocol::files::Meta;
@@ -27,17 +27,37 @@ struct State {
     /// Nothing more is made.
     closed: bool,
     next: u64,
-    live: HashMap<u64, (Arc<Folder>, CString)>,
+    live: HashMap<u64, Live>,
+}
+
+/// What is under a temporary name now.
+#[derive(Debug, Clone)]
+struct Live {
+    folder: Arc<Folder>,
+    name: CString,
+    /// It stays for a later transfer, if there is anything in it.
+    is_part: bool,
+}
+
+impl Live {
+    /// What cannot be removed now never can.
+    fn end(&self) {
+        let (folder, name) = (&self.folder.fd, self.name.as_c_str());
+        let is_worth_it = || {
+            fstatat(folder, name, AtFlags::AT_SYMLINK_NOFOLLOW).is_ok_and(|stat| stat.st_size > 0)
+        };
+        if !self.is_part || !is_worth_it() {
+            let _ = unlinkat(folder, name, UnlinkatFlags::NoRemoveDir);
+        }
+    }
 }
 
 /// One temporary name. It is removed when this is dropped.
 #[derive(Debug)]
 pub(crate) struct Scrap {
     scraps: Scraps,
-    /// `None`: it is to stay when this is dropped.
-    id: Option<u64>,
-    folder: Arc<Folder>,
-    name: CString,
+    id: u64,
+    live: Live,
 }
 
 impl Scraps {
@@ -45,9 +65,8 @@ impl Scraps {
     pub fn clear(&self) {
         let mut state = self.lock();
         state.closed = true;
-        for (_, (folder, name)) in state.live.drain() {
-            // What cannot be removed now never can.
-            let _ = unlinkat(&folder.fd, name.as_c_str(), UnlinkatFlags::NoRemoveDir);
+        for (_, live) in state.live.drain() {
+            live.end();
         }
     }
 
@@ -69,31 +88,45 @@ impl Scraps {
         make: impl Fn(&CStr) -> nix::Result<T>,
     ) -> nix::Result<(T, Scrap)> {
         let mut state = self.lock();
-        if state.closed {
-            return Err(Errno::ECANCELED);
-        }
         for _ in 0..ATTEMPTS {
             let name = CString::new(format!("{PREFIX}{:016x}", fastrand::u64(..)))
                 .map_err(|_| Errno::EINVAL)?;
+            if state.closed {
+                return Err(Errno::ECANCELED);
+            }
             match make(&name) {
                 Err(Errno::EEXIST) => {}
                 made => {
-                    let made = made?;
-                    let id = state.next;
-                    state.next += 1;
-                    state.live.insert(id, (Arc::clone(folder), name.clone()));
-                    let (scraps, folder) = (self.clone(), Arc::clone(folder));
-                    return Ok((made, Scrap { scraps, id: Some(id), folder, name }));
+                    let live = Live { folder: Arc::clone(folder), name, is_part: false };
+                    return Ok((made?, self.add(&mut state, live)));
                 }
             }
         }
         Err(Errno::EEXIST)
     }
 
-    /// Something that stays under its name when the transfer fails.
-    pub(super) fn kept(folder: &Arc<Folder>, name: CString) -> Scrap {
-        let folder = Arc::clone(folder);
-        Scrap { scraps: Self::default(), id: None, folder, name }
+    /// Something that stays under its name when the transfer fails, unless it is empty. Whoever makes
+    /// it must not be held up in between, so `make` comes with it; `None` if nothing came of it.
+    pub(super) fn part<T>(
+        &self,
+        folder: &Arc<Folder>,
+        name: CString,
+        make: impl FnOnce(&CStr) -> Option<T>,
+    ) -> Option<(T, Scrap)> {
+        let mut state = self.lock();
+        if state.closed {
+            return None;
+        }
+        let made = make(&name)?;
+        let live = Live { folder: Arc::clone(folder), name, is_part: true };
+        Some((made, self.add(&mut state, live)))
+    }
+
+    fn add(&self, state: &mut State, live: Live) -> Scrap {
+        let id = state.next;
+        state.next += 1;
+        state.live.insert(id, live.clone());
+        Scrap { scraps: self.clone(), id, live }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -103,41 +136,36 @@ impl Scraps {
 
 impl Scrap {
     pub(super) fn folder(&self) -> &Arc<Folder> {
-        &self.folder
+        &self.live.folder
     }
 
     /// Gives it its name, in place of what has that now.
-    pub(super) fn rename(mut self, name: &CStr) -> nix::Result<()> {
-        let renamed = renameat(&self.folder.fd, self.name.as_c_str(), &self.folder.fd, name);
-        if renamed.is_ok()
-            && let Some(id) = self.id.take()
-        {
-            self.scraps.lock().live.remove(&id);
-        }
-        renamed
+    pub(super) fn rename(self, name: &CStr) -> nix::Result<()> {
+        let Live { folder, name: temporary, .. } = &self.live;
+        renameat(&folder.fd, temporary.as_c_str(), &folder.fd, name)?;
+        self.scraps.lock().live.remove(&self.id);
+        Ok(())
     }
 
     /// Removes it, even if it would stay.
     pub(super) fn discard(mut self) {
-        if self.id.take().is_none_or(|id| self.scraps.lock().live.remove(&id).is_some()) {
-            let _ = unlinkat(&self.folder.fd, self.name.as_c_str(), UnlinkatFlags::NoRemoveDir);
-        }
+        self.live.is_part = false;
     }
 
     /// The time of a link, which cannot be opened.
     pub(super) fn set_time(&self, meta: &Meta) {
+        let Live { folder, name, .. } = &self.live;
         let time = TimeSpec::new(meta.mtime, i64::from(meta.nsec));
         let how = UtimensatFlags::NoFollowSymlink;
         // Some file systems have none for links.
-        let _ = utimensat(&self.folder.fd, self.name.as_c_str(), &time, &time, how);
+        let _ = utimensat(&folder.fd, name.as_c_str(), &time, &time, how);
     }
 }
 
 impl Drop for Scrap {
     fn drop(&mut self) {
-        let Some(id) = self.id.take() else { return };
-        if self.scraps.lock().live.remove(&id).is_some() {
-            let _ = unlinkat(&self.folder.fd, self.name.as_c_str(), UnlinkatFlags::NoRemoveDir);
+        if self.scraps.lock().live.remove(&self.id).is_some() {
+            self.live.end();
         }
     }
 }

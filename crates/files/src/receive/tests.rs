@@ -343,6 +343,35 @@ fn a_part_is_kept_and_gone_on_with() {
     assert_eq!(fs::read(bench.path().join("f")).unwrap(), whole);
 }
 
+/// Files are asked about long before they come, and an answer looks for a part of each.
+#[test]
+fn a_part_of_which_nothing_came_does_not_stay() {
+    let mut bench = Bench::new();
+    let other = ToReceiver::File(File { ask: true, ..file(b"d", 2 << 20) });
+    assert!(!bench.take(PARTS, &[ask(2 << 20), (other, b""), begin(0)]).unwrap());
+    assert!(bench.names().is_empty(), "{:?}", bench.names());
+}
+
+/// As when a signal ends the program: then nothing is dropped.
+#[test]
+fn a_part_of_which_nothing_came_goes_when_all_is_cleared() {
+    let dir = tempfile::tempdir().unwrap();
+    let names = || fs::read_dir(dir.path()).unwrap().count();
+    let rules = Rules { store: PARTS, recursive: false, expected: &|_| true };
+    let landing = Landing::find(dir.path().as_os_str().as_bytes(), Target::Into, true).unwrap();
+    let (scraps, mut out) = (Scraps::default(), |_| Ok(()));
+    let mut receiver = Receiver::new(landing, rules, scraps.clone(), &mut out);
+    receiver.take(ask(2 << 20).0, b"").unwrap();
+    receiver.take(ToReceiver::File(File { ask: true, ..file(b"d", 2 << 20) }), b"").unwrap();
+    receiver.take(begin(0).0, b"").unwrap();
+    receiver.take(ToReceiver::Data(Data { offset: 0 }), b"abc").unwrap();
+    assert_eq!(names(), 2);
+    scraps.clear();
+    assert_eq!(names(), 1, "what there is of the first");
+    drop(receiver);
+    assert_eq!(names(), 1);
+}
+
 /// Others could have prepared it, or could read along.
 #[test]
 fn a_part_that_others_can_reach_is_not_used() {
