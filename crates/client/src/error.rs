@@ -5,48 +5,61 @@ use rexec_protocol::{NeverStarted, Outcome};
 
 /// A command has no proven exit status. [`Error::outcome`] tells why, and whether it may have run.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub struct Error(Outcome);
+#[error("{outcome}")]
+pub struct Error {
+    outcome: Outcome,
+    is_busy: bool,
+}
 
 impl Error {
     /// What is known; one of those that [`Outcome`] has besides the ways a command can end.
     pub fn outcome(&self) -> &Outcome {
-        &self.0
+        &self.outcome
+    }
+
+    /// True if the agent is at a limit just now, and has done nothing: the same may be asked again
+    /// after a while. Lines that are said too fast, for one.
+    pub fn is_busy(&self) -> bool {
+        self.is_busy
     }
 
     /// True if it is certain that the command was not started, so that a retry is safe.
     pub fn nothing_ran(&self) -> bool {
         matches!(
-            self.0,
+            self.outcome,
             Outcome::NeverStarted { .. } | Outcome::Denied { .. } | Outcome::Unreachable { .. }
         )
     }
 
     pub(crate) fn local(message: impl Into<String>) -> Self {
-        Self(Outcome::Local { message: message.into() })
+        Outcome::Local { message: message.into() }.into()
+    }
+
+    pub(crate) fn busy(message: impl Into<String>) -> Self {
+        Self { is_busy: true, ..Self::local(message) }
     }
 
     pub(crate) fn unreachable(message: impl Into<String>) -> Self {
-        Self(Outcome::Unreachable { message: message.into() })
+        Outcome::Unreachable { message: message.into() }.into()
     }
 
     pub(crate) fn lost(message: impl Into<String>) -> Self {
-        Self(Outcome::Lost { message: message.into() })
+        Outcome::Lost { message: message.into() }.into()
     }
 
     pub(crate) fn incomplete(message: impl Into<String>) -> Self {
-        Self(Outcome::Incomplete { message: message.into() })
+        Outcome::Incomplete { message: message.into() }.into()
     }
 
     pub(crate) fn invalid(message: &str) -> Self {
         let reason = NeverStarted::Invalid;
-        Self(Outcome::NeverStarted { reason, message: message.to_owned() })
+        Outcome::NeverStarted { reason, message: message.to_owned() }.into()
     }
 }
 
 impl From<Outcome> for Error {
     fn from(outcome: Outcome) -> Self {
-        Self(outcome)
+        Self { outcome, is_busy: false }
     }
 }
 

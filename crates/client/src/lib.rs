@@ -63,11 +63,12 @@ pub use link::Link;
 pub use rexec_net::credentials::Files;
 pub use rexec_net::memory::keep_freed;
 pub use rexec_protocol::files::{Target, Update};
+pub use rexec_protocol::line::{NoLine, line};
 pub use rexec_protocol::message::{
     ConnectionInfo, Drain, From as Place, Happening, HappeningKind, JobInfo, MAX_LINE, Notice,
     Offsets, OnDisconnect, OnFull, TerminalSize, Usage, Walled,
 };
-pub use rexec_protocol::outcome::printable;
+pub use rexec_protocol::printable::printable;
 pub use rexec_protocol::stream::Tally;
 pub use rexec_protocol::{Algorithm, Digest, JobId, NeverStarted, Outcome, Signal};
 pub use room::{Join, Room, RoomEvent, Voice};

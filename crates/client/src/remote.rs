@@ -501,6 +501,7 @@ impl Remote {
 pub(crate) fn refusal(Refused { reason, message }: Refused) -> Error {
     match reason {
         Refusal::Denied => Outcome::Denied { message }.into(),
+        Refusal::Busy => Error::busy(message),
         _ => Error::local(message),
     }
 }

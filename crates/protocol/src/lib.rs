@@ -15,6 +15,8 @@
 //! | [`stream`] | the two halves of a byte stream: offsets, digests, end |
 //! | [`files`] | file transfer: what is asked for, and the messages within such a job |
 //! | [`outcome`] | how a command ended, in one vocabulary, with its exit code |
+//! | [`line`] | what may be said in a room |
+//! | [`printable`] | which text of a peer may reach a terminal as it is |
 //! | [`error`] | what a peer did wrong, and the code it is told |
 
 pub mod digest;
@@ -24,9 +26,11 @@ pub mod flow;
 pub mod frame;
 pub mod hello;
 pub mod ids;
+pub mod line;
 pub mod message;
 pub mod msgpack;
 pub mod outcome;
+pub mod printable;
 pub mod signal;
 pub mod stream;
 mod text;

@@ -47,12 +47,15 @@ async fn lines_that_are_none_are_refused_and_reach_nobody() {
     let mut room = bob.join("lobby").await.unwrap();
     let before = memory(agent.pid(), "VmHWM");
     let big = vec![b'x'; 1 << 20];
-    let bad: [(&[u8], &str); 8] = [
+    let bad: [(&[u8], &str); 11] = [
         (&big, "1048576 bytes; at most 4096"),
         (b"\x1b]0;title\x07", "control character"),
         (b"\x1b[2J\x1b[H", "control character"),
         (b"a\nmallory: b", "control character"),
         ("\u{202e}evil".as_bytes(), "\\u{202e}"),
+        ("\u{200b}\u{2060}".as_bytes(), "\\u{200b}"),
+        ("\u{2800}".as_bytes(), "\\u{2800}"),
+        ("z\u{301}\u{301}\u{301}\u{301}\u{301}".as_bytes(), "\\u{301}"),
         (b"\xff\xfe\x9b", "not UTF-8"),
         (b"", "empty"),
         (b" \t ".as_slice(), "empty"),

@@ -1,7 +1,7 @@
 //! What others wrote, as one line of harmless text that can be turned back into the same bytes.
 //!
 //! A backslash becomes `\\`; a byte that is no UTF-8 becomes `\xNN`; a control character, a line
-//! separator or a mark that reorders text becomes `\u{NN}`; all else stays. No other sequence
+//! separator, a mark that reorders text or what is not seen becomes `\u{NN}`; all else stays. No other sequence
 //! begins with a single backslash, except for the mark `\cut{…}` at the place where something was
 //! too long.
 

@@ -19,12 +19,10 @@
 //! | [`room`] | one room: log, seats, cursors |
 //! | [`member`] | one client in one room |
 //! | [`handover`] | rooms that outlive the agent |
-//! | `line` | what may be said |
 //! | `pace` | how fast |
 //! | [`settings`] | how much of everything |
 
 pub mod handover;
-pub(crate) mod line;
 pub mod member;
 mod pace;
 pub mod room;
@@ -53,16 +51,19 @@ pub struct Rooms {
     settings: Settings,
     table: Mutex<HashMap<RoomName, Arc<Room>>>,
     pace: Pace,
+    /// Who has talked much may still have to tell everybody something.
+    walls: Pace,
 }
 
 impl Rooms {
     /// The rooms that the agent before has left.
     pub fn new(settings: Settings, left: Vec<LeftRoom>) -> Self {
-        let pace = Pace::new(settings.lines_per_second, settings.lines_burst);
+        let pace = || Pace::new(settings.lines_per_second, settings.lines_burst);
+        let (pace, walls) = (pace(), pace());
         let limits = limits(&settings);
         let rooms = left.into_iter().map(|left| Room::inherit(left, limits));
         let table = rooms.map(|room| (room.name.clone(), Arc::new(room))).collect();
-        Self { settings, table: Mutex::new(table), pace }
+        Self { settings, table: Mutex::new(table), pace, walls }
     }
 
     /// What the next agent gets.
@@ -126,6 +127,11 @@ impl Rooms {
     /// Counts a line of `owner`; otherwise why it may not be said now.
     pub fn may_talk(&self, owner: &str) -> Result<(), String> {
         if self.pace.allows(owner, Instant::now()) { Ok(()) } else { Err(self.too_fast()) }
+    }
+
+    /// The same for a word to all. Those are counted for themselves.
+    pub fn may_wall(&self, owner: &str) -> Result<(), String> {
+        if self.walls.allows(owner, Instant::now()) { Ok(()) } else { Err(self.too_fast()) }
     }
 
     /// The room of this name, if it is open.

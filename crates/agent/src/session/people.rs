@@ -3,10 +3,10 @@
 
 use super::*;
 use crate::policy;
-use crate::rooms::line::line;
 use crate::rooms::member::StillMay;
 use crate::rooms::room::Departure;
 use rexec_protocol::RoomName;
+use rexec_protocol::line::line;
 use rexec_protocol::message::{
     ConnectionInfo, HappeningKind, Join, Present, PresentList, Refusal, Said, Say, Unsaid, Walled,
 };
@@ -97,7 +97,7 @@ impl Session {
         body: &[u8],
         standing: &Standing,
     ) -> Result<(), (Refusal, String)> {
-        let text = line(body).map_err(|message| (Refusal::Invalid, message))?;
+        let text = line(body).map_err(|no| (Refusal::Invalid, no.to_string()))?;
         let permitted = standing.permits(&self.agent, SystemTime::now());
         permitted
             .and_then(|()| self.may_use(&member.room.name, true))
@@ -138,7 +138,7 @@ impl Session {
         let refuse = |reason, message| self.refuse_request(stream, reason, message);
         let text = match line(body.as_bytes()) {
             Ok(text) => text,
-            Err(message) => return refuse(Refusal::Invalid, message),
+            Err(no) => return refuse(Refusal::Invalid, no.to_string()),
         };
         let policy = self.agent.policy.current();
         let allowed = standing.permits(&self.agent, SystemTime::now()).and_then(|()| {
@@ -148,7 +148,7 @@ impl Session {
         if let Err(message) = allowed {
             return refuse(Refusal::Denied, message);
         }
-        if let Err(message) = self.agent.rooms.may_talk(self.identity.name()) {
+        if let Err(message) = self.agent.rooms.may_wall(self.identity.name()) {
             return refuse(Refusal::Busy, message);
         }
         let user = self.identity.name();
