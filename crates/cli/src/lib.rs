@@ -30,6 +30,7 @@ pub mod ping;
 pub mod plan;
 pub mod pump;
 pub mod render;
+mod rows;
 pub mod run;
 pub mod ssh;
 pub mod status;

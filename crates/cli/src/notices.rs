@@ -2,10 +2,14 @@
 //! what somebody tells everybody.
 
 use crate::exit::Notes;
+use crate::rows::{columns, rows};
 use rexec_client::{HappeningKind, Notice, Session, printable};
 use std::io::{self, IsTerminal};
 use tokio::sync::broadcast::error::RecvError;
 use tokio_util::task::AbortOnDropHandle;
+
+/// The columns that the program's name takes before a note.
+const NAME: usize = "rexec-ssh: ".len();
 
 /// Shows them on stderr while the handle is kept, if that is a terminal: a script wants none of it.
 pub fn show(session: &Session, notes: Notes) -> Option<AbortOnDropHandle<()>> {
@@ -18,7 +22,7 @@ pub fn show(session: &Session, notes: Notes) -> Option<AbortOnDropHandle<()>> {
             match notices.recv().await {
                 Ok(notice) => {
                     if let Some(words) = words(&notice) {
-                        notes.inform(&words);
+                        notes.inform(&fitted(&words));
                     }
                 }
                 Err(RecvError::Lagged(_)) => {}
@@ -27,6 +31,14 @@ pub fn show(session: &Session, notes: Notes) -> Option<AbortOnDropHandle<()>> {
         }
     });
     Some(AbortOnDropHandle::new(task))
+}
+
+/// Broken where the terminal would break it: no row is to look like another note.
+fn fitted(words: &str) -> String {
+    match columns(io::stderr()) {
+        Some(columns) => rows(words, columns.saturating_sub(NAME)),
+        None => words.to_owned(),
+    }
 }
 
 fn words(notice: &Notice) -> Option<String> {

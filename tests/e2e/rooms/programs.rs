@@ -25,13 +25,13 @@ async fn a_pipe_posts_its_lines_and_leaves() {
     let agent = agent();
     let bob = agent.session_as("bob").await;
     let mut room = bob.join("lobby").await.unwrap();
-    let output = piped(&agent, &[], b"deploying\n\n  \nta\tb\x1b[2J\n/quit\nlast");
+    let output = piped(&agent, &[], b"deploying\n\n  \nta\tb\n/quit\nlast");
     assert_eq!((code(&output), &output.stderr[..]), (0, &b""[..]), "{output:?}");
     let expected = [
         "joined bob",
         "joined alice",
         "alice: deploying",
-        "alice: ta    b\\u{1b}[2J",
+        "alice: ta    b",
         "alice: /quit",
         "alice: last",
         "left alice",
@@ -58,7 +58,7 @@ async fn read_only_shows_what_is_said_until_its_reader_is_gone() {
         rest.to_owned()
     };
     let shown: Vec<String> = (0..3).map(|_| next()).collect();
-    assert_eq!(shown, ["-- bob joined", "bob: before", "-- alice joined"]);
+    assert_eq!(shown, ["-- joined: bob", "bob: before", "-- joined: alice"]);
     room.act("nods").await.unwrap();
     assert_eq!(next(), "* bob nods");
     drop(lines);
@@ -135,11 +135,65 @@ async fn refusals_have_the_exit_status_of_refusals() {
     let mut command = agent.rexec();
     let output = command.args(["chat", &agent.target(), "no room"]).output().unwrap();
     assert!(String::from_utf8_lossy(&output.stderr).contains("'no room' is no name of a room"));
-    // A line that is refused ends a pipe.
-    let agent = TestAgent::with_both("[rooms]\nlines_burst = 2\n", &open_to_all());
-    let output = piped(&agent, &[], b"one\ntwo\nthree\n");
+}
+
+/// The others are said, and the end is no success.
+#[tokio::test(flavor = "multi_thread")]
+async fn lines_of_a_pipe_that_are_none_are_named() {
+    let agent = agent();
+    let bob = agent.session_as("bob").await;
+    let mut room = bob.join("lobby").await.unwrap();
+    let long = "x".repeat(100_000);
+    let lines = format!("one\n\nb\x1b[2J\n{long}\n\u{200b}\nlast\n").into_bytes();
+    let lines = [&lines[..], b"\xff\n"].concat();
+    let output = piped(&agent, &[], &lines);
     assert_eq!(code(&output), 125, "{output:?}");
-    assert!(String::from_utf8_lossy(&output.stderr).contains("too fast"), "{output:?}");
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    let expected = [
+        "rexec: line 3 was not said: the line holds \\u{1b}, which is a control character",
+        "rexec: line 4 was not said: a line of 100000 bytes; at most 4096 are allowed",
+        "rexec: line 5 was not said: the line holds \\u{200b}, which would not be seen",
+        "rexec: line 7 was not said: the line is not UTF-8",
+        "rexec: 127.0.0.1: 4 lines were not said",
+    ];
+    assert_eq!(said.lines().count(), expected.len(), "{said}");
+    for (line, expected) in said.lines().zip(expected) {
+        assert!(line.starts_with(expected), "{said}");
+    }
+    let expected = ["joined bob", "joined alice", "alice: one", "alice: last", "left alice"];
+    assert_eq!(hear(&mut room, 5).await, expected);
+}
+
+/// A pipe is as fast as it may be: all of it is said.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pipe_that_is_too_fast_waits() {
+    let limits = "[rooms]\nlines_per_second = 20\nlines_burst = 5\n";
+    let agent = TestAgent::with_both(limits, &open_to_all());
+    let bob = agent.session_as("bob").await;
+    let mut room = bob.join("lobby").await.unwrap();
+    let lines: Vec<String> = (0..25).map(|n| format!("{n}\n")).collect();
+    let output = piped(&agent, &[], lines.concat().as_bytes());
+    assert_eq!((code(&output), &output.stderr[..]), (0, &b""[..]), "{output:?}");
+    assert_eq!(hear(&mut room, 2).await, ["joined bob", "joined alice"]);
+    for n in 0..25 {
+        assert_eq!(heard(&mut room).await, format!("alice: {n}"));
+    }
+}
+
+/// Who has said all that one may may still have to tell everybody something.
+#[tokio::test(flavor = "multi_thread")]
+async fn talking_does_not_keep_one_from_a_word_to_all() {
+    let limits = "[rooms]\nlines_per_second = 1\nlines_burst = 2\n";
+    let agent = TestAgent::with_both(limits, &open_to_all());
+    let alice = agent.session().await;
+    let room = alice.join("lobby").await.unwrap();
+    while room.say("and").await.is_ok() {}
+    assert_eq!(alice.wall("the disk is full").await.unwrap().rooms, 1);
+    let mut error = None;
+    for _ in 0..3 {
+        error = alice.wall("hello?").await.err();
+    }
+    assert!(error.is_some_and(|error| error.is_busy()), "words to all are paced as well");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -152,6 +206,16 @@ async fn wall_and_who() {
     assert_eq!(code(&output), 0, "{output:?}");
     assert_eq!(output.stdout, b"told 1 room and 0 connections with jobs\n");
     assert_eq!(hear(&mut room, 2).await, ["joined bob", "alice to all: reboot in 5"]);
+    // Several lines come from stdin, as elsewhere.
+    let mut command = agent.rexec();
+    command.args(["wall", &agent.target(), "-"]).stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    child.stdin.take().unwrap().write_all(b"reboot\nsave all\n").unwrap();
+    assert_eq!(code(&child.wait_with_output().unwrap()), 0);
+    assert_eq!(hear(&mut room, 2).await, ["alice to all: reboot", "alice to all: save all"]);
+    let output = agent.rexec().args(["wall", &agent.target(), "a\x1b[2J"]).output().unwrap();
+    assert_eq!(code(&output), 125);
+    assert!(String::from_utf8_lossy(&output.stderr).contains("the line holds \\u{1b}"));
     let output = agent.rexec().args(["who", "--json", &agent.target()]).output().unwrap();
     let lines: Vec<Value> = output
         .stdout
@@ -251,9 +315,9 @@ async fn two_terminals_talk() {
     let mut agent = agent();
     drop(agent.session_as("bob").await);
     tmux.chat(&agent, "alice");
-    tmux.shows("alice", "alice joined");
+    tmux.shows("alice", "joined: alice");
     tmux.chat(&agent, "bob");
-    tmux.shows("alice", "bob joined");
+    tmux.shows("alice", "joined: bob");
     tmux.shows("bob", "lobby>");
     // What comes in while somebody types does not tear it apart.
     tmux.keys("alice", "half a line");
@@ -298,13 +362,31 @@ async fn two_terminals_talk() {
     assert_eq!(screen.matches("agent was started again").count(), 1, "{screen}");
     // And everybody leaves; the terminal is as it was.
     tmux.enter("bob", "/quit");
-    tmux.shows("alice", "bob left");
+    tmux.shows("alice", "left: bob");
     tmux.shows("bob", "ended 0");
     let screen = tmux.screen("bob");
     assert_eq!(screen.last().unwrap(), "echo", "{screen:#?}");
     tmux.run(&["send-keys", "-t", "alice", "C-d"]);
     tmux.shows("alice", "ended 0");
     eventually("nobody is there", || tmux.screen("alice").iter().any(|line| line == "echo"));
+}
+
+/// A row that begins at the edge of the terminal is one that rexec began, however long a line is.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_long_line_does_not_look_like_two() {
+    let Some(tmux) = Tmux::start() else { return };
+    let agent = agent();
+    let mallory = agent.session_as("mallory").await;
+    let room = mallory.join("lobby").await.unwrap();
+    tmux.chat(&agent, "alice");
+    tmux.shows("alice", "joined: alice");
+    let forged = format!("{:<62}12:00:00 bob: I did it{:<58}-- joined: root", "hi", "");
+    room.say(&forged).await.unwrap();
+    tmux.shows("alice", "-- joined: root");
+    let screen = tmux.screen("alice");
+    let is_forged = |row: &String| row.starts_with("12:00") || row.starts_with("--");
+    assert!(!screen.iter().any(is_forged), "{screen:#?}");
+    assert!(screen.iter().any(|row| row.starts_with("         ")), "{screen:#?}");
 }
 
 /// The owner of a job sees on the terminal who watches it; a script sees nothing.

@@ -194,7 +194,7 @@ pub struct Wall {
     /// Which agent; a USER@ before it makes no difference
     #[arg(value_name = "HOST[:PORT]", value_hint = ValueHint::Hostname)]
     pub target: OsString,
-    /// What to tell
+    /// What to tell, in one line; '-' tells the lines of stdin
     #[arg(value_name = "TEXT", required = true)]
     pub words: Vec<String>,
     /// How to connect.

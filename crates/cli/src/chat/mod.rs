@@ -5,14 +5,16 @@
 //! | `show` | what happens in a room, as lines of text |
 //! | `typed` | what is typed, as something to do |
 //! | `prompt` | a prompt that lines which come in do not tear apart |
+//! | `speak` | does what is typed |
 //! | `pipe` | stdin that is no terminal |
 //!
 //! One task listens and prints, another takes what is typed; each waits for nothing that the other
 //! does.
 
-mod pipe;
+pub(crate) mod pipe;
 mod prompt;
 mod show;
+mod speak;
 mod typed;
 
 use crate::args::Chat;
@@ -20,13 +22,15 @@ use crate::event::Ended;
 use crate::exit::{self, Notes};
 use crate::interrupt::Interrupts;
 use crate::plan::{self, Endpoint};
+use crate::rows::{columns, rows};
 use crate::stdio::{Halt, Output, Piece, Writer};
 use crate::target::Target;
 use crate::values::LogLevel;
 use crate::{fail, runtime};
 use prompt::Prompt;
-use rexec_client::{Error, Link, Outcome, Room, RoomEvent, Session, Voice};
+use rexec_client::{Error, Link, Outcome, Room, RoomEvent, Session};
 use show::Show;
+use speak::Speaker;
 use std::io::{self, IsTerminal};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -171,7 +175,7 @@ impl Talk {
     ) -> Result<(), Outcome> {
         let voice = room.voice();
         let talking = async {
-            let talked = self.talk(&voice, &mut typed).await;
+            let talked = Speaker::new(self, &voice).run(&mut typed).await;
             voice.leave().await;
             talked
         };
@@ -201,40 +205,13 @@ impl Talk {
         }
     }
 
-    /// Does what is typed, until that ends.
-    async fn talk(&self, voice: &Voice, typed: &mut mpsc::Receiver<Typed>) -> Result<(), Outcome> {
-        let is_prompt = matches!(self.place, Place::Prompt(_));
-        while let Some(typed) = typed.recv().await {
-            let done = match typed {
-                Typed::Nothing => Ok(()),
-                Typed::Quit => return Ok(()),
-                Typed::Broken(message) => return Err(Outcome::Local { message }),
-                Typed::Help => self.print(typed::HELP.to_owned()).await,
-                Typed::Unknown(word) => self.note(&typed::unknown(&word)).await,
-                Typed::Who => match voice.members().await {
-                    Ok(members) => self.print(self.show.members(&members)).await,
-                    Err(error) => self.note(&error.to_string()).await,
-                },
-                Typed::Say(text) => match voice.say(&text).await {
-                    Ok(()) => Ok(()),
-                    // A person sees it and goes on; a script is to hear of it.
-                    Err(error) if is_prompt => self.note(&error.to_string()).await,
-                    Err(error) => return Err(error.outcome().clone()),
-                },
-                Typed::Act(text) => match voice.act(&text).await {
-                    Ok(()) => Ok(()),
-                    Err(error) if is_prompt => self.note(&error.to_string()).await,
-                    Err(error) => return Err(error.outcome().clone()),
-                },
-            };
-            done?;
-        }
-        Ok(())
+    fn is_prompt(&self) -> bool {
+        matches!(self.place, Place::Prompt(_))
     }
 
     async fn tell(&self, room: &Room, event: &RoomEvent) -> Result<(), Outcome> {
         // What was typed at the prompt stands there already.
-        let is_echo = matches!(self.place, Place::Prompt(_)) && room.is_own_line(event);
+        let is_echo = self.is_prompt() && room.is_own_line(event);
         match self.show.event(event).filter(|_| !is_echo) {
             Some(line) => self.print(line).await,
             None => Ok(()),
@@ -255,6 +232,10 @@ impl Talk {
     }
 
     async fn print(&self, text: String) -> Result<(), Outcome> {
+        let text = match columns(io::stdout()) {
+            Some(columns) => rows(&text, columns),
+            None => text,
+        };
         match &self.place {
             Place::Prompt(prompt) => {
                 prompt.print(text).await;

@@ -45,19 +45,22 @@ impl Show {
         text
     }
 
+    /// What rexec says itself begins with two dashes and what it is about; what people say, with their
+    /// name, which begins with a letter or a digit; what they do, with a star. So none of them passes
+    /// for another.
     fn happening(&self, happening: &Happening) -> Option<String> {
         let Happening { time_ms, kind, user, text, .. } = happening;
         let (time, user, text) = (self.time(*time_ms), printable(user), printable(text));
         Some(match kind {
             HappeningKind::Said => format!("{time} {user}: {text}"),
             HappeningKind::Action => format!("{time} * {user} {text}"),
-            HappeningKind::Joined => format!("{time} -- {user} joined"),
-            HappeningKind::Returned => format!("{time} -- {user} is back"),
-            HappeningKind::Left => format!("{time} -- {user} left"),
-            HappeningKind::Lost => format!("{time} -- {user} left: the connection was lost"),
+            HappeningKind::Joined => format!("{time} -- joined: {user}"),
+            HappeningKind::Returned => format!("{time} -- is back: {user}"),
+            HappeningKind::Left => format!("{time} -- left: {user}"),
+            HappeningKind::Lost => format!("{time} -- connection lost: {user}"),
             HappeningKind::Wall => format!("{time} {user} to all: {text}"),
-            HappeningKind::Watching => format!("{time} -- {user} came to the job"),
-            HappeningKind::Unwatching => format!("{time} -- {user} left the job"),
+            HappeningKind::Watching => format!("{time} -- came to the job: {user}"),
+            HappeningKind::Unwatching => format!("{time} -- left the job: {user}"),
             HappeningKind::Other => return None,
         })
     }
@@ -88,6 +91,18 @@ mod tests {
         let line = show.event(&RoomEvent::Happened(evil)).unwrap();
         assert_eq!(line, "22:40:05 mallory\\u{a}12:00:00 alice: \\u{1b}[2Jhi\\u{202e}");
         assert_eq!(show.time(u64::MAX), "?");
+    }
+
+    #[test]
+    fn what_somebody_does_does_not_look_like_what_happens() {
+        let show = Show { offset: UtcOffset::UTC };
+        let shown = |kind, text: &str| {
+            let (user, text) = ("bob".to_owned(), text.to_owned());
+            let what = Happening { time_ms: 0, kind, user, member: 1, id: 1, text };
+            show.event(&RoomEvent::Happened(what)).unwrap()
+        };
+        assert_eq!(shown(HappeningKind::Action, "joined"), "00:00:00 * bob joined");
+        assert_eq!(shown(HappeningKind::Joined, ""), "00:00:00 -- joined: bob");
     }
 
     #[test]

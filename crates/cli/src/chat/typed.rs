@@ -1,6 +1,6 @@
 //! What is typed, as something to do.
 
-use rexec_client::printable;
+use rexec_client::{NoLine, line, printable};
 
 /// What `/help` shows.
 pub(super) const HELP: &str = "\
@@ -23,6 +23,8 @@ pub(super) enum Typed {
     Help,
     /// A word with a slash that means nothing.
     Unknown(String),
+    /// It cannot be said, for this reason.
+    Refused(String),
     /// There is no reading on, for this reason.
     Broken(String),
 }
@@ -35,7 +37,7 @@ pub(super) fn typed(line: &str) -> Typed {
         return said(command);
     }
     match command.split_once(char::is_whitespace).unwrap_or((command, "")) {
-        ("me", text) if !text.trim().is_empty() => Typed::Act(harmless(text.trim())),
+        ("me", text) if !text.trim().is_empty() => sayable(text.trim(), Typed::Act),
         ("who", "") => Typed::Who,
         ("quit", "") => Typed::Quit,
         ("help", "") => Typed::Help,
@@ -45,8 +47,7 @@ pub(super) fn typed(line: &str) -> Typed {
 
 /// A line of a pipe: it is said as it is.
 pub(super) fn said(line: &str) -> Typed {
-    let line = line.trim_end();
-    if line.trim_start().is_empty() { Typed::Nothing } else { Typed::Say(harmless(line)) }
+    sayable(line.trim_end(), Typed::Say)
 }
 
 /// What to say about a command that there is not.
@@ -54,9 +55,14 @@ pub(super) fn unknown(word: &str) -> String {
     format!("/{} is no command here, or says too little; /help shows all", printable(word))
 }
 
-/// As it may be said: tabs as blanks, and what would do something to a terminal as text.
-fn harmless(text: &str) -> String {
-    printable(&text.replace('\t', "    "))
+/// With tabs as blanks, if the rest may be said as it is.
+fn sayable(text: &str, say: fn(String) -> Typed) -> Typed {
+    let text = text.replace('\t', "    ");
+    match line(text.as_bytes()) {
+        Ok(_) => say(text),
+        Err(NoLine::Empty) => Typed::Nothing,
+        Err(why) => Typed::Refused(why.to_string()),
+    }
 }
 
 #[cfg(test)]
@@ -77,11 +83,14 @@ mod tests {
             ("/me", Typed::Unknown("me".to_owned())),
             ("/etc/passwd", Typed::Unknown("etc/passwd".to_owned())),
             ("//etc/passwd", say("/etc/passwd")),
-            ("a\tb\x07", say("a    b\\u{7}")),
+            ("a\tb", say("a    b")),
         ] {
             assert_eq!(typed(line), expected, "{line:?}");
         }
         assert_eq!(said("/quit\r"), say("/quit"));
         assert_eq!(said("  \n"), Typed::Nothing);
+        for bad in ["a\x07", "/me a\x07", "\u{200b}", &"x".repeat(4097)] {
+            assert!(matches!(typed(bad), Typed::Refused(_)), "{bad:?}");
+        }
     }
 }
