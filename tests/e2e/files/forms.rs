@@ -133,6 +133,41 @@ fn a_mirror_keeps_modes_of_what_is_the_same() {
 }
 
 #[test]
+fn a_mirror_goes_on_where_folders_become_files() {
+    let agent = TestAgent::start();
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name);
+    for base in ["src", "up", "down"] {
+        // The one has for a folder what the others have for a file.
+        let (folder, file) = if base == "src" { ("a", "b") } else { ("b", "a") };
+        fs::create_dir_all(path(base).join(folder)).unwrap();
+        fs::write(path(base).join(folder).join("in"), "in").unwrap();
+        fs::write(path(base).join(file), "file").unwrap();
+    }
+    let call = |options: &str, base: &str| {
+        let mut command = rexec(&agent, options);
+        if base == "up" {
+            command.arg(path("src")).arg(there(path("up")));
+        } else {
+            command.arg(there(path("src"))).arg(path("down"));
+        }
+        command
+    };
+    for base in ["up", "down"] {
+        let said = said(&ends(&mut call("cp -ruT", base), 1));
+        for name in ["a", "b"] {
+            let (name, hint) = (format!("{base}/{name}: "), "remove it first; --delete replaces it");
+            assert!(said.lines().any(|line| line.contains(&name) && line.contains(hint)), "{said}");
+        }
+        ends(&mut call("cp -ruT --delete", base), 0);
+        let same = Command::new("diff").arg("-r").arg(path("src")).arg(path(base)).status();
+        assert!(same.unwrap().success());
+        ends(&mut call("cp -rT --delete --checksum-only", base), 0);
+        assert_eq!(debris(&path(base)), [] as [std::path::PathBuf; 0]);
+    }
+}
+
+#[test]
 fn streams_and_patterns() {
     let agent = TestAgent::start();
     let dir = tempfile::tempdir().unwrap();

@@ -59,7 +59,8 @@ impl Receiver<'_> {
             }
         }
         if store.dry_run {
-            self.would(path, size.unwrap_or_default())?;
+            let clears = old.is_some_and(|old| old.is_folder);
+            self.would(path, size.unwrap_or_default(), clears)?;
             return (self.out)(ToSender::Skip {});
         }
         let part = (store.partial && size.is_some_and(|size| size >= draft::WORTH_KEEPING))
@@ -76,7 +77,9 @@ impl Receiver<'_> {
         let Asked { file, slot, old, compared, .. } = asked;
         match (same, old) {
             (true, Some(old)) => self.stays(&file, slot, &old, compared),
-            _ if self.rules.store.dry_run => self.would(slot.path, file.size.unwrap_or_default()),
+            _ if self.rules.store.dry_run => {
+                self.would(slot.path, file.size.unwrap_or_default(), false)
+            }
             _ => Err(Error::peer("a file that differs, without its content")),
         }
     }

@@ -6,6 +6,7 @@
 
 use super::cannot;
 use super::folder::{Folder, Slot};
+use super::remove;
 use super::scraps::Scrap;
 use crate::error::why;
 use crate::open::c_string;
@@ -16,6 +17,7 @@ use nix::unistd::{fsync, syncfs};
 use rexec_protocol::Digest;
 use rexec_protocol::files::Meta;
 use std::collections::HashMap;
+use std::ffi::CStr;
 use std::fs::File;
 use std::sync::Arc;
 
@@ -40,8 +42,8 @@ pub(crate) struct Ready {
     pub(crate) lock: Option<File>,
 }
 
-/// What became of one.
-pub(super) type Settled = (Slot, u64, Option<Digest>, Result<(), String>);
+/// What became of one, and whether a folder was removed for it.
+pub(super) type Settled = (Slot, u64, Option<Digest>, Result<bool, String>);
 
 #[derive(Debug, Default)]
 pub(crate) struct Batch {
@@ -113,7 +115,7 @@ impl Batch {
             let folder = Arc::clone(scrap.folder());
             let outcome = synced.file(file, &folder).and_then(|()| {
                 let name = c_string(&slot.name).map_err(|errno| cannot("use this name", errno))?;
-                scrap.rename(&name).map_err(|errno| cannot("put it in its place", errno))
+                put_in_place(&scrap, &slot, &name)
             });
             drop(lock);
             folders.insert(Arc::as_ptr(&folder), folder);
@@ -172,6 +174,21 @@ impl Synced {
     fn system(&mut self, folder: &Folder) -> Result<(), String> {
         let synced = self.systems.entry(folder.device).or_insert_with(|| syncfs(&folder.fd));
         synced.map_err(|errno| cannot("write", errno))
+    }
+}
+
+/// Gives a file its name. True if a folder made way for it, which was emptied first: if that cannot
+/// be done, the file does not come.
+fn put_in_place(scrap: &Scrap, slot: &Slot, name: &CStr) -> Result<bool, String> {
+    match scrap.rename(name) {
+        Ok(()) => Ok(false),
+        Err(Errno::EISDIR) if slot.clears => {
+            remove::contents(scrap.folder(), name)
+                .map_err(|errno| cannot("remove the folder in its place", errno))?;
+            let placed = scrap.exchange(name).map(|()| true);
+            placed.map_err(|errno| cannot("put it in the place of a folder", errno))
+        }
+        Err(errno) => Err(cannot("put it in its place", errno)),
     }
 }
 

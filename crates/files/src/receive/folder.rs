@@ -9,6 +9,7 @@ use nix::sys::stat::{Mode, SFlag, fstat, fstatat, mkdirat};
 use rexec_guard::holds;
 use rexec_protocol::files::Meta;
 use rexec_protocol::{Algorithm, Digest, Hasher};
+use std::ffi::CStr;
 use std::fs::File;
 use std::io::Read;
 use std::os::fd::OwnedFd;
@@ -40,12 +41,15 @@ pub(crate) struct Slot {
     pub(crate) name: Vec<u8>,
     /// Below the destination, for reports.
     pub(crate) path: Vec<u8>,
+    /// What is there goes, whatever it is: it is in a tree from which is removed what was not sent.
+    pub(crate) clears: bool,
 }
 
 /// What is under a name already.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Old {
     pub(crate) is_file: bool,
+    pub(crate) is_folder: bool,
     pub(crate) size: u64,
     pub(crate) mtime: (i64, u32),
     pub(crate) mode: u32,
@@ -68,18 +72,29 @@ impl Old {
 }
 
 const NO_FOLDER: &str = "its folder is not there";
+/// What to do where something of another kind is in the way.
+const MAKE_WAY: &str = "remove it first; --delete replaces it, within a tree";
+
+/// A folder that was entered.
+#[derive(Debug)]
+pub(super) struct Entered {
+    /// `None`: it is not there, and nothing is made.
+    pub(super) folder: Option<Folder>,
+    /// Something else gave way to it, or would.
+    pub(super) cleared: bool,
+}
 
 impl Slot {
     /// No place at all.
     pub(super) fn nowhere() -> Self {
-        Self { folder: None, name: Vec::new(), path: Vec::new() }
+        Self { folder: None, name: Vec::new(), path: Vec::new(), clears: false }
     }
 
     pub(super) fn folder(&self) -> Result<&Arc<Folder>, String> {
         self.folder.as_ref().ok_or_else(|| NO_FOLDER.to_owned())
     }
 
-    /// What is there already. Only a file or a link can be replaced.
+    /// What is there already. Only a file or a link can be replaced, unless anything goes.
     pub(super) fn look(&self) -> Result<Option<Old>, String> {
         let Some(folder) = &self.folder else { return Ok(None) };
         let name = c_string(&self.name).map_err(|errno| cannot("use this name", errno))?;
@@ -90,9 +105,12 @@ impl Slot {
         };
         let kind = SFlag::from_bits_truncate(stat.st_mode & SFlag::S_IFMT.bits());
         match kind {
-            SFlag::S_IFDIR => Err("there is a folder of this name".to_owned()),
-            SFlag::S_IFREG | SFlag::S_IFLNK => Ok(Some(Old {
+            SFlag::S_IFDIR if !self.clears => {
+                Err(format!("there is a folder of this name: {MAKE_WAY}"))
+            }
+            _ if self.clears || matches!(kind, SFlag::S_IFREG | SFlag::S_IFLNK) => Ok(Some(Old {
                 is_file: kind == SFlag::S_IFREG,
+                is_folder: kind == SFlag::S_IFDIR,
                 size: stat.st_size.unsigned_abs(),
                 mtime: (stat.st_mtime, u32::try_from(stat.st_mtime_nsec).unwrap_or_default()),
                 mode: stat.st_mode & 0o7777,
@@ -101,16 +119,14 @@ impl Slot {
                 inode: stat.st_ino,
                 links: stat.st_nlink,
             })),
-            _ => {
-                Err("there is a device, FIFO or socket of this name, which is not replaced"
-                    .to_owned())
-            }
+            _ => Err(format!("there is a device, FIFO or socket of this name: {MAKE_WAY}")),
         }
     }
 
-    /// The folder of this name, made if it is not there. `None`: it is not, and nothing is made.
-    pub(super) fn enter(&self, dry_run: bool) -> Result<Option<Folder>, String> {
-        let Some(parent) = &self.folder else { return Ok(None) };
+    /// The folder of this name, made if it is not there.
+    pub(super) fn enter(&self, dry_run: bool, scraps: &Scraps) -> Result<Entered, String> {
+        let entered = |folder| Entered { folder, cleared: false };
+        let Some(parent) = &self.folder else { return Ok(entered(None)) };
         let name = c_string(&self.name).map_err(|errno| cannot("use this name", errno))?;
         let made = match mkdir_unless(dry_run, parent, &name) {
             Ok(made) => made,
@@ -124,10 +140,15 @@ impl Slot {
         match openat(&parent.fd, name.as_c_str(), flags, Mode::empty())
             .and_then(|fd| Folder::new(fd, made))
         {
-            Ok(folder) => Ok(Some(folder)),
-            Err(Errno::ENOENT) if dry_run => Ok(None),
+            Ok(folder) => Ok(entered(Some(folder))),
+            Err(Errno::ENOENT) if dry_run => Ok(entered(None)),
+            Err(Errno::ELOOP | Errno::ENOTDIR) if self.clears => {
+                let folder =
+                    if dry_run { None } else { Some(clear_for_folder(parent, &name, scraps)?) };
+                Ok(Entered { folder, cleared: true })
+            }
             Err(Errno::ELOOP | Errno::ENOTDIR) => {
-                Err("there is something of this name that is no folder".to_owned())
+                Err(format!("there is something of this name that is no folder: {MAKE_WAY}"))
             }
             Err(errno) => Err(cannot("enter this folder", errno)),
         }
@@ -188,8 +209,17 @@ pub(super) fn hash(file: &mut File, mut hasher: Hasher) -> std::io::Result<Hashe
     }
 }
 
+/// A new folder in the place of what is none. The name stands for the one or the other at any time.
+fn clear_for_folder(parent: &Arc<Folder>, name: &CStr, scraps: &Scraps) -> Result<Folder, String> {
+    let made = scraps.folder(parent).and_then(|(fd, scrap)| {
+        scrap.exchange(name)?;
+        Folder::new(fd, true)
+    });
+    made.map_err(|errno| cannot("put a folder in the place of what is there", errno))
+}
+
 /// Open to nobody else until it is complete.
-fn mkdir_unless(dry_run: bool, parent: &Folder, name: &std::ffi::CStr) -> nix::Result<bool> {
+fn mkdir_unless(dry_run: bool, parent: &Folder, name: &CStr) -> nix::Result<bool> {
     if dry_run {
         return Ok(false);
     }

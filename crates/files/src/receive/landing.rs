@@ -57,7 +57,7 @@ impl Landing {
                 (parent, name.clone())
             }
         };
-        Ok(Slot { folder: Some(Arc::clone(folder)), path: name.clone(), name })
+        Ok(Slot { folder: Some(Arc::clone(folder)), path: name.clone(), name, clears: false })
     }
 
     /// For the contents of a folder: the folder of the destination, or the place where it is to be.
@@ -67,7 +67,7 @@ impl Landing {
             Place::As { parent, name, taken } => {
                 *taken = true;
                 let folder = Some(Arc::clone(parent));
-                Ok(Slot { folder, name: name.clone(), path: Vec::new() })
+                Ok(Slot { folder, name: name.clone(), path: Vec::new(), clears: false })
             }
         }
     }

@@ -1,11 +1,10 @@
 //! Folders: how they are entered and left.
 
-use super::folder::Folder;
+use super::folder::{Entered, Folder};
 use super::{Receiver, remove};
 use crate::error::Error;
 use rexec_guard::holds;
-use rexec_protocol::files::{Entry, Leave, MAX_DEPTH, Meta, ToSender};
-use serde_bytes::ByteBuf;
+use rexec_protocol::files::{Entry, Leave, MAX_DEPTH, Meta};
 use std::collections::HashSet;
 use std::sync::Arc;
 
@@ -64,8 +63,11 @@ impl Receiver<'_> {
             return Ok(());
         };
         let path = slot.path.clone();
-        let (folder, skip) = match slot.enter(self.rules.store.dry_run) {
-            Ok(folder) => {
+        let (folder, skip) = match slot.enter(self.rules.store.dry_run, &self.scraps) {
+            Ok(Entered { folder, cleared }) => {
+                if cleared {
+                    self.removed(path.clone())?;
+                }
                 if folder.as_ref().is_some_and(|folder| folder.is_new) {
                     self.batch.grew(slot.folder);
                 }
@@ -87,10 +89,7 @@ impl Receiver<'_> {
         if let Some(names) = level.names.filter(|_| leave.complete) {
             for (path, removed) in remove::others(&folder, &level.path, &names, store.dry_run) {
                 match removed {
-                    Ok(()) => {
-                        self.totals.removed += 1;
-                        (self.out)(ToSender::Removed { path: ByteBuf::from(path) })?;
-                    }
+                    Ok(()) => self.removed(path)?,
                     Err(message) => self.failed(path, message)?,
                 }
             }

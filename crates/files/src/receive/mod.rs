@@ -165,7 +165,8 @@ impl<'a> Receiver<'a> {
         } else {
             [&level.path, &b"/"[..], name].concat()
         };
-        Ok(Some(Slot { folder: level.folder.clone(), name: name.to_vec(), path }))
+        let (folder, clears) = (level.folder.clone(), level.names.is_some());
+        Ok(Some(Slot { folder, name: name.to_vec(), path, clears }))
     }
 
     fn link(&mut self, link: &Link) -> Result<(), Error> {
@@ -184,7 +185,10 @@ impl<'a> Receiver<'a> {
                 let (path, adjusted) = (ByteBuf::from(path), false);
                 (self.out)(ToSender::Skipped(Skipped { path, size: 0, sha256: None, adjusted }))
             }
-            Ok(Some(None)) => self.would(path, 0),
+            Ok(Some(None)) => {
+                let is_folder = slot.look().is_ok_and(|old| old.is_some_and(|old| old.is_folder));
+                self.would(path, 0, is_folder)
+            }
             Ok(Some(Some(scrap))) => {
                 if let Some(time) = time {
                     scrap.set_time(time);
@@ -350,7 +354,10 @@ impl<'a> Receiver<'a> {
     fn settle(&mut self) -> Result<(), Error> {
         for (slot, size, sha256, outcome) in self.batch.settle() {
             match outcome {
-                Ok(()) => {
+                Ok(cleared) => {
+                    if cleared {
+                        self.removed(slot.path.clone())?;
+                    }
                     self.totals.stored += 1;
                     self.totals.bytes += size;
                     let path = ByteBuf::from(slot.path);
@@ -373,10 +380,19 @@ impl<'a> Receiver<'a> {
         if holds("files.plain_modes", special) { plain | sent & 0o7000 } else { plain }
     }
 
-    fn would(&mut self, path: Vec<u8>, size: u64) -> Result<(), Error> {
+    /// Says what would be done; if `clears`, in the place of a folder.
+    fn would(&mut self, path: Vec<u8>, size: u64, clears: bool) -> Result<(), Error> {
+        if clears {
+            self.removed(path.clone())?;
+        }
         self.totals.stored += 1;
         let path = ByteBuf::from(path);
         (self.out)(ToSender::Stored(Stored { path, size, sha256: None, dry_run: true }))
+    }
+
+    fn removed(&mut self, path: Vec<u8>) -> Result<(), Error> {
+        self.totals.removed += 1;
+        (self.out)(ToSender::Removed { path: ByteBuf::from(path) })
     }
 
     fn failed(&mut self, path: Vec<u8>, message: String) -> Result<(), Error> {

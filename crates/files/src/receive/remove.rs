@@ -46,6 +46,12 @@ pub(super) fn others(
     extra.map(|name| (at(&name), gone(&name))).collect()
 }
 
+/// Empties the folder of this name, whatever is in it.
+pub(super) fn contents(folder: &Folder, name: &CStr) -> nix::Result<()> {
+    let inner = openat(&folder.fd, name, FOLDER, Mode::empty())?;
+    list(&inner)?.iter().try_for_each(|name| remove(&inner, name, 0))
+}
+
 fn list(folder: &OwnedFd) -> nix::Result<Vec<CString>> {
     // Another open file, with a place of its own in the list.
     let dir = Dir::from_fd(openat(folder, c".", FOLDER, Mode::empty())?)?;

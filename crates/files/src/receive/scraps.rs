@@ -2,9 +2,10 @@
 //! transfer ends before its time. Of those that stay for a later one, only what is empty goes.
 
 use super::folder::Folder;
+use crate::open::SAFE;
 use nix::errno::Errno;
-use nix::fcntl::{AtFlags, OFlag, openat, renameat};
-use nix::sys::stat::{Mode, UtimensatFlags, fstatat, utimensat};
+use nix::fcntl::{AtFlags, OFlag, RenameFlags, openat, renameat, renameat2};
+use nix::sys::stat::{Mode, UtimensatFlags, fstatat, mkdirat, utimensat};
 use nix::sys::time::TimeSpec;
 use nix::unistd::{UnlinkatFlags, symlinkat, unlinkat};
 use rexec_protocol::files::Meta;
@@ -44,10 +45,15 @@ impl Live {
     fn end(&self) {
         let (folder, name) = (&self.folder.fd, self.name.as_c_str());
         let is_worth_it = || {
-            fstatat(folder, name, AtFlags::AT_SYMLINK_NOFOLLOW).is_ok_and(|stat| stat.st_size > 0)
+            // A folder is what had the name that the part has now.
+            fstatat(folder, name, AtFlags::AT_SYMLINK_NOFOLLOW)
+                .is_ok_and(|stat| stat.st_size > 0 && stat.st_mode & 0o170_000 == 0o100_000)
         };
-        if !self.is_part || !is_worth_it() {
-            let _ = unlinkat(folder, name, UnlinkatFlags::NoRemoveDir);
+        if (!self.is_part || !is_worth_it())
+            && unlinkat(folder, name, UnlinkatFlags::NoRemoveDir).is_err()
+        {
+            // A folder is here only while it is empty.
+            let _ = unlinkat(folder, name, UnlinkatFlags::RemoveDir);
         }
     }
 }
@@ -80,6 +86,14 @@ impl Scraps {
     /// A new link.
     pub(super) fn link(&self, folder: &Arc<Folder>, target: &CStr) -> nix::Result<Scrap> {
         self.make(folder, |name| symlinkat(target, &folder.fd, name)).map(|((), scrap)| scrap)
+    }
+
+    /// A new folder, which only this user can enter, to be exchanged with what is in its place.
+    pub(super) fn folder(&self, folder: &Arc<Folder>) -> nix::Result<(OwnedFd, Scrap)> {
+        let ((), scrap) = self.make(folder, |name| mkdirat(&folder.fd, name, Mode::S_IRWXU))?;
+        let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | SAFE;
+        let opened = openat(&folder.fd, scrap.live.name.as_c_str(), flags, Mode::empty())?;
+        Ok((opened, scrap))
     }
 
     fn make<T>(
@@ -139,12 +153,32 @@ impl Scrap {
         &self.live.folder
     }
 
-    /// Gives it its name, in place of what has that now.
-    pub(super) fn rename(self, name: &CStr) -> nix::Result<()> {
+    /// Gives it its name, in place of what has that now, which must be of the same kind.
+    pub(super) fn rename(&self, name: &CStr) -> nix::Result<()> {
         let Live { folder, name: temporary, .. } = &self.live;
         renameat(&folder.fd, temporary.as_c_str(), &folder.fd, name)?;
         self.scraps.lock().live.remove(&self.id);
         Ok(())
+    }
+
+    /// Gives it its name, also if it is a folder and what has that now is none, or the other way round.
+    /// What had it goes when this is dropped; a folder must be empty for that.
+    pub(super) fn exchange(&self, name: &CStr) -> nix::Result<()> {
+        let Live { folder, name: temporary, .. } = &self.live;
+        let (fd, temporary) = (&folder.fd, temporary.as_c_str());
+        match renameat2(fd, temporary, fd, name, RenameFlags::RENAME_EXCHANGE) {
+            // This file system cannot do that.
+            Err(Errno::EINVAL | Errno::ENOSYS) => self.clear_and_rename(name),
+            exchanged => exchanged,
+        }
+    }
+
+    /// With a moment at which nothing has the name.
+    fn clear_and_rename(&self, name: &CStr) -> nix::Result<()> {
+        let fd = &self.live.folder.fd;
+        unlinkat(fd, name, UnlinkatFlags::NoRemoveDir)
+            .or_else(|_| unlinkat(fd, name, UnlinkatFlags::RemoveDir))?;
+        self.rename(name)
     }
 
     /// Removes it, even if it would stay.
@@ -167,5 +201,35 @@ impl Drop for Scrap {
         if self.scraps.lock().live.remove(&self.id).is_some() {
             self.live.end();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+
+    /// As on a file system that cannot exchange two names.
+    #[test]
+    fn kinds_change_places_step_by_step() {
+        let dir = tempfile::tempdir().unwrap();
+        let fd = OwnedFd::from(fs::File::open(dir.path()).unwrap());
+        let folder = Arc::new(Folder::new(fd, false).unwrap());
+        let (scraps, path) = (Scraps::default(), dir.path().join("name"));
+        fs::create_dir(&path).unwrap();
+        let (_, file) = scraps.file(&folder).unwrap();
+        file.clear_and_rename(c"name").unwrap();
+        drop(file);
+        assert!(path.is_file());
+        let (_, new) = scraps.folder(&folder).unwrap();
+        new.clear_and_rename(c"name").unwrap();
+        drop(new);
+        assert!(path.is_dir());
+        // What is in a folder does not go unseen.
+        fs::write(path.join("x"), "").unwrap();
+        let (_, file) = scraps.file(&folder).unwrap();
+        assert_eq!(file.clear_and_rename(c"name"), Err(Errno::ENOTEMPTY));
+        drop(file);
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
     }
 }

@@ -1,5 +1,7 @@
 //! A receiver, and what a sender can do to it.
 
+mod places;
+
 use super::*;
 use rexec_protocol::Algorithm;
 use rexec_protocol::files::{Compared, Entry, Leave, MAX_ASKED, Meta, Target, Update, Want};

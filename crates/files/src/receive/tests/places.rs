@@ -1,0 +1,155 @@
+//! A folder and something else that change places between the source and the destination.
+
+use super::*;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+const MIRROR: Store = Store {
+    preserve: false,
+    special: false,
+    update: None,
+    partial: false,
+    delete: true,
+    dry_run: false,
+};
+
+fn link(name: &str) -> (ToReceiver, &'static [u8]) {
+    let (name, target) = (ByteBuf::from(name.as_bytes()), ByteBuf::from("nowhere"));
+    (ToReceiver::Link(Link { name, target, meta: META }), b"")
+}
+
+/// `d` with four things of another kind than the tree of [`sent`] has, and a link to `outside`.
+fn destination(bench: &Bench, outside: &Path) {
+    for full in ["d/file/deep/er", "d/link"] {
+        fs::create_dir_all(bench.path().join(full)).unwrap();
+        fs::write(bench.path().join(full).join("old"), "old").unwrap();
+    }
+    fs::write(bench.path().join("d/folder"), "old").unwrap();
+    symlink(outside, bench.path().join("d/other")).unwrap();
+    symlink(outside, bench.path().join("d/file/out")).unwrap();
+}
+
+fn sent() -> Vec<(ToReceiver, &'static [u8])> {
+    let folder = |name, inner| vec![dir(name), small(inner, b"new"), leave()];
+    let (one, two) = (folder(b"folder", b"x"), folder(b"other", b"y"));
+    [vec![dir(b"d"), small(b"file", b"new"), link("link")], one, two, vec![leave(), done(4)]]
+        .concat()
+}
+
+fn finished(bench: &Bench) -> Finished {
+    match bench.said.last() {
+        Some(ToSender::Finished(finished)) => *finished,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_mirror_puts_the_one_in_the_place_of_the_other() {
+    let outside = tempfile::tempdir().unwrap();
+    fs::write(outside.path().join("precious"), "").unwrap();
+    let mut bench = Bench::new();
+    destination(&bench, outside.path());
+    assert!(bench.take(MIRROR, &sent()).unwrap(), "{:?}", bench.said);
+    let Finished { stored, removed, failed, .. } = finished(&bench);
+    assert_eq!((stored, removed, failed), (4, 4, 0), "{:?}", bench.said);
+    let at = |name: &str| bench.path().join("d").join(name);
+    assert_eq!(fs::read(at("file")).unwrap(), b"new");
+    assert_eq!(fs::read_link(at("link")).unwrap(), Path::new("nowhere"));
+    for (folder, inner) in [("folder", "x"), ("other", "y")] {
+        assert!(fs::symlink_metadata(at(folder)).unwrap().is_dir());
+        assert_eq!(fs::read(at(folder).join(inner)).unwrap(), b"new");
+    }
+    assert_eq!(fs::read_dir(at("")).unwrap().count(), 4, "no debris");
+    let kept: Vec<_> = fs::read_dir(outside.path()).unwrap().collect();
+    assert_eq!(kept.len(), 1, "no link was followed");
+}
+
+#[test]
+fn a_dry_run_says_so_and_changes_nothing() {
+    let outside = tempfile::tempdir().unwrap();
+    let mut bench = Bench::new();
+    destination(&bench, outside.path());
+    let dry_run = Store { dry_run: true, ..MIRROR };
+    let mut messages = sent();
+    for (message, body) in &mut messages {
+        if let ToReceiver::File(file) = message {
+            (file.ask, file.whole, *body) = (true, None, b"");
+        }
+    }
+    assert!(bench.take(dry_run, &messages).unwrap(), "{:?}", bench.said);
+    let Finished { stored, removed, failed, .. } = finished(&bench);
+    assert_eq!((stored, removed, failed), (4, 4, 0), "{:?}", bench.said);
+    assert!(bench.path().join("d/file/deep/er/old").exists());
+    assert_eq!(fs::read(bench.path().join("d/folder")).unwrap(), b"old");
+}
+
+#[test]
+fn without_delete_it_is_said_what_to_do() {
+    let outside = tempfile::tempdir().unwrap();
+    let mut bench = Bench::new();
+    destination(&bench, outside.path());
+    assert!(bench.take(Store::default(), &sent()).unwrap());
+    for path in ["d/file", "d/link", "d/folder", "d/other"] {
+        let told = |said: &ToSender| {
+            matches!(said, ToSender::Failed(Failed { path: at, message })
+                if at == path.as_bytes() && message.contains("--delete replaces it"))
+        };
+        assert!(bench.said.iter().any(told), "{path}: {:?}", bench.said);
+    }
+    assert!(bench.path().join("d/file/deep/er/old").exists());
+}
+
+/// What a user has named is no part of the tree that he mirrors.
+#[test]
+fn at_the_top_nothing_makes_way() {
+    let mut bench = Bench::new();
+    fs::create_dir(bench.path().join("f")).unwrap();
+    fs::write(bench.path().join("d"), "old").unwrap();
+    let sent = [small(b"f", b"new"), dir(b"d"), leave(), done(1)];
+    assert!(bench.take(MIRROR, &sent).unwrap());
+    assert_eq!(finished(&bench).failed, 2, "{:?}", bench.said);
+    assert!(bench.path().join("f").is_dir() && bench.path().join("d").is_file());
+}
+
+#[test]
+fn at_every_moment_there_is_the_one_or_the_other() {
+    let mut bench = Bench::new();
+    let path = bench.path().join("d/f");
+    fs::create_dir_all(&path).unwrap();
+    let stop = AtomicBool::new(false);
+    let looked = path.clone();
+    std::thread::scope(|scope| {
+        let looking = scope.spawn(|| {
+            while !stop.load(Ordering::Relaxed) {
+                assert!(fs::symlink_metadata(&looked).is_ok(), "there is nothing");
+            }
+        });
+        for n in 0..100 {
+            let now = if n % 2 == 0 { vec![small(b"f", b"new")] } else { vec![dir(b"f"), leave()] };
+            let entries = 1 - n % 2;
+            let sent = [vec![dir(b"d")], now, vec![leave(), done(entries)]].concat();
+            assert!(bench.take(MIRROR, &sent).unwrap());
+        }
+        stop.store(true, Ordering::Relaxed);
+        looking.join().unwrap();
+    });
+    assert!(bench.said.iter().all(|said| !matches!(said, ToSender::Failed(_))));
+}
+
+/// A part that has become a file leaves the folder that had its name, and that goes.
+#[test]
+fn a_part_takes_the_place_of_a_folder() {
+    let mut bench = Bench::new();
+    fs::create_dir_all(bench.path().join("d/f/in")).unwrap();
+    let whole = vec![7; 1 << 20];
+    let pieces: Vec<_> = whole
+        .chunks(200_000)
+        .enumerate()
+        .map(|(n, piece)| data(n as u64 * 200_000, piece))
+        .collect();
+    let size = whole.len() as u64;
+    let sent =
+        [&[dir(b"d"), ask(size), begin(0)], &pieces[..], &[end(size, &whole), leave(), done(1)]];
+    assert!(bench.take(Store { partial: true, ..MIRROR }, &sent.concat()).unwrap());
+    assert_eq!(fs::read(bench.path().join("d/f")).unwrap(), whole);
+    assert_eq!(fs::read_dir(bench.path().join("d")).unwrap().count(), 1);
+}
