@@ -33,8 +33,10 @@ fn send(get: &Get, input: impl Read, output: impl Write) -> Result<(), Error> {
     let choice = Choice { recursive: get.recursive, ask: get.ask, links: get.links };
     let mut watch = |_| {};
     let mut sender = Sender::new(output, choice, &mut answers, &mut watch);
-    for path in &get.paths {
-        if get.glob { sender.pattern(path)? } else { sender.path(path)? }
+    if get.glob {
+        sender.patterns(&get.paths)?;
+    } else {
+        get.paths.iter().try_for_each(|path| sender.path(path))?;
     }
     sender.finish()
 }
@@ -71,7 +73,8 @@ fn store(
         Some(only) => only == name,
         None => put.sources.is_empty() || sources.expect(name),
     };
-    let rules = Rules { store: put.store, recursive: put.recursive, expected: &expected };
+    let Put { store, recursive, .. } = *put;
+    let rules = Rules { store, recursive, links: put.glob && recursive, expected: &expected };
     let mut receiver = Receiver::new(landing, rules, scraps.clone(), &mut out);
     let mut reader = Reader::new(input);
     loop {

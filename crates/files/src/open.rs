@@ -4,9 +4,10 @@
 //! 5.6 a walk part by part. "Magic" links, as in `/proc/PID/fd`, lead anywhere and are never followed
 //! where the kernel can tell.
 
+use nix::dir::{Entry, Type};
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, OFlag, OpenHow, ResolveFlag, open, openat, openat2};
-use nix::sys::stat::Mode;
+use nix::sys::stat::{Mode, SFlag};
 use rexec_guard::holds;
 use std::ffi::CString;
 use std::os::fd::OwnedFd;
@@ -67,6 +68,16 @@ pub(crate) fn split(path: &[u8]) -> Option<(&[u8], &[u8])> {
 /// The name at the end of a path; `None` if what is meant has none of its own: the contents of a folder.
 pub fn name(path: &[u8]) -> Option<&[u8]> {
     split(path).map(|(_, name)| name)
+}
+
+/// What something in a folder is. Not every file system tells it with the name.
+pub(crate) fn listed(entry: &Entry) -> Option<SFlag> {
+    match entry.file_type()? {
+        Type::File => Some(SFlag::S_IFREG),
+        Type::Directory => Some(SFlag::S_IFDIR),
+        Type::Symlink => Some(SFlag::S_IFLNK),
+        _ => None,
+    }
 }
 
 pub(crate) fn c_string(bytes: &[u8]) -> nix::Result<CString> {

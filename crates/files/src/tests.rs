@@ -44,7 +44,7 @@ fn fetch(from: &Path, to: &Path, store: Store) -> (Vec<ToSender>, Finished) {
             Ok(())
         }
     };
-    let rules = Rules { store, recursive: true, expected: &|_| true };
+    let rules = Rules { store, recursive: true, links: false, expected: &|_| true };
     let landing = Landing::find(to.as_os_str().as_bytes(), Target::Exact, true).unwrap();
     let mut receiver = Receiver::new(landing, rules, Scraps::default(), &mut out);
     let mut reader = Reader::new(down.0);
@@ -200,7 +200,8 @@ fn sent_while(path: &Path, mut happens: impl FnMut(u64) + Send) -> String {
         said.push(message);
         Ok(())
     };
-    let rules = Rules { store: Store::default(), recursive: false, expected: &|_| true };
+    let rules =
+        Rules { store: Store::default(), recursive: false, links: false, expected: &|_| true };
     let landing = Landing::find(to.as_os_str().as_bytes(), Target::Exact, true).unwrap();
     let mut receiver = Receiver::new(landing, rules, Scraps::default(), &mut out);
     let mut reader = Reader::new(reader_end.as_slice());

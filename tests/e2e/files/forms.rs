@@ -156,7 +156,8 @@ fn a_mirror_goes_on_where_folders_become_files() {
     for base in ["up", "down"] {
         let said = said(&ends(&mut call("cp -ruT", base), 1));
         for name in ["a", "b"] {
-            let (name, hint) = (format!("{base}/{name}: "), "remove it first; --delete replaces it");
+            let (name, hint) =
+                (format!("{base}/{name}: "), "remove it first; --delete replaces it");
             assert!(said.lines().any(|line| line.contains(&name) && line.contains(hint)), "{said}");
         }
         ends(&mut call("cp -ruT --delete", base), 0);
@@ -185,9 +186,50 @@ fn streams_and_patterns() {
     fs::create_dir(path("out")).unwrap();
     ends(rexec(&agent, "get --glob").arg(there(path("*.log"))).arg(path("out")), 0);
     assert_eq!(fs::read_dir(path("out")).unwrap().count(), 2);
+    // A link that merely matches is not followed.
+    std::os::unix::fs::symlink("z.txt", path("link.log")).unwrap();
+    fs::create_dir_all(path("more/deep")).unwrap();
+    fs::write(path("more/deep/deep.log"), "deep").unwrap();
+    fs::write(path("more/y.log"), "another").unwrap();
+    let output = ends(rexec(&agent, "get --glob").arg(there(path("*.log"))).arg(path("out")), 1);
+    assert!(said(&output).contains("link.log: at the source: is a symbolic link"));
+    assert!(fs::symlink_metadata(path("out/link.log")).is_err());
+    ends(rexec(&agent, "get -r --glob").arg(there(path("*.log"))).arg(path("out")), 0);
+    assert_eq!(fs::read_link(path("out/link.log")).unwrap(), Path::new("z.txt"));
+    // Each once, and of two of one name one.
+    let glob = "get -r --glob --report";
+    let output = ends(rexec(&agent, glob).arg(there(path("more/**"))).arg(path("out")), 0);
+    assert_eq!(output.stdout.split(|byte| *byte == b'\n').count(), 3, "{output:?}");
+    let (one, two) = (there(path("more/y*")), there(path("y*")));
+    let output = ends(rexec(&agent, glob).args([one, two]).arg(path("out")), 1);
+    assert!(said(&output).contains("has the name of"), "{output:?}");
     // Without the option it is a name.
     let output = ends(rexec(&agent, "get").arg(there(path("*.log"))).arg(path("out")), 1);
     assert!(said(&output).contains("no such file"));
+}
+
+/// As cp, which will not overwrite what it has just created.
+#[test]
+fn two_sources_of_one_name_are_refused_before_anything_moves() {
+    let agent = TestAgent::start();
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name);
+    for name in ["a", "b", "to"] {
+        fs::create_dir(path(name)).unwrap();
+        fs::write(path(name).join(if name == "to" { "old" } else { "x" }), name).unwrap();
+    }
+    let (one, two, to) = (path("a/x"), path("b/x"), path("to"));
+    let calls: [[std::ffi::OsString; 3]; 3] = [
+        [one.clone().into(), two.clone().into(), there(&to)],
+        [there(&one), there(&two), to.clone().into()],
+        [there(&one), there(&two), there(&to)],
+    ];
+    for paths in calls {
+        let said = said(&ends(rexec(&agent, "cp").args(paths), 1));
+        let names = [&one, &two].map(|path| path.display().to_string());
+        assert!(names.iter().all(|name| said.contains(name)), "{said}");
+        assert_eq!(fs::read_dir(&to).unwrap().count(), 1);
+    }
 }
 
 #[test]

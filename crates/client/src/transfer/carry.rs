@@ -3,6 +3,7 @@
 use super::Summary;
 use super::bridge::{self, FromJob, ToJob};
 use super::options::{Options, Transfer, TransferError, TransferEvent, Watch, Work};
+use super::sources::have_names_of_their_own;
 use crate::child::Child;
 use crate::command::{Command, Stdio};
 use crate::error::Error;
@@ -94,6 +95,7 @@ impl Transfer {
         let watched = Watched(Arc::new(Mutex::new(watch)));
         match work {
             Work::Put { files, to } => {
+                have_names_of_their_own(files.iter().map(|file| file.as_os_str()))?;
                 let name = match files.as_slice() {
                     [only] => name_of(only.as_os_str()),
                     _ => None,
@@ -115,6 +117,7 @@ impl Transfer {
                 send(child, choice, watched, move |sender| sender.stream(&mut input, &name)).await
             }
             Work::Get { files, to } => {
+                check_names(&files, &options)?;
                 let child = start(&session, get(&files, &options), options.user.clone()).await?;
                 receive(child, files, to, options, watched).await
             }
@@ -135,6 +138,7 @@ impl Transfer {
                 .await
             }
             Work::Relay { files, other, to } => {
+                check_names(&files, &options)?;
                 let name = match files.as_slice() {
                     [only] if !options.glob => name_of(only),
                     _ => None,
@@ -151,6 +155,13 @@ impl Transfer {
             }
         }
     }
+}
+
+fn check_names(files: &[OsString], options: &Options) -> Result<(), TransferError> {
+    if options.glob {
+        return Ok(());
+    }
+    have_names_of_their_own(files.iter().map(|file| file.as_os_str()))
 }
 
 fn choice(options: &Options) -> Choice {
@@ -283,7 +294,8 @@ async fn receive(
         let names = Names::of(files.iter().map(|file| file.as_bytes()), options.glob);
         let expected = |name: &[u8]| names.expect(name);
         let (store, recursive) = (options.store, options.recursive);
-        let rules = Rules { store, recursive, expected: &expected };
+        let links = options.glob && recursive;
+        let rules = Rules { store, recursive, links, expected: &expected };
         let (finished, answers) = (Cell::new(None), RefCell::new(answers));
         let mut out = |message: ToSender| match message {
             ToSender::Want(_) | ToSender::Skip {} | ToSender::Compare(_) => {

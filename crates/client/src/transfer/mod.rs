@@ -7,6 +7,7 @@
 mod bridge;
 mod carry;
 mod options;
+mod sources;
 
 pub use options::{Summary, Transfer, TransferError, TransferEvent};
 

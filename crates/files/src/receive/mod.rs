@@ -63,6 +63,8 @@ pub struct Rules<'a> {
     pub store: Store,
     /// Whether folders may come.
     pub recursive: bool,
+    /// Whether links may come at the top, as a pattern can match them. In folders they may.
+    pub links: bool,
     /// What may come, at the top.
     pub expected: Expected<'a>,
 }
@@ -172,7 +174,8 @@ impl<'a> Receiver<'a> {
     fn link(&mut self, link: &Link) -> Result<(), Error> {
         self.entries += 1;
         // A link that is named as a source is followed.
-        if !holds("files.no_link_at_top", !self.levels.is_empty()) {
+        let may_come = self.rules.links || !self.levels.is_empty();
+        if !holds("files.no_link_at_top", may_come) {
             return Err(Error::peer("it sends a link in the place of a file"));
         }
         let Some(slot) = self.slot(&link.name)? else { return Ok(()) };

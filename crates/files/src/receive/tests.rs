@@ -29,7 +29,7 @@ impl Bench {
     /// Has a receiver take messages for the folder of this test, up to its first refusal.
     fn take(&mut self, store: Store, messages: &[(ToReceiver, &[u8])]) -> Result<bool, Error> {
         let expected = |name: &[u8]| matches!(name, b"f" | b"d" | b"");
-        let rules = Rules { store, recursive: true, expected: &expected };
+        let rules = Rules { store, recursive: true, links: false, expected: &expected };
         self.take_by(rules, messages)
     }
 
@@ -126,7 +126,8 @@ fn names_that_were_not_asked_for_are_refused() {
 fn contents_are_refused_where_a_folder_was_asked_for() {
     let mut bench = Bench::new();
     let expected = |name: &[u8]| name == b"d";
-    let rules = Rules { store: Store::default(), recursive: true, expected: &expected };
+    let rules =
+        Rules { store: Store::default(), recursive: true, links: false, expected: &expected };
     refused(bench.take_by(rules, &[dir(b""), small(b"x", b"x")]), "contents of a folder");
     assert!(bench.names().is_empty());
 }
@@ -134,7 +135,8 @@ fn contents_are_refused_where_a_folder_was_asked_for() {
 #[test]
 fn folders_are_refused_where_a_file_was_asked_for() {
     let mut bench = Bench::new();
-    let rules = Rules { store: Store::default(), recursive: false, expected: &|_| true };
+    let rules =
+        Rules { store: Store::default(), recursive: false, links: false, expected: &|_| true };
     refused(bench.take_by(rules, &[dir(b"d")]), "sends a folder");
     assert!(bench.names().is_empty());
 }
@@ -359,7 +361,7 @@ fn a_part_of_which_nothing_came_does_not_stay() {
 fn a_part_of_which_nothing_came_goes_when_all_is_cleared() {
     let dir = tempfile::tempdir().unwrap();
     let names = || fs::read_dir(dir.path()).unwrap().count();
-    let rules = Rules { store: PARTS, recursive: false, expected: &|_| true };
+    let rules = Rules { store: PARTS, recursive: false, links: false, expected: &|_| true };
     let landing = Landing::find(dir.path().as_os_str().as_bytes(), Target::Into, true).unwrap();
     let (scraps, mut out) = (Scraps::default(), |_| Ok(()));
     let mut receiver = Receiver::new(landing, rules, scraps.clone(), &mut out);
@@ -402,7 +404,7 @@ fn a_part_that_waits_for_its_name_is_not_gone_on_with_by_another_transfer() {
     let dir = tempfile::tempdir().unwrap();
     let store = Store { partial: true, ..Store::default() };
     let expected = |_: &[u8]| true;
-    let rules = Rules { store, recursive: false, expected: &expected };
+    let rules = Rules { store, recursive: false, links: false, expected: &expected };
     let landing = || Landing::find(dir.path().as_os_str().as_bytes(), Target::Into, true).unwrap();
     let (old, new) = (vec![b'a'; 8 << 20], vec![b'b'; 8 << 20]);
     let size = old.len() as u64;
@@ -438,7 +440,8 @@ fn a_part_that_waits_for_its_name_is_not_gone_on_with_by_another_transfer() {
 fn files_in_many_folders_need_few_descriptors() {
     let dir = tempfile::tempdir().unwrap();
     let expected = |name: &[u8]| name == b"d";
-    let rules = Rules { store: Store::default(), recursive: true, expected: &expected };
+    let rules =
+        Rules { store: Store::default(), recursive: true, links: false, expected: &expected };
     let landing = Landing::find(dir.path().as_os_str().as_bytes(), Target::Into, true).unwrap();
     let dirs =
         |name: &str| ToReceiver::Dir(Entry { name: ByteBuf::from(name.as_bytes()), meta: META });
@@ -535,7 +538,7 @@ fn what_was_replaced_since_it_was_looked_at_is_not_changed() {
     let path = dir.path().join("f");
     fs::write(&path, "same").unwrap();
     let store = Store { preserve: true, update: Some(Update::Digest), ..Store::default() };
-    let rules = Rules { store, recursive: false, expected: &|_| true };
+    let rules = Rules { store, recursive: false, links: false, expected: &|_| true };
     let landing = Landing::find(dir.path().as_os_str().as_bytes(), Target::Into, true).unwrap();
     let mut said = Vec::new();
     let mut out = |message| {

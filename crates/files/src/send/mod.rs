@@ -4,9 +4,11 @@
 //! up to [`MAX_ASKED`] files are announced before an answer is waited for, so it costs no round trip
 //! for each file either.
 //!
-//! A link that is named as a source is followed, if links are; a link in a folder is sent as a link.
+//! A link that is named as a source is followed, if links are; a link in a folder, or one that a pattern
+//! matches, is sent as a link.
 
 mod content;
+mod matches;
 mod walk;
 
 use crate::error::Error;
@@ -106,33 +108,13 @@ impl<'a, W: Write> Sender<'a, W> {
             Err(errno) => return self.fail(Some(name), open::fault(links, errno)),
         };
         match kind(&stat) {
-            SFlag::S_IFDIR if !self.choice.recursive => self.fail(
-                Some(name),
-                "is a folder; with -r all that is in it is copied too".to_owned(),
-            ),
+            SFlag::S_IFDIR if !self.choice.recursive => self.fail(Some(name), FOLDER.to_owned()),
             SFlag::S_IFDIR => match open::folder(path, links) {
                 Ok(folder) => self.tree(folder, name),
                 Err(errno) => self.fail(Some(name), open::fault(links, errno)),
             },
             SFlag::S_IFREG => self.file(Place::Named(path.to_vec()), name),
             other => self.fail(Some(name), odd(other).to_owned()),
-        }
-    }
-
-    /// Sends all that a pattern matches.
-    pub fn pattern(&mut self, pattern: &[u8]) -> Result<(), Error> {
-        let (links, mut count) = (self.choice.links, 0);
-        let expanded = crate::pattern::expand(pattern, links, &mut |path| {
-            count += 1;
-            self.path(path)
-        });
-        match expanded {
-            Ok(Ok(())) if count == 0 => {
-                let message = format!("{}: nothing matches", open::shown(pattern));
-                self.fail(Some(b""), message)
-            }
-            Ok(sent) => sent,
-            Err(errno) => self.fail(Some(b""), open::fault_at(pattern, links, errno)),
         }
     }
 
@@ -279,6 +261,7 @@ impl<'a, W: Write> Sender<'a, W> {
     }
 }
 
+const FOLDER: &str = "is a folder; with -r all that is in it is copied too";
 const CHANGED: &str = "changed while it was being sent; nothing was stored";
 
 impl Place {

@@ -3,7 +3,7 @@
 use super::{Place, Sender, kind, odd};
 use crate::error::{Error, why};
 use crate::open;
-use nix::dir::{Dir, OwningIter, Type};
+use nix::dir::{Dir, OwningIter};
 use nix::fcntl::{AtFlags, OFlag, openat, readlinkat};
 use nix::sys::stat::{FileStat, Mode, SFlag, fstat, fstatat};
 use rexec_protocol::files::{Link, MAX_DEPTH, ToReceiver};
@@ -15,7 +15,7 @@ use std::os::unix::ffi::OsStringExt;
 use std::sync::Arc;
 
 /// A folder that is being listed.
-struct Level {
+pub(super) struct Level {
     folder: Arc<OwnedFd>,
     entries: OwningIter,
     complete: bool,
@@ -35,6 +35,11 @@ impl<W: Write> Sender<'_, W> {
     pub(super) fn tree(&mut self, folder: OwnedFd, name: &[u8]) -> Result<(), Error> {
         let mut levels = Vec::new();
         self.descend(&mut levels, Ok(folder), name)?;
+        self.walk(levels)
+    }
+
+    /// Goes on until all that was entered is left.
+    pub(super) fn walk(&mut self, mut levels: Vec<Level>) -> Result<(), Error> {
         while let Some(level) = levels.last_mut() {
             match level.entries.next() {
                 None => {
@@ -52,7 +57,7 @@ impl<W: Write> Sender<'_, W> {
                     let name = entry.file_name();
                     if !matches!(name.to_bytes(), b"." | b"..") {
                         let folder = Arc::clone(&level.folder);
-                        self.entry(&mut levels, &folder, name, entry.file_type())?;
+                        self.entry(&mut levels, &folder, name, open::listed(&entry))?;
                     }
                 }
             }
@@ -60,20 +65,19 @@ impl<W: Write> Sender<'_, W> {
         Ok(())
     }
 
-    fn entry(
+    /// Sends something, or enters it.
+    pub(super) fn entry(
         &mut self,
         levels: &mut Vec<Level>,
         folder: &Arc<OwnedFd>,
         name: &CStr,
-        listed: Option<Type>,
+        listed: Option<SFlag>,
     ) -> Result<(), Error> {
         let bytes = name.to_bytes();
         let look = || fstatat(folder, name, AtFlags::AT_SYMLINK_NOFOLLOW);
         let found = match listed {
-            Some(Type::File) => Ok(SFlag::S_IFREG),
-            Some(Type::Directory) => Ok(SFlag::S_IFDIR),
-            // Of links the times are needed too; and not every file system tells the type.
-            _ => look().map(|stat| kind(&stat)),
+            Some(kind) => Ok(kind),
+            None => look().map(|stat| kind(&stat)),
         };
         match found {
             Ok(SFlag::S_IFREG) => self.file(Place::In(Arc::clone(folder), name.to_owned()), bytes),
