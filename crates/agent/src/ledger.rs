@@ -8,12 +8,12 @@
 //! ```text
 //!  0  under way  u32   bytes that a read or write under way moves at most; 0: none is
 //!  4  ended      u8    1: output is over
-//!  5  length     u8    of `state`
-//!  6  zero       u16
+//!  5  zero       u8
+//!  6  length     u16   of `state`
 //!  8  offset     u64   bytes that `hash` and `state` are about
 //! 16  written    u64   stdin: bytes that the command was given, `offset` or more
 //! 24  hash       32 bytes, the digest of the channel up to `offset`
-//! 56  state      its running state, if the algorithm can give it
+//! 56  state      its running state; none behind the end
 //! ```
 
 use bytes::{Buf, BufMut};
@@ -26,7 +26,8 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 
-const SLOT: usize = 256;
+/// A page: what is written over the edge of two is not written at once.
+const SLOT: usize = 4096;
 const HEAD: usize = 56;
 
 /// The ledger of one job.
@@ -54,8 +55,10 @@ impl Ledger {
     pub fn new(algorithm: Algorithm) -> io::Result<Self> {
         let ledger = Self(memfd_create(c"rexec-ledger", MFdFlags::MFD_CLOEXEC)?.into());
         let nothing = Place::of(0, &Hasher::new(algorithm));
-        let slots = [nothing.encode(), nothing.encode(), nothing.encode()];
-        ledger.0.write_all_at(slots.as_flattened(), 0)?;
+        ledger.0.set_len(3 * SLOT as u64)?;
+        for channel in [Channel::In, Channel::Out, Channel::Err] {
+            ledger.0.write_all_at(&nothing.encode(), start(channel))?;
+        }
         Ok(ledger)
     }
 
@@ -88,7 +91,7 @@ impl Ledger {
     }
 
     fn put(&self, channel: Channel, bytes: &[u8]) {
-        // A file in memory of one page that is there: there is nothing that could fail.
+        // A page of memory that is there: there is nothing that could fail.
         if let Err(error) = self.0.write_all_at(bytes, start(channel)) {
             tracing::error!(%error, "cannot write the ledger of a job");
         }
@@ -113,8 +116,7 @@ fn start(channel: Channel) -> u64 {
 impl Place {
     /// After `offset` bytes, which `hasher` has seen.
     pub fn of(offset: u64, hasher: &Hasher) -> Self {
-        let state = hasher.save().unwrap_or_default();
-        let hash = hasher.prefix();
+        let (state, hash) = (hasher.save(), hasher.prefix());
         Self { under_way: 0, ended: false, offset, written: offset, hash, state }
     }
 
@@ -138,18 +140,16 @@ impl Place {
         Hasher::restore(algorithm, &self.state)
     }
 
-    fn encode(&self) -> [u8; SLOT] {
-        let mut slot = [0; SLOT];
-        let mut rest = &mut slot[..];
-        let state = self.state.get(..SLOT - HEAD).unwrap_or(&self.state);
-        rest.put_u32(self.under_way);
-        rest.put_u8(u8::from(self.ended));
-        rest.put_u8(state.len() as u8);
-        rest.put_u16(0);
-        rest.put_u64(self.offset);
-        rest.put_u64(self.written);
-        rest.put_slice(self.hash.as_bytes());
-        rest.put_slice(state);
+    fn encode(&self) -> Vec<u8> {
+        let mut slot = Vec::with_capacity(HEAD + self.state.len());
+        slot.put_u32(self.under_way);
+        slot.put_u8(u8::from(self.ended));
+        slot.put_u8(0);
+        slot.put_u16(self.state.len() as u16);
+        slot.put_u64(self.offset);
+        slot.put_u64(self.written);
+        slot.put_slice(self.hash.as_bytes());
+        slot.put_slice(&self.state);
         slot
     }
 
@@ -158,8 +158,8 @@ impl Place {
         let ended = slot.get_u8() == 1;
         // Beyond an end there is nothing, whatever was tried.
         let under_way = if ended { 0 } else { under_way };
-        let length = usize::from(slot.get_u8());
-        slot.advance(2);
+        slot.advance(1);
+        let length = usize::from(slot.get_u16());
         let (offset, written) = (slot.get_u64(), slot.get_u64());
         let (hash, state) = slot.split_first_chunk::<32>()?;
         let state = state.get(..length)?.to_vec();
@@ -173,17 +173,24 @@ mod tests {
 
     #[test]
     fn what_was_written_is_read_by_another() {
-        let ledger = Ledger::new(Algorithm::Sha256).unwrap();
-        let mut hasher = Hasher::new(Algorithm::Sha256);
-        hasher.update(b"some output");
-        let place = Place { ended: true, ..Place::of(11, &hasher) };
-        ledger.is_at(Channel::Err, &place);
-        let other = Ledger::of(ledger.as_fd().try_clone_to_owned().unwrap());
-        assert_eq!(other.place(Channel::Err).unwrap(), place);
-        assert_eq!(other.place(Channel::Out).unwrap().offset, 0);
-        let mut restored = place.hasher(Algorithm::Sha256).unwrap();
-        restored.update(b", and more");
-        assert_eq!(restored.prefix(), Digest::of(Algorithm::Sha256, b"some output, and more"));
+        for algorithm in Algorithm::ALL {
+            let ledger = Ledger::new(algorithm).unwrap();
+            let mut hasher = Hasher::new(algorithm);
+            hasher.update(&[7; 5000]);
+            let place = Place { ended: true, ..Place::of(5000, &hasher) };
+            ledger.is_at(Channel::Err, &place);
+            let other = Ledger::of(ledger.as_fd().try_clone_to_owned().unwrap());
+            assert_eq!(other.place(Channel::Err).unwrap(), place);
+            assert_eq!(other.place(Channel::Out).unwrap().offset, 0);
+            let mut restored = place.hasher(algorithm).unwrap();
+            restored.update(&[7; 3]);
+            assert_eq!(restored.prefix(), Digest::of(algorithm, &[7; 5003]));
+        }
+    }
+
+    #[test]
+    fn the_longest_state_fits_in_a_slot() {
+        assert!(HEAD + Hasher::MAX_SAVED <= SLOT);
     }
 
     #[test]
@@ -208,6 +215,5 @@ mod tests {
         ledger.is_at(Channel::In, &Place { written: 5, ..Place::of(3, &hasher) });
         let place = ledger.place(Channel::In).unwrap();
         assert_eq!((place.under_way, place.written), (0, 5));
-        assert!(place.hasher(Algorithm::Blake3).is_none(), "blake3 cannot be saved");
     }
 }

@@ -3,6 +3,8 @@
 //! One hashing pass proves each body and the whole stream, and the last digest of a stream equals
 //! what `sha256sum` prints of the output.
 
+mod tree;
+
 use crate::error::ProtocolError;
 use crate::text;
 use bytes::Bytes;
@@ -12,6 +14,7 @@ use sha2::Digest as _;
 use sha2::digest::common::hazmat::SerializableState;
 use std::fmt;
 use std::str::FromStr;
+use tree::Tree;
 
 /// A digest function. Every peer has [`Algorithm::Sha256`]; others are named in the hello.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -117,15 +120,18 @@ pub struct Hasher(State);
 #[derive(Clone)]
 enum State {
     Sha256(sha2::Sha256),
-    Blake3(Box<blake3::Hasher>),
+    Blake3(Tree),
 }
 
 impl Hasher {
+    /// The longest state that [`Hasher::save`] gives, in bytes: that of BLAKE3 after 2^63 bytes.
+    pub const MAX_SAVED: usize = tree::MAX_SAVED;
+
     /// A digest of nothing yet.
     pub fn new(algorithm: Algorithm) -> Self {
         Self(match algorithm {
             Algorithm::Sha256 => State::Sha256(sha2::Sha256::new()),
-            Algorithm::Blake3 => State::Blake3(Box::new(blake3::Hasher::new())),
+            Algorithm::Blake3 => State::Blake3(Tree::default()),
         })
     }
 
@@ -133,9 +139,7 @@ impl Hasher {
     pub fn update(&mut self, bytes: &[u8]) {
         match &mut self.0 {
             State::Sha256(hasher) => hasher.update(bytes),
-            State::Blake3(hasher) => {
-                hasher.update(bytes);
-            }
+            State::Blake3(tree) => tree.update(bytes),
         }
     }
 
@@ -143,16 +147,16 @@ impl Hasher {
     pub fn prefix(&self) -> Digest {
         Digest(match &self.0 {
             State::Sha256(hasher) => hasher.clone().finalize().into(),
-            State::Blake3(hasher) => hasher.finalize().into(),
+            State::Blake3(tree) => tree.finish(),
         })
     }
 
-    /// The running state, to go on with in another process by [`Hasher::restore`]; `None` for BLAKE3,
-    /// whose library cannot give it.
-    pub fn save(&self) -> Option<Vec<u8>> {
+    /// The running state, to go on with in another process by [`Hasher::restore`]; at most
+    /// [`Hasher::MAX_SAVED`] bytes.
+    pub fn save(&self) -> Vec<u8> {
         match &self.0 {
-            State::Sha256(hasher) => Some(hasher.serialize().to_vec()),
-            State::Blake3(_) => None,
+            State::Sha256(hasher) => hasher.serialize().to_vec(),
+            State::Blake3(tree) => tree.save(),
         }
     }
 
@@ -163,7 +167,7 @@ impl Hasher {
                 let saved = saved.try_into().ok()?;
                 sha2::Sha256::deserialize(saved).ok().map(|hasher| Self(State::Sha256(hasher)))
             }
-            Algorithm::Blake3 => None,
+            Algorithm::Blake3 => Tree::restore(saved).map(|tree| Self(State::Blake3(tree))),
         }
     }
 }
@@ -268,15 +272,16 @@ mod tests {
     #[test]
     fn a_saved_digest_goes_on() {
         let text: Vec<u8> = (0..200).collect();
-        for cut in 0..text.len() {
-            let mut hasher = Hasher::new(Algorithm::Sha256);
-            hasher.update(&text[..cut]);
-            let mut restored = Hasher::restore(Algorithm::Sha256, &hasher.save().unwrap()).unwrap();
-            restored.update(&text[cut..]);
-            assert_eq!(restored.prefix(), Digest::of(Algorithm::Sha256, &text));
+        for algorithm in Algorithm::ALL {
+            for cut in 0..text.len() {
+                let mut hasher = Hasher::new(algorithm);
+                hasher.update(&text[..cut]);
+                let mut restored = Hasher::restore(algorithm, &hasher.save()).unwrap();
+                restored.update(&text[cut..]);
+                assert_eq!(restored.prefix(), Digest::of(algorithm, &text));
+            }
+            assert!(Hasher::restore(algorithm, b"").is_none());
         }
-        assert!(Hasher::restore(Algorithm::Sha256, b"").is_none());
-        assert!(Hasher::new(Algorithm::Blake3).save().is_none());
     }
 
     #[test]

@@ -12,8 +12,8 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 
-/// A slot's size. What is in it takes less than 600 bytes.
-const SLOT: usize = 2048;
+/// A slot's size. In it are two states of a digest, and less than 400 bytes.
+pub(super) const SLOT: usize = 8192;
 const LENGTH: usize = size_of::<u32>();
 
 /// What is known at a place of the log.
@@ -36,7 +36,7 @@ pub struct Checkpoint {
 pub struct Prefix {
     /// What it is.
     pub hash: Digest,
-    /// Its running state, if the algorithm can give it.
+    /// Its running state, unless only what it is was known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub state: Option<ByteBuf>,
 }
@@ -44,7 +44,7 @@ pub struct Prefix {
 impl Prefix {
     /// That of all that `hasher` has seen.
     pub fn of(hasher: &Hasher) -> Self {
-        Self { hash: hasher.prefix(), state: hasher.save().map(ByteBuf::from) }
+        Self { hash: hasher.prefix(), state: Some(hasher.save().into()) }
     }
 
     /// To go on with; `None` if that cannot be.

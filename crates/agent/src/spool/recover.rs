@@ -141,8 +141,8 @@ fn begin(
     let kept = newest.kept;
     let goes_on = |at: &Checkpoint| has_ended || at.out.state.is_some() && at.err.state.is_some();
     if covered.is_none_or(|at| !goes_on(at)) && kept.at == Offsets::default() {
-        // All is read again, if it is all there: an algorithm's state may be none that can be written
-        // down, and after a loss of power the newest bytes may be missing.
+        // All is read again, if it is all there: after a loss of power the newest bytes may be missing, and
+        // of a channel that was over before the spool began only the digest is known.
         let running = || Known::Running(Hasher::new(algorithm));
         return Content { kept, end: kept, last_ms: 0, out: running(), err: running() };
     }
