@@ -5,10 +5,14 @@ use rexec_protocol::ProtocolError;
 use rexec_protocol::files::{self, LENGTH};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use std::io::{self, BufRead, BufReader, BufWriter, Read, Write};
+use std::io::{self, BufRead, BufReader, IoSlice, Read, Write};
 
-/// Room for two pieces of content with their headers, so that both go in one write.
-const BUFFER: usize = 2 * files::MAX_BODY + 4096;
+/// What is small is gathered up to this many bytes.
+const BUFFER: usize = 256 * 1024;
+/// A body of more bytes is not copied on its way.
+const SMALL_BODY: usize = 16 * 1024;
+/// What is read ahead. The rest of a large body is read to where it belongs.
+const AHEAD: usize = 64 * 1024;
 
 /// Reads messages.
 #[derive(Debug)]
@@ -21,7 +25,7 @@ pub struct Reader<R: Read> {
 impl<R: Read> Reader<R> {
     /// Reads from `input`.
     pub fn new(input: R) -> Self {
-        let input = BufReader::with_capacity(files::MAX_BODY, input);
+        let input = BufReader::with_capacity(AHEAD, input);
         Self { input, header: Vec::new(), body: Vec::new() }
     }
 
@@ -62,22 +66,48 @@ fn broken(error: ProtocolError) -> Error {
 
 /// Writes messages.
 #[derive(Debug)]
-pub struct Writer<W: Write>(BufWriter<W>);
+pub struct Writer<W: Write> {
+    output: W,
+    /// What waits.
+    buffer: Vec<u8>,
+}
 
 impl<W: Write> Writer<W> {
     /// Writes to `output`.
     pub fn new(output: W) -> Self {
-        Self(BufWriter::with_capacity(BUFFER, output))
+        Self { output, buffer: Vec::new() }
     }
 
     /// Appends a message with its body; see [`Writer::flush`].
     pub fn send(&mut self, message: &impl Serialize, body: &[u8]) -> Result<(), Error> {
-        self.0.write_all(&files::encode(message, body.len()))?;
-        Ok(self.0.write_all(body)?)
+        self.buffer.extend_from_slice(&files::encode(message, body.len()));
+        if body.len() > SMALL_BODY {
+            return self.write(body);
+        }
+        self.buffer.extend_from_slice(body);
+        if self.buffer.len() >= BUFFER { self.flush() } else { Ok(()) }
     }
 
     /// Hands over what was sent.
     pub fn flush(&mut self) -> Result<(), Error> {
-        Ok(self.0.flush()?)
+        self.write(&[])
+    }
+
+    /// What waits, and this behind it, in one write if the output takes it.
+    fn write(&mut self, body: &[u8]) -> Result<(), Error> {
+        let mut both = [IoSlice::new(&self.buffer), IoSlice::new(body)];
+        let mut rest = &mut both[..];
+        // Skips what is empty.
+        IoSlice::advance_slices(&mut rest, 0);
+        while !rest.is_empty() {
+            match self.output.write_vectored(rest) {
+                Ok(0) => return Err(io::Error::from(io::ErrorKind::WriteZero).into()),
+                Ok(n) => IoSlice::advance_slices(&mut rest, n),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        self.buffer.clear();
+        Ok(self.output.flush()?)
     }
 }

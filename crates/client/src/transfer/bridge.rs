@@ -1,8 +1,8 @@
 //! Between blocking code and a job's streams: bounded channels, with `Read` and `Write` at one end.
 
 use crate::streams::{ChildStdin, ChildStdout, Chunk};
-use bytes::Bytes;
-use std::io::{self, Read, Write};
+use bytes::{Bytes, BytesMut};
+use std::io::{self, IoSlice, Read, Write};
 use tokio::io::AsyncWriteExt;
 use tokio::sync::mpsc::{Receiver, Sender, channel};
 
@@ -76,9 +76,16 @@ impl Read for FromJob {
 
 impl Write for ToJob {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.write_vectored(&[IoSlice::new(bytes)])
+    }
+
+    fn write_vectored(&mut self, parts: &[IoSlice<'_>]) -> io::Result<usize> {
+        let length = parts.iter().map(|part| part.len()).sum();
+        let mut piece = BytesMut::with_capacity(length);
+        parts.iter().for_each(|part| piece.extend_from_slice(part));
         let gone = |_| io::Error::from(io::ErrorKind::BrokenPipe);
-        self.0.blocking_send(Bytes::copy_from_slice(bytes)).map_err(gone)?;
-        Ok(bytes.len())
+        self.0.blocking_send(piece.freeze()).map_err(gone)?;
+        Ok(length)
     }
 
     fn flush(&mut self) -> io::Result<()> {
