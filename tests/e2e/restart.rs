@@ -5,7 +5,7 @@ use crate::resume::{echo, echo_through};
 use crate::support::proc::{eventually, is_running, parent_of, running_with};
 use crate::support::{TestAgent, cli, program, size_from_environment};
 use nix::sys::signal::Signal;
-use rexec_client::{Connector, JobId, OnDisconnect, Outcome, Session};
+use rexec_client::{Algorithm, Connector, JobId, OnDisconnect, Outcome, Session};
 use std::fs;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -37,17 +37,19 @@ async fn restarts_during_a_transfer_lose_nothing() {
     let bytes = size_from_environment("REXEC_TEST_RESUME_MIB", 32) << 20;
     // As long as a client's first pause: else it finds the next agent gone, too, again and again.
     let pause = Duration::from_millis(size_from_environment("REXEC_TEST_RESTART_MS", 120));
-    let session = agent.session().await;
-    let child = session.command("cat").spawn().await.unwrap();
-    let transfer = tokio::spawn(echo_through(child, bytes));
-    let mut restarts = 0;
-    while !transfer.is_finished() {
-        tokio::time::sleep(pause).await;
-        restart(&mut agent);
-        restarts += 1;
+    for algorithm in Algorithm::ALL {
+        let session = agent.session().await;
+        let child = session.command("cat").digest(algorithm).spawn().await.unwrap();
+        let transfer = tokio::spawn(echo_through(child, bytes));
+        let mut restarts = 0;
+        while !transfer.is_finished() {
+            tokio::time::sleep(pause).await;
+            restart(&mut agent);
+            restarts += 1;
+        }
+        transfer.await.unwrap();
+        println!("{restarts} restarts for {bytes} bytes each way, {algorithm}");
     }
-    transfer.await.unwrap();
-    println!("{restarts} restarts for {bytes} bytes each way");
     echo(&agent.session().await, 100_000).await;
     // And of what nobody wanted kept nothing stays on disk.
     eventually("the spool is empty", || {

@@ -6,6 +6,7 @@ use crate::support::raw::wire::hello;
 use crate::support::raw::{FakeAgent, Raw};
 use crate::support::{TestAgent, size_from_environment};
 use rexec_client::{Child, Connector, JobId, Link, OnDisconnect, Outcome, Session, Stdio};
+use rexec_protocol::Hasher;
 use sha2::{Digest, Sha256};
 use std::fs;
 use std::sync::Arc;
@@ -34,6 +35,7 @@ pub async fn echo(session: &Session, bytes: u64) {
 
 /// The same through a `cat` that runs.
 pub async fn echo_through(mut child: Child, bytes: u64) {
+    let algorithm = child.algorithm();
     let mut stdin = child.stdin.take().unwrap();
     let mut stdout = child.stdout.take().unwrap();
     let byte_at = |offset: u64| (scattered(7, offset / 8) >> (offset % 8 * 8)) as u8;
@@ -51,20 +53,20 @@ pub async fn echo_through(mut child: Child, bytes: u64) {
         drop(stdin);
     };
     let read = async {
-        let (mut offset, mut hash) = (0, Sha256::new());
+        let (mut offset, mut hash) = (0, Hasher::new(algorithm));
         while let Ok(Some(chunk)) = stdout.chunk().await {
             let expected: Vec<u8> = (offset..offset + chunk.len() as u64).map(byte_at).collect();
             assert!(*chunk == expected, "wrong bytes after {offset}");
             offset += chunk.len() as u64;
             hash.update(&*chunk);
         }
-        (offset, hash.finalize())
+        (offset, hash.prefix())
     };
     let ((), (offset, hash)) = tokio::join!(feed, read);
     let status = child.wait().await.unwrap();
     assert!(status.success() && status.is_verified(), "{status:?}");
     assert_eq!(offset, bytes);
-    assert_eq!(status.stdout().hash.as_bytes()[..], hash[..]);
+    assert_eq!(status.stdout().hash, hash);
     assert_eq!(status.stdin(), status.stdout());
 }
 
