@@ -1,7 +1,7 @@
 //! Agents that are restarted, replaced and killed while commands run: the commands go on, and their
 //! clients come back to them.
 
-use crate::resume::{echo, echo_through};
+use crate::resume::{echo, echo_by};
 use crate::support::proc::{eventually, is_running, parent_of, running_with};
 use crate::support::{TestAgent, cli, program, size_from_environment};
 use nix::sys::signal::Signal;
@@ -40,7 +40,7 @@ async fn restarts_during_a_transfer_lose_nothing() {
     for algorithm in Algorithm::ALL {
         let session = agent.session().await;
         let child = session.command("cat").digest(algorithm).spawn().await.unwrap();
-        let transfer = tokio::spawn(echo_through(child, bytes));
+        let transfer = tokio::spawn(echo_by(algorithm, child, bytes));
         let mut restarts = 0;
         while !transfer.is_finished() {
             tokio::time::sleep(pause).await;

@@ -5,7 +5,9 @@ use crate::support::proc::{eventually, running_with};
 use crate::support::raw::wire::hello;
 use crate::support::raw::{FakeAgent, Raw};
 use crate::support::{TestAgent, size_from_environment};
-use rexec_client::{Child, Connector, JobId, Link, OnDisconnect, Outcome, Session, Stdio};
+use rexec_client::{
+    Algorithm, Child, Connector, JobId, Link, OnDisconnect, Outcome, Session, Stdio,
+};
 use rexec_protocol::Hasher;
 use sha2::{Digest, Sha256};
 use std::fs;
@@ -34,8 +36,11 @@ pub async fn echo(session: &Session, bytes: u64) {
 }
 
 /// The same through a `cat` that runs.
-pub async fn echo_through(mut child: Child, bytes: u64) {
-    let algorithm = child.algorithm();
+pub async fn echo_through(child: Child, bytes: u64) {
+    echo_by(Algorithm::Sha256, child, bytes).await;
+}
+
+pub async fn echo_by(algorithm: Algorithm, mut child: Child, bytes: u64) {
     let mut stdin = child.stdin.take().unwrap();
     let mut stdout = child.stdout.take().unwrap();
     let byte_at = |offset: u64| (scattered(7, offset / 8) >> (offset % 8 * 8)) as u8;

@@ -201,20 +201,28 @@ impl Shared {
         if algorithm == Algorithm::Sha256 {
             return Ok(());
         }
+        let terms = self.terms().await?;
+        if terms.digests.contains(&algorithm) {
+            return Ok(());
+        }
+        let software = printable(&terms.software);
+        Err(Error::invalid(&format!("the agent ({software}) does not have {algorithm}")))
+    }
+
+    /// The fastest digest that the agent has, once its hello is here.
+    pub(crate) async fn fastest_digest(&self) -> Result<Algorithm, Error> {
+        let has_blake3 = self.terms().await?.digests.contains(&Algorithm::Blake3);
+        Ok(if has_blake3 { Algorithm::Blake3 } else { Algorithm::Sha256 })
+    }
+
+    async fn terms(&self) -> Result<Terms, Error> {
         let mut terms = self.terms.subscribe();
         let mut link = self.link.subscribe();
         let known = tokio::select! {
             known = terms.wait_for(Option::is_some) => known.ok().and_then(|terms| terms.clone()),
             _ = link.wait_for(|link| matches!(link, Link::Gone { .. })) => None,
         };
-        match known {
-            Some(terms) if terms.digests.contains(&algorithm) => Ok(()),
-            Some(terms) => {
-                let software = printable(&terms.software);
-                Err(Error::invalid(&format!("the agent ({software}) does not have {algorithm}")))
-            }
-            None => Err(self.gone()),
-        }
+        known.ok_or_else(|| self.gone())
     }
 
     /// Why nothing can be asked any more.

@@ -210,6 +210,11 @@ impl Session {
         self.open(Opening::Exec { exec, body, terminal }, algorithm).await
     }
 
+    /// The fastest digest that the agent has.
+    pub(crate) async fn fastest_digest(&self) -> Result<Algorithm, Error> {
+        self.0.0.fastest_digest().await
+    }
+
     pub(crate) async fn open(
         &self,
         opening: Opening,

@@ -30,7 +30,8 @@ fn send(get: &Get, input: impl Read, output: impl Write) -> Result<(), Error> {
         Some((answer, _)) => Ok(answer),
         None => Err(Error::from(io::Error::from(io::ErrorKind::UnexpectedEof))),
     };
-    let choice = Choice { recursive: get.recursive, ask: get.ask, links: get.links };
+    let choice =
+        Choice { recursive: get.recursive, ask: get.ask, links: get.links, digest: get.digest };
     let mut watch = |_| {};
     let mut sender = Sender::new(output, choice, &mut answers, &mut watch);
     if get.glob {

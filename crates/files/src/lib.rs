@@ -13,7 +13,7 @@
 //! there is no moment at which a link could be slipped in between.
 //!
 //! What a file was is there until its successor is complete: a file is written under a temporary
-//! name in its folder, its size and SHA-256 are checked, it is made durable and then renamed. Small
+//! name in its folder, its size and digest are checked, it is made durable and then renamed. Small
 //! files are made durable many at once (see [`receive`]). Memory does not depend on the size or
 //! the number of files, except that `--delete` holds the names of one folder per level.
 //!

@@ -10,6 +10,7 @@ use crate::wire::{Reader, Writer};
 use rexec_protocol::files::{
     FilesRequest, Finished, Get, Store, Target, ToReceiver, ToSender, Update,
 };
+use rexec_protocol::{Algorithm, Digest};
 use serde_bytes::ByteBuf;
 use std::fs::{self, File};
 use std::io::Write;
@@ -24,11 +25,16 @@ fn bytes(path: &Path) -> ByteBuf {
 
 /// Fetches `from` to `to`; what was said, and the end.
 fn fetch(from: &Path, to: &Path, store: Store) -> (Vec<ToSender>, Finished) {
+    fetch_by(Algorithm::Sha256, from, to, store)
+}
+
+fn fetch_by(digest: Algorithm, from: &Path, to: &Path, store: Store) -> (Vec<ToSender>, Finished) {
     let get = Get {
         paths: vec![bytes(from)],
         recursive: true,
         glob: false,
         ask: store.asks(),
+        digest,
         links: true,
     };
     let (down, up) = (std::io::pipe().unwrap(), std::io::pipe().unwrap());
@@ -120,6 +126,30 @@ fn a_tree_arrives_as_it_is() {
 }
 
 #[test]
+fn any_digest_proves_a_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let from = dir.path().join("from");
+    fs::create_dir(&from).unwrap();
+    fs::write(from.join("small"), "small").unwrap();
+    fs::write(from.join("large"), vec![7; 3 << 20]).unwrap();
+    for algorithm in Algorithm::ALL {
+        let to = dir.path().join(algorithm.name());
+        let (said, finished) = fetch_by(algorithm, &from, &to, Store::default());
+        assert_eq!((finished.stored, finished.failed), (2, 0), "{said:?}");
+        same(&from, &to);
+        for stored in said {
+            let ToSender::Stored(stored) = stored else { panic!("{stored:?}") };
+            assert_eq!(stored.sha256.is_some(), algorithm == Algorithm::Sha256);
+        }
+        let store = Store { update: Some(Update::Digest), ..Store::default() };
+        assert_eq!(fetch_by(algorithm, &from, &to, store).1.skipped, 2);
+        fs::write(to.join("large"), vec![8; 3 << 20]).unwrap();
+        assert_eq!(fetch_by(algorithm, &from, &to, store).1.stored, 1);
+        same(&from, &to);
+    }
+}
+
+#[test]
 fn only_what_differs_moves() {
     for update in [Update::Times, Update::Digest] {
         let dir = tempfile::tempdir().unwrap();
@@ -181,7 +211,8 @@ fn files_that_are_made_as_they_are_read_arrive() {
 fn sent_while(path: &Path, mut happens: impl FnMut(u64) + Send) -> String {
     let dir = tempfile::tempdir().unwrap();
     let mut reader_end = Vec::new();
-    let choice = Choice { recursive: false, ask: false, links: true };
+    let digest = Algorithm::Sha256;
+    let choice = Choice { recursive: false, ask: false, links: true, digest };
     let mut sent = 0;
     let mut watch = |event| {
         if let crate::send::Sent::Bytes(n) = event {
@@ -238,12 +269,13 @@ fn a_file_that_changes_while_it_is_read_is_said_to() {
 
 #[test]
 fn a_pipe_gets_what_was_sent_or_is_told() {
-    let whole = Some(rexec_protocol::Digest::of(rexec_protocol::Algorithm::Sha256, b"right"));
+    let whole = Some(Digest::of(Algorithm::Sha256, b"right"));
     let file = |size| rexec_protocol::files::File {
         name: ByteBuf::from("f"),
         size: Some(size),
         meta: Default::default(),
         ask: false,
+        digest: Algorithm::Sha256,
         whole,
     };
     for (body, failed) in [(&b"right"[..], 0), (b"wrong", 1)] {

@@ -79,7 +79,7 @@ const META: Meta = Meta { mode: 0o644, mtime: 0, nsec: 0 };
 fn file(name: &[u8], body: &[u8]) -> Vec<u8> {
     let whole = Some(Digest::of(Algorithm::Sha256, body));
     let (name, size) = (ByteBuf::from(name), Some(body.len() as u64));
-    let file = File { name, size, meta: META, ask: false, whole };
+    let file = File { name, size, meta: META, ask: false, digest: Algorithm::Sha256, whole };
     [encode(&ToReceiver::File(file), body.len()), body.to_vec()].concat()
 }
 

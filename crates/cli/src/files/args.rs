@@ -37,10 +37,10 @@ pub struct FileOptions {
     /// Transfer only what differs in size or time; times are kept then
     #[arg(short, long)]
     pub update: bool,
-    /// Transfer only what differs in its SHA-256
+    /// Transfer only what differs in its digest
     #[arg(short, long)]
     pub checksum: bool,
-    /// Transfer nothing: compare each file by its SHA-256, and end with 1 if not all are the same
+    /// Transfer nothing: compare each file by its digest, and end with 1 if not all are the same
     #[arg(long, conflicts_with_all = ["update", "partial"])]
     pub checksum_only: bool,
     /// Remove from folders at the destination what those at the source do not have

@@ -144,6 +144,8 @@ async fn carry_out(
         .delete(options.delete)
         .dry_run(options.changes_nothing())
         .partial(options.partial)
+        // Who does not see it need not wait for it.
+        .sha256(options.report || options.json)
         .glob(options.glob)
         .target(plan.target)
         .watch(move |event: TransferEvent| {

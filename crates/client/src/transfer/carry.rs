@@ -16,10 +16,10 @@ use rexec_files::receive::{Receiver, Rules};
 use rexec_files::send::{Choice, Sender, Sent};
 use rexec_files::wire::{Reader, Writer};
 use rexec_files::{Error as Fault, open};
-use rexec_protocol::Outcome;
 use rexec_protocol::files::{
     Failed, FilesRequest, Finished, Get, MAX_ASKED, Put, Target, ToReceiver, ToSender,
 };
+use rexec_protocol::{Algorithm, Outcome};
 use serde_bytes::ByteBuf;
 use std::cell::{Cell, RefCell};
 use std::ffi::{OsStr, OsString};
@@ -93,6 +93,8 @@ impl Transfer {
     pub async fn run(self) -> Result<Summary, TransferError> {
         let Self { session, work, options, watch } = self;
         let watched = Watched(Arc::new(Mutex::new(watch)));
+        let other = if let Work::Relay { other, .. } = &work { Some(other) } else { None };
+        let digest = digest(&options, &session, other).await?;
         match work {
             Work::Put { files, to } => {
                 have_names_of_their_own(files.iter().map(|file| file.as_os_str()))?;
@@ -100,7 +102,7 @@ impl Transfer {
                     [only] => name_of(only.as_os_str()),
                     _ => None,
                 };
-                let choice = choice(&options);
+                let choice = choice(&options, digest);
                 let child = start(&session, put(&to, name, &options), options.user).await?;
                 send(child, choice, watched, move |sender| {
                     files.iter().try_for_each(|file| sender.path(file.as_os_str().as_bytes()))
@@ -112,17 +114,18 @@ impl Transfer {
                     name_of(&to).ok_or_else(|| failed("a stream needs a name where it is put"))?;
                 let mut request = put(&to, Some(name.clone()), &options);
                 request.target = Target::Exact;
-                let choice = choice(&options);
+                let choice = choice(&options, digest);
                 let child = start(&session, request, options.user).await?;
                 send(child, choice, watched, move |sender| sender.stream(&mut input, &name)).await
             }
             Work::Get { files, to } => {
                 check_names(&files, &options)?;
-                let child = start(&session, get(&files, &options), options.user.clone()).await?;
+                let child =
+                    start(&session, get(&files, &options, digest), options.user.clone()).await?;
                 receive(child, files, to, options, watched).await
             }
             Work::GetStream { file, mut output } => {
-                let child = start(&session, get(&[file], &options), options.user).await?;
+                let child = start(&session, get(&[file], &options, digest), options.user).await?;
                 take(child, move |mut reader, _| {
                     let finished = Cell::new(None);
                     let mut out = |result| watched.result(result).map(|end| finished.set(end));
@@ -146,10 +149,10 @@ impl Transfer {
                 let mut target = put(&to, name, &options);
                 if target.name.is_none() {
                     // What the one agent offers is not for the other to take unasked.
-                    target.sources = get(&files, &options).paths;
+                    target.sources = get(&files, &options, digest).paths;
                     target.glob = options.glob;
                 }
-                let from = start(&session, get(&files, &options), options.user).await?;
+                let from = start(&session, get(&files, &options, digest), options.user).await?;
                 let to = start(&other, target, options.other_user).await?;
                 relay(from, to, watched).await
             }
@@ -164,17 +167,35 @@ fn check_names(files: &[OsString], options: &Options) -> Result<(), TransferErro
     have_names_of_their_own(files.iter().map(|file| file.as_os_str()))
 }
 
-fn choice(options: &Options) -> Choice {
-    let Options { recursive, store, .. } = options;
-    Choice { recursive: *recursive, ask: store.asks(), links: true }
+/// What proves the files.
+async fn digest(
+    options: &Options,
+    session: &Session,
+    other: Option<&Session>,
+) -> Result<Algorithm, Error> {
+    if options.sha256 {
+        return Ok(Algorithm::Sha256);
+    }
+    let fastest = session.fastest_digest().await?;
+    match other {
+        // The slowest one is the one that every agent has.
+        Some(other) if fastest != Algorithm::Sha256 => other.fastest_digest().await,
+        _ => Ok(fastest),
+    }
 }
 
-fn get(files: &[OsString], options: &Options) -> Get {
+fn choice(options: &Options, digest: Algorithm) -> Choice {
+    let Options { recursive, store, .. } = options;
+    Choice { recursive: *recursive, ask: store.asks(), links: true, digest }
+}
+
+fn get(files: &[OsString], options: &Options, digest: Algorithm) -> Get {
     Get {
         paths: files.iter().map(|file| ByteBuf::from(file.as_bytes())).collect(),
         recursive: options.recursive,
         glob: options.glob,
         ask: options.store.asks(),
+        digest,
         links: true,
     }
 }
@@ -210,7 +231,8 @@ async fn start(
     user: Option<String>,
 ) -> Result<Child, Error> {
     let Request(request) = request.into();
-    let mut command = Command::files(session.clone(), request);
+    let digest = session.fastest_digest().await?;
+    let mut command = Command::files(session.clone(), request).digest(digest);
     if let Some(user) = user {
         command = command.user(user);
     }

@@ -29,12 +29,13 @@ pub(super) enum Work {
     Relay { files: Vec<OsString>, other: Session, to: OsString },
 }
 
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub(super) struct Options {
     pub(super) recursive: bool,
     pub(super) glob: bool,
     pub(super) target: Target,
     pub(super) store: Store,
+    pub(super) sha256: bool,
     pub(super) user: Option<String>,
     /// On the other agent, of two.
     pub(super) other_user: Option<String>,
@@ -42,7 +43,10 @@ pub(super) struct Options {
 
 impl Transfer {
     pub(super) fn new(session: &Session, work: Work) -> Self {
-        let (session, options) = (session.clone(), Options::default());
+        let (store, target, sha256) = (Store::default(), Target::default(), true);
+        let (recursive, glob, user, other_user) = (false, false, None, None);
+        let options = Options { recursive, glob, target, store, sha256, user, other_user };
+        let session = session.clone();
         Self { session, work, options, watch: Box::new(|_| {}) }
     }
 
@@ -103,6 +107,13 @@ impl Transfer {
         self
     }
 
+    /// Files are proven by SHA-256 (the default), and events say what it is; or, with false, by the
+    /// fastest digest that both ends have, which is BLAKE3, and events say none.
+    pub fn sha256(mut self, sha256: bool) -> Self {
+        self.options.sha256 = sha256;
+        self
+    }
+
     /// Asks to do it as this user of the remote machine.
     pub fn user(mut self, user: Option<String>) -> Self {
         self.options.user = user;
@@ -145,7 +156,7 @@ pub enum TransferEvent {
         path: Vec<u8>,
         /// In bytes.
         size: u64,
-        /// A link has none.
+        /// If that is what proved it, see [`Transfer::sha256`]; a link has none.
         sha256: Option<Digest>,
         /// It only would be stored.
         dry_run: bool,
@@ -166,7 +177,7 @@ pub enum TransferEvent {
         path: Vec<u8>,
         /// In bytes.
         size: u64,
-        /// If that was compared.
+        /// If that is what was compared.
         sha256: Option<Digest>,
     },
     /// Not stored; what was there is still there.

@@ -4,8 +4,8 @@ use super::Receiver;
 use super::draft::{self, Draft};
 use super::folder::{Old, Slot};
 use crate::error::Error;
-use rexec_protocol::Digest;
 use rexec_protocol::files::{Compare, File, MAX_ASKED, ToSender, Update, Want};
+use rexec_protocol::{Algorithm, Digest};
 
 /// A file that was asked about.
 pub(super) struct Asked {
@@ -43,12 +43,12 @@ impl Receiver<'_> {
             return (self.out)(ToSender::Skip {});
         }
         if candidate.is_some() && store.update == Some(Update::Digest) {
-            match slot.digest() {
-                Ok(sha256) => {
-                    let compared = Some(sha256);
+            match slot.digest(file.digest) {
+                Ok(hash) => {
+                    let compared = Some(hash);
                     self.asked.push_back(Asked { file, slot, old, part: None, compared });
                     let only = store.dry_run;
-                    return (self.out)(ToSender::Compare(Compare { sha256, only }));
+                    return (self.out)(ToSender::Compare(Compare { hash, only }));
                 }
                 Err(message) if store.dry_run => {
                     self.failed(path, message)?;
@@ -64,7 +64,7 @@ impl Receiver<'_> {
             return (self.out)(ToSender::Skip {});
         }
         let part = (store.partial && size.is_some_and(|size| size >= draft::WORTH_KEEPING))
-            .then(|| Draft::part(&slot, old, &self.scraps))
+            .then(|| Draft::part(&slot, old, file.digest, &self.scraps))
             .flatten();
         let want = part.as_ref().map_or_else(Want::default, Draft::want);
         self.asked.push_back(Asked { file, slot, old, part, compared: None });
@@ -76,7 +76,10 @@ impl Receiver<'_> {
         let asked = asked.ok_or_else(|| Error::peer("a verdict about no file"))?;
         let Asked { file, slot, old, compared, .. } = asked;
         match (same, old) {
-            (true, Some(old)) => self.stays(&file, slot, &old, compared),
+            (true, Some(old)) => {
+                let sha256 = compared.filter(|_| file.digest == Algorithm::Sha256);
+                self.stays(&file, slot, &old, sha256)
+            }
             _ if self.rules.store.dry_run => {
                 self.would(slot.path, file.size.unwrap_or_default(), false)
             }

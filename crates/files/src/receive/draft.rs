@@ -36,6 +36,7 @@ pub(super) struct Draft {
     scrap: Scrap,
     file: File,
     old: Option<Old>,
+    algorithm: Algorithm,
     hasher: Hasher,
     /// Up to where it is written and hashed.
     at: u64,
@@ -47,31 +48,42 @@ pub(super) struct Draft {
 
 impl Draft {
     /// An empty one.
-    pub(super) fn new(slot: &Slot, old: Option<Old>, scraps: &Scraps) -> Result<Self, String> {
+    pub(super) fn new(
+        slot: &Slot,
+        old: Option<Old>,
+        algorithm: Algorithm,
+        scraps: &Scraps,
+    ) -> Result<Self, String> {
         let (fd, scrap) = scraps
             .file(slot.folder()?)
             .map_err(|errno| cannot("make a file in this folder", errno))?;
-        Ok(Self::with(File::from(fd), scrap, old, false))
+        Ok(Self::with(File::from(fd), scrap, old, algorithm))
     }
 
-    fn with(file: File, scrap: Scrap, old: Option<Old>, is_part: bool) -> Self {
-        let hasher = Hasher::new(Algorithm::Sha256);
+    fn with(file: File, scrap: Scrap, old: Option<Old>, algorithm: Algorithm) -> Self {
+        let hasher = Hasher::new(algorithm);
         // A link has no mode, and its owner is whoever put it there.
         let old = old.filter(|old| holds("files.owner_of_link", old.is_file));
-        Self { file, scrap, old, hasher, at: 0, is_part, writeback: None, asked_at: 0 }
+        let (at, is_part, writeback, asked_at) = (0, false, None, 0);
+        Self { file, scrap, old, algorithm, hasher, at, is_part, writeback, asked_at }
     }
 
     /// The one that an earlier transfer has left, or an empty one that a later one will find. `None`
     /// if that name cannot be used: it is somebody else's, or another transfer uses it now.
-    pub(super) fn part(slot: &Slot, old: Option<Old>, scraps: &Scraps) -> Option<Self> {
+    pub(super) fn part(
+        slot: &Slot,
+        old: Option<Old>,
+        algorithm: Algorithm,
+        scraps: &Scraps,
+    ) -> Option<Self> {
         let folder = slot.folder.as_ref()?;
         let digest = Digest::of(Algorithm::Sha256, &slot.name).to_string();
         let name = c_string(format!("{PREFIX}part-{}", digest.get(..32)?).as_bytes()).ok()?;
         let (mut file, scrap) = scraps.part(folder, name, |name| take(folder, name))?;
-        let hasher = hash(&mut file, Hasher::new(Algorithm::Sha256)).ok()?;
+        let hasher = hash(&mut file, Hasher::new(algorithm)).ok()?;
         let at = file.stream_position().ok()?;
-        let draft = Self::with(file, scrap, old, true);
-        Some(Self { hasher, at, asked_at: at, ..draft })
+        let draft = Self::with(file, scrap, old, algorithm);
+        Some(Self { hasher, at, asked_at: at, is_part: true, ..draft })
     }
 
     pub(super) fn length(&self) -> u64 {
@@ -82,7 +94,7 @@ impl Draft {
     pub(super) fn want(&self) -> Want {
         match self.at {
             0 => Want::default(),
-            from => Want { from, sha256: Some(self.hasher.prefix()) },
+            from => Want { from, hash: Some(self.hasher.prefix()) },
         }
     }
 
@@ -90,7 +102,7 @@ impl Draft {
     pub(super) fn begin(&mut self, from: u64) -> Result<(), String> {
         if from == 0 && self.at > 0 {
             self.file.set_len(0).map_err(|error| self.cannot_write(error, 0, None))?;
-            (self.hasher, self.at, self.asked_at) = (Hasher::new(Algorithm::Sha256), 0, 0);
+            (self.hasher, self.at, self.asked_at) = (Hasher::new(self.algorithm), 0, 0);
         }
         Ok(())
     }
@@ -147,8 +159,9 @@ impl Draft {
         }
         self.hole(size)?;
         let digest = self.hasher.prefix();
-        if !holds("files.digest", digest == end.sha256) {
-            return Err(format!("what came has the SHA-256 {digest}, not {}", end.sha256));
+        if !holds("files.digest", digest == end.hash) {
+            let (algorithm, sent) = (self.algorithm, end.hash);
+            return Err(format!("what came has the {algorithm} digest {digest}, not {sent}"));
         }
         Ok(())
     }
@@ -186,10 +199,11 @@ impl Draft {
     }
 
     /// It is complete, and waits for its name.
-    pub(super) fn ready(self, slot: Slot, size: u64, sha256: Digest) -> Ready {
+    pub(super) fn ready(self, slot: Slot, size: u64, digest: Digest) -> Ready {
         let lock = if self.is_part { self.file.try_clone().ok() } else { None };
         let file = (self.at < LARGE).then_some(self.file);
-        Ready { scrap: self.scrap, slot, size, sha256: Some(sha256), file, lock }
+        let sha256 = (self.algorithm == Algorithm::Sha256).then_some(digest);
+        Ready { scrap: self.scrap, slot, size, sha256, file, lock }
     }
 
     /// It is wrong.

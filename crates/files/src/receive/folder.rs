@@ -183,16 +183,14 @@ impl Slot {
             .map_err(|errno| cannot("make this link", errno))
     }
 
-    /// The SHA-256 of the file that is there.
-    pub(super) fn digest(&self) -> Result<Digest, String> {
+    /// The digest of the file that is there.
+    pub(super) fn digest(&self, algorithm: Algorithm) -> Result<Digest, String> {
         let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | SAFE;
         let name = c_string(&self.name).map_err(|errno| cannot("use this name", errno))?;
         let opened = openat(&self.folder()?.fd, name.as_c_str(), flags, Mode::empty());
         let mut file = File::from(opened.map_err(|errno| cannot("read what is there", errno))?);
         let failed = |error| format!("cannot read what is there: {}", crate::error::why(error));
-        hash(&mut file, Hasher::new(Algorithm::Sha256))
-            .map(|hasher| hasher.prefix())
-            .map_err(failed)
+        hash(&mut file, Hasher::new(algorithm)).map(|hasher| hasher.prefix()).map_err(failed)
     }
 }
 

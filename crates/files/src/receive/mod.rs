@@ -2,7 +2,7 @@
 //!
 //! # When a file is in its place
 //!
-//! A file is written as a draft under a temporary name in its folder. Once its size and its SHA-256
+//! A file is written as a draft under a temporary name in its folder. Once its size and its digest
 //! are as the sender said, it waits in a [`batch`] with others until all of them are on the
 //! disk; then they are renamed, and their folders are made durable. Only after that is a file reported
 //! as stored. So at every moment, and after a crash as well, a name stands for the old file or for
@@ -233,21 +233,22 @@ impl<'a> Receiver<'a> {
             return Ok(());
         };
         let Some(claimed) = file.whole else {
-            let draft = slot.look().and_then(|old| Draft::new(&slot, old, &self.scraps));
+            let draft =
+                slot.look().and_then(|old| Draft::new(&slot, old, file.digest, &self.scraps));
             self.incoming = Some(Incoming { file, slot, draft });
             return Ok(());
         };
         let path = slot.path.clone();
         let stored = slot.look().and_then(|old| {
-            let mut draft = Draft::new(&slot, old, &self.scraps)?;
+            let mut draft = Draft::new(&slot, old, file.digest, &self.scraps)?;
             draft.data(0, body, file.size)?;
             let size = file.size.unwrap_or_default();
-            self.complete(draft, &file, End { size, sha256: claimed })
+            self.complete(draft, &file, End { size, hash: claimed })
         });
         match stored {
-            Ok((draft, sha256)) => {
+            Ok((draft, hash)) => {
                 let size = body.len() as u64;
-                self.batch.push(draft.ready(slot, size, sha256));
+                self.batch.push(draft.ready(slot, size, hash));
                 Ok(())
             }
             Err(message) => self.failed(path, message),
@@ -266,7 +267,7 @@ impl<'a> Receiver<'a> {
             _ if from != 0 => {
                 return Err(Error::peer("content from a place that it does not know"));
             }
-            _ => slot.look().and_then(|old| Draft::new(&slot, old, &self.scraps)),
+            _ => slot.look().and_then(|old| Draft::new(&slot, old, file.digest, &self.scraps)),
         };
         self.incoming = Some(Incoming { file, slot, draft });
         Ok(())
@@ -288,8 +289,8 @@ impl<'a> Receiver<'a> {
         let Incoming { file, slot, draft } = self.incoming.take().ok_or_else(none)?;
         let path = slot.path.clone();
         match draft.and_then(|draft| self.complete(draft, &file, end)) {
-            Ok((draft, sha256)) => {
-                let ready = draft.ready(slot, end.size, sha256);
+            Ok((draft, hash)) => {
+                let ready = draft.ready(slot, end.size, hash);
                 self.batch.push(ready);
                 Ok(())
             }
@@ -306,7 +307,7 @@ impl<'a> Receiver<'a> {
             draft.dress(mode, time)
         });
         match checked {
-            Ok(()) => Ok((draft, end.sha256)),
+            Ok(()) => Ok((draft, end.hash)),
             Err(message) => {
                 draft.discard();
                 Err(message)

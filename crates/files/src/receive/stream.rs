@@ -5,7 +5,7 @@
 use crate::error::{Error, why};
 use rexec_guard::holds;
 use rexec_protocol::files::{Failed, Finished, Stored, ToReceiver, ToSender};
-use rexec_protocol::{Algorithm, Hasher};
+use rexec_protocol::{Algorithm, Digest, Hasher};
 use serde_bytes::ByteBuf;
 use std::io::Write;
 
@@ -25,6 +25,7 @@ pub struct ToStream<'a> {
     output: &'a mut dyn Write,
     out: super::Out<'a>,
     name: ByteBuf,
+    algorithm: Algorithm,
     hasher: Hasher,
     at: u64,
     announced: Option<u64>,
@@ -39,7 +40,8 @@ impl<'a> ToStream<'a> {
             output,
             out,
             name: ByteBuf::new(),
-            hasher: Hasher::new(Algorithm::Sha256),
+            algorithm: Algorithm::default(),
+            hasher: Hasher::new(Algorithm::default()),
             at: 0,
             announced: None,
             came: State::Nothing,
@@ -53,13 +55,14 @@ impl<'a> ToStream<'a> {
             ToReceiver::File(file) if self.came == State::Nothing && !file.ask => {
                 self.came = State::Begun;
                 (self.name, self.announced) = (file.name, file.size);
-                if let Some(sha256) = file.whole {
+                (self.algorithm, self.hasher) = (file.digest, Hasher::new(file.digest));
+                if let Some(hash) = file.whole {
                     self.write(0, body)?;
-                    self.end(body.len() as u64, sha256)?;
+                    self.end(body.len() as u64, hash)?;
                 }
             }
             ToReceiver::Data(data) if self.came == State::Begun => self.write(data.offset, body)?,
-            ToReceiver::End(end) if self.came == State::Begun => self.end(end.size, end.sha256)?,
+            ToReceiver::End(end) if self.came == State::Begun => self.end(end.size, end.hash)?,
             ToReceiver::Fail(fail) => {
                 self.came = State::Over;
                 let path = fail.name.unwrap_or_else(|| self.name.clone());
@@ -104,7 +107,7 @@ impl<'a> ToStream<'a> {
         Ok(())
     }
 
-    fn end(&mut self, size: u64, sha256: rexec_protocol::Digest) -> Result<(), Error> {
+    fn end(&mut self, size: u64, hash: Digest) -> Result<(), Error> {
         if self.announced.is_some_and(|announced| announced != size) {
             return Err(Error::peer("a file of another size than it was said to have"));
         }
@@ -113,12 +116,15 @@ impl<'a> ToStream<'a> {
         written.map_err(|error| Error::Target(format!("cannot write: {}", why(error))))?;
         self.came = State::Over;
         let (digest, path) = (self.hasher.prefix(), self.name.clone());
-        if !holds("files.stream_digest", digest == sha256 && self.at == size) {
-            return self.failed(path, format!("what came has the SHA-256 {digest}, not {sha256}"));
+        if !holds("files.stream_digest", digest == hash && self.at == size) {
+            let algorithm = self.algorithm;
+            let message = format!("what came has the {algorithm} digest {digest}, not {hash}");
+            return self.failed(path, message);
         }
         self.totals.stored += 1;
         self.totals.bytes += size;
-        (self.out)(ToSender::Stored(Stored { path, size, sha256: Some(sha256), dry_run: false }))
+        let sha256 = (self.algorithm == Algorithm::Sha256).then_some(hash);
+        (self.out)(ToSender::Stored(Stored { path, size, sha256, dry_run: false }))
     }
 
     fn failed(&mut self, path: ByteBuf, message: String) -> Result<(), Error> {
@@ -138,7 +144,14 @@ mod tests {
         let file = || {
             let meta = Meta { mode: 0o644, mtime: 0, nsec: 0 };
             let (name, size) = (ByteBuf::from("f"), Some(4));
-            ToReceiver::File(File { name, size, meta, ask: false, whole: None })
+            ToReceiver::File(File {
+                name,
+                size,
+                meta,
+                ask: false,
+                digest: Algorithm::Sha256,
+                whole: None,
+            })
         };
         let done = |entries| ToReceiver::Done(Done { entries });
         for (sent, last) in [(vec![], 0), (vec![file()], 1), (vec![file(), piece()], 1)] {

@@ -77,7 +77,7 @@ const META: Meta = Meta { mode: 0o6755, mtime: 1_000_000_000, nsec: 5 };
 
 fn file(name: &[u8], size: u64) -> File {
     let (name, size) = (ByteBuf::from(name), Some(size));
-    File { name, size, meta: META, ask: false, whole: None }
+    File { name, size, meta: META, ask: false, digest: Algorithm::Sha256, whole: None }
 }
 
 fn small<'a>(name: &[u8], body: &'a [u8]) -> (ToReceiver, &'a [u8]) {
@@ -94,7 +94,7 @@ fn data(offset: u64, body: &[u8]) -> (ToReceiver, &[u8]) {
 }
 
 fn end(size: u64, all: &[u8]) -> (ToReceiver, &'static [u8]) {
-    (ToReceiver::End(End { size, sha256: sha256(all) }), b"")
+    (ToReceiver::End(End { size, hash: sha256(all) }), b"")
 }
 
 fn done(entries: u64) -> (ToReceiver, &'static [u8]) {
@@ -191,7 +191,7 @@ fn a_file_takes_the_place_of_a_link_and_not_of_what_that_leads_to() {
 #[test]
 fn a_file_that_is_not_what_was_said_is_not_stored() {
     for (why, content) in [
-        ("SHA-256", vec![data(0, b"abcd"), end(4, b"other")]),
+        ("sha256 digest", vec![data(0, b"abcd"), end(4, b"other")]),
         ("bytes came", vec![data(0, b"ab"), end(2, b"ab")]),
         ("does not belong", vec![data(0, b"abcd"), data(4, b"e"), end(5, b"abcde")]),
         ("does not belong", vec![data(0, b"abcd"), data(0, b"abcd"), end(4, b"abcdabcd")]),
@@ -341,8 +341,8 @@ fn a_part_is_kept_and_gone_on_with() {
         .collect();
     let sent = [&[ask(size), begin(100_000)], &pieces[..], &[end(size, &whole), done(1)]].concat();
     assert!(bench.take(PARTS, &sent).unwrap());
-    let sha256 = Some(sha256(piece));
-    assert_eq!(bench.said[0], ToSender::Want(Want { from: 100_000, sha256 }));
+    let hash = Some(sha256(piece));
+    assert_eq!(bench.said[0], ToSender::Want(Want { from: 100_000, hash }));
     assert_eq!(bench.names(), ["f"]);
     assert_eq!(fs::read(bench.path().join("f")).unwrap(), whole);
 }
@@ -409,7 +409,7 @@ fn a_part_that_waits_for_its_name_is_not_gone_on_with_by_another_transfer() {
     let (old, new) = (vec![b'a'; 8 << 20], vec![b'b'; 8 << 20]);
     let size = old.len() as u64;
     let ask = || ToReceiver::File(File { ask: true, ..file(b"f", size) });
-    let end = |body| ToReceiver::End(End { size, sha256: sha256(body) });
+    let end = |body| ToReceiver::End(End { size, hash: sha256(body) });
     let data = || ToReceiver::Data(Data { offset: 0 });
     let done = || ToReceiver::Done(Done { entries: 1 });
 

@@ -17,6 +17,8 @@ use std::os::unix::fs::FileExt;
 
 /// Zeros, to be hashed where a file has a hole.
 static ZEROS: [u8; 64 * 1024] = [0; 64 * 1024];
+/// As much content as a frame takes with the header of its message, in whole pages.
+const PIECE: usize = MAX_BODY - 4096;
 /// The unit of `st_blocks`; see inode(7).
 const BLOCK: u64 = 512;
 
@@ -26,11 +28,12 @@ pub(super) struct Content {
     stat: FileStat,
     /// `None`: it is made as it is read, as those of procfs are.
     size: Option<u64>,
+    algorithm: Algorithm,
     hasher: Hasher,
 }
 
 impl Content {
-    pub(super) fn new(file: File, stat: FileStat) -> Result<Self, String> {
+    pub(super) fn new(file: File, stat: FileStat, algorithm: Algorithm) -> Result<Self, String> {
         let size = stat.st_size.unsigned_abs();
         // procfs says 0, and sysfs says 4096, whatever there is to be read.
         let is_made = fstatfs(&file).is_ok_and(|system| match system.filesystem_type() {
@@ -38,7 +41,7 @@ impl Content {
             kind => kind == PROC_SUPER_MAGIC && size == 0,
         });
         let size = if is_made { None } else { Some(size) };
-        Ok(Self { file, stat, size, hasher: Hasher::new(Algorithm::Sha256) })
+        Ok(Self { file, stat, size, algorithm, hasher: Hasher::new(algorithm) })
     }
 
     pub(super) fn size(&self) -> Option<u64> {
@@ -60,7 +63,7 @@ impl Content {
             return Err(self.differs(n as u64));
         }
         let body = buffer.get(..size).unwrap_or_default();
-        Ok((body, Digest::of(Algorithm::Sha256, body)))
+        Ok((body, Digest::of(self.algorithm, body)))
     }
 
     /// The digest of the first `size` bytes, after which reading goes on behind them.
@@ -82,7 +85,7 @@ impl Content {
 
     /// Reading begins anew.
     pub(super) fn rewind(&mut self) {
-        self.hasher = Hasher::new(Algorithm::Sha256);
+        self.hasher = Hasher::new(self.algorithm);
         // What cannot be rewound is found out by its digest.
         let _ = self.file.rewind();
     }
@@ -95,13 +98,13 @@ impl Content {
     ) -> Result<(), Error> {
         let Some(size) = self.size else { return stream(sender, &mut self.file) };
         let mut buffer = std::mem::take(&mut sender.buffer);
-        buffer.resize(MAX_BODY, 0);
+        buffer.resize(PIECE, 0);
         let sent = self.pieces(sender, from, size, &mut buffer);
         sender.buffer = buffer;
         match sent? {
             Some(fault) => sender.fail(None, fault),
             None => {
-                let end = End { size, sha256: self.hasher.prefix() };
+                let end = End { size, hash: self.hasher.prefix() };
                 sender.send(&ToReceiver::End(end), &[])
             }
         }
@@ -122,7 +125,7 @@ impl Content {
             self.hash_hole(data - at);
             at = data;
             while at < end {
-                let room = usize::try_from(end - at).unwrap_or(MAX_BODY).min(MAX_BODY);
+                let room = usize::try_from(end - at).unwrap_or(PIECE).min(PIECE);
                 let room = buffer.get_mut(..room).unwrap_or_default();
                 let n = match read_at(&self.file, room, at) {
                     Ok(0) => return Ok(Some(self.differs(at))),
@@ -182,8 +185,8 @@ pub(super) fn stream<W: Write>(
     sender: &mut Sender<'_, W>,
     input: &mut dyn Read,
 ) -> Result<(), Error> {
-    let (mut hasher, mut offset) = (Hasher::new(Algorithm::Sha256), 0);
-    let mut buffer = vec![0; MAX_BODY];
+    let (mut hasher, mut offset) = (Hasher::new(sender.choice.digest), 0);
+    let mut buffer = vec![0; PIECE];
     loop {
         let n = match input.read(&mut buffer) {
             Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
@@ -191,7 +194,7 @@ pub(super) fn stream<W: Write>(
             Ok(n) => n,
         };
         if n == 0 {
-            let end = End { size: offset, sha256: hasher.prefix() };
+            let end = End { size: offset, hash: hasher.prefix() };
             return sender.send(&ToReceiver::End(end), &[]);
         }
         let piece = buffer.get(..n).unwrap_or_default();
@@ -231,7 +234,7 @@ mod tests {
 
     fn content(file: File) -> Content {
         let stat = fstat(&file).unwrap();
-        Content::new(file, stat).unwrap()
+        Content::new(file, stat, Algorithm::Sha256).unwrap()
     }
 
     #[test]

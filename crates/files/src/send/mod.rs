@@ -17,6 +17,7 @@ use crate::wire::Writer;
 use content::Content;
 use nix::fcntl::OFlag;
 use nix::sys::stat::{FileStat, SFlag, fstat};
+use rexec_protocol::Algorithm;
 use rexec_protocol::files::{
     Begin, Compared, Done, Entry, Fail, File as Announced, Leave, MAX_ASKED, Meta, SMALL,
     ToReceiver, ToSender, Want,
@@ -38,6 +39,8 @@ pub struct Choice {
     pub ask: bool,
     /// Follow links in the paths of sources.
     pub links: bool,
+    /// The function that proves the files.
+    pub digest: Algorithm,
 }
 
 /// What the sending end tells of its progress.
@@ -123,7 +126,8 @@ impl<'a, W: Write> Sender<'a, W> {
         self.entries += 1;
         let meta = Meta { mode: 0o666, ..Meta::default() };
         let name = ByteBuf::from(name);
-        let file = Announced { name, size: None, meta, ask: false, whole: None };
+        let digest = self.choice.digest;
+        let file = Announced { name, size: None, meta, ask: false, digest, whole: None };
         self.send(&ToReceiver::File(file), &[])?;
         content::stream(self, input)
     }
@@ -167,7 +171,8 @@ impl<'a, W: Write> Sender<'a, W> {
             Ok(opened) => opened,
             Err(message) => return self.fail(Some(name), message),
         };
-        let mut content = match Content::new(file, stat) {
+        let digest = self.choice.digest;
+        let mut content = match Content::new(file, stat, digest) {
             Ok(content) => content,
             Err(message) => return self.fail(Some(name), message),
         };
@@ -175,7 +180,7 @@ impl<'a, W: Write> Sender<'a, W> {
         (self.watch)(Sent::Found(size.unwrap_or(0)));
         let announced = |ask, whole| {
             let name = ByteBuf::from(name);
-            ToReceiver::File(Announced { name, size, meta: meta(&stat), ask, whole })
+            ToReceiver::File(Announced { name, size, meta: meta(&stat), ask, digest, whole })
         };
         if self.choice.ask {
             self.entries += 1;
@@ -189,9 +194,9 @@ impl<'a, W: Write> Sender<'a, W> {
         if size.is_some_and(|size| size <= SMALL as u64) {
             let mut buffer = std::mem::take(&mut self.buffer);
             let sent = match content.whole(&mut buffer) {
-                Ok((body, digest)) => {
+                Ok((body, hash)) => {
                     self.entries += 1;
-                    self.send(&announced(false, Some(digest)), body)?;
+                    self.send(&announced(false, Some(hash)), body)?;
                     (self.watch)(Sent::Bytes(body.len() as u64));
                     Ok(())
                 }
@@ -222,7 +227,10 @@ impl<'a, W: Write> Sender<'a, W> {
             _ => return Err(Error::peer("a result in the place of an answer")),
         }
         let opened = place.open(self.choice.links).and_then(|(file, now)| {
-            if same(&stat, &now) { Content::new(file, now) } else { Err(CHANGED.to_owned()) }
+            if !same(&stat, &now) {
+                return Err(CHANGED.to_owned());
+            }
+            Content::new(file, now, self.choice.digest)
         });
         let mut content = match opened {
             Ok(content) => content,
@@ -232,19 +240,19 @@ impl<'a, W: Write> Sender<'a, W> {
             ToSender::Compare(compare) => {
                 match content.digest(size) {
                     Err(message) => return self.fail(None, message),
-                    Ok(digest) if digest == compare.sha256 || compare.only => {
+                    Ok(hash) if hash == compare.hash || compare.only => {
                         (self.watch)(Sent::Spared(size));
-                        let same = digest == compare.sha256;
+                        let same = hash == compare.hash;
                         return self.send(&ToReceiver::Compared(Compared { same }), &[]);
                     }
                     Ok(_) => content.rewind(),
                 }
                 0
             }
-            ToSender::Want(Want { from, sha256: Some(claimed) }) if from <= size => {
+            ToSender::Want(Want { from, hash: Some(claimed) }) if from <= size => {
                 match content.digest(from) {
                     Err(message) => return self.fail(None, message),
-                    Ok(digest) if digest == claimed => {
+                    Ok(hash) if hash == claimed => {
                         (self.watch)(Sent::Spared(from));
                         from
                     }

@@ -72,11 +72,11 @@ mod tests {
     fn a_message_comes_back_as_it_was() {
         let name = ByteBuf::from(&b"a\xff\n"[..]);
         let meta = Meta { mode: 0o644, mtime: -1, nsec: 999_999_999 };
-        let sha256 = Digest::of(Algorithm::Sha256, b"");
+        let hash = Digest::of(Algorithm::Sha256, b"");
         for (message, size) in [
             (ToReceiver::Dir(Entry { name, meta }), 0),
             (ToReceiver::Data(Data { offset: u64::MAX }), 17),
-            (ToReceiver::End(End { size: 0, sha256 }), 0),
+            (ToReceiver::End(End { size: 0, hash }), 0),
         ] {
             let bytes = encode(&message, size);
             let (prefix, header) = bytes.split_first_chunk().unwrap();

@@ -3,7 +3,7 @@
 //! Names are those of one file in the folder that was entered last. So no message holds a path that a
 //! receiver would have to follow.
 
-use crate::digest::Digest;
+use crate::digest::{Algorithm, Digest};
 use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
 
@@ -116,7 +116,10 @@ pub struct File {
     /// The receiver shall say whether it is wanted.
     #[serde(default, skip_serializing_if = "is_false")]
     pub ask: bool,
-    /// The body is all of its content, and this is the SHA-256 of that.
+    /// The function of all digests that are about this file, in both directions.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub digest: Algorithm,
+    /// The body is all of its content, and this is the digest of that.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub whole: Option<Digest>,
 }
@@ -140,8 +143,8 @@ pub struct Data {
 pub struct End {
     /// The size of the file. What is left out before it is zeros.
     pub size: u64,
-    /// The SHA-256 of all of it, zeros and what the receiver had included.
-    pub sha256: Digest,
+    /// The digest of all of it, zeros and what the receiver had included.
+    pub hash: Digest,
 }
 
 /// The answer to `compare`, unless content follows: then that is the answer.
@@ -174,16 +177,16 @@ pub struct Want {
     /// How many bytes of it are here.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub from: u64,
-    /// The SHA-256 of these.
+    /// The digest of these.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub sha256: Option<Digest>,
+    pub hash: Option<Digest>,
 }
 
 /// A file of the same size is here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Compare {
-    /// Its SHA-256.
-    pub sha256: Digest,
+    /// Its digest.
+    pub hash: Digest,
     /// Even if it differs, the content is not wanted.
     #[serde(default, skip_serializing_if = "is_false")]
     pub only: bool,
@@ -196,7 +199,7 @@ pub struct Stored {
     pub path: ByteBuf,
     /// Its size in bytes.
     pub size: u64,
-    /// Its SHA-256; a link has none.
+    /// Its SHA-256, if that is what proved it; a link has none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sha256: Option<Digest>,
     /// Only said, not done.
@@ -211,7 +214,7 @@ pub struct Skipped {
     pub path: ByteBuf,
     /// Its size in bytes.
     pub size: u64,
-    /// Its SHA-256, if that was looked at.
+    /// Its SHA-256, if that is what was compared.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sha256: Option<Digest>,
     /// Mode or time were others, and are now those that were sent; or they would be.
@@ -244,6 +247,10 @@ pub struct Finished {
     /// Files and links of which only mode or time were changed.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub adjusted: u64,
+}
+
+fn is_default(algorithm: &Algorithm) -> bool {
+    *algorithm == Algorithm::default()
 }
 
 fn is_false(flag: &bool) -> bool {

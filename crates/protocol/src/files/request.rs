@@ -1,5 +1,6 @@
 //! What is asked of an agent: fetch these, or put something there.
 
+use crate::digest::Algorithm;
 use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
 use std::borrow::Cow;
@@ -28,6 +29,9 @@ pub struct Get {
     /// Ask before each file whether, and from where on, it is wanted.
     #[serde(default, skip_serializing_if = "is_false")]
     pub ask: bool,
+    /// The function that shall prove the files.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub digest: Algorithm,
     /// Symbolic links in the paths themselves may be followed; never those below them. An agent
     /// whose policy does not allow everything takes this back.
     #[serde(default, skip_serializing_if = "is_false")]
@@ -107,7 +111,7 @@ pub struct Store {
 pub enum Update {
     /// Its size and its time of change are the same. Times are kept then, as with `preserve`.
     Times,
-    /// Its SHA-256 is the same.
+    /// Its size and its digest are the same.
     Digest,
 }
 
@@ -173,6 +177,10 @@ impl FilesRequest {
         let words = ["files", verb].into_iter().chain(flags).map(|word| word.as_bytes().into());
         words.chain(self.paths().iter().map(|path| path.as_slice().into())).collect()
     }
+}
+
+fn is_default(algorithm: &Algorithm) -> bool {
+    *algorithm == Algorithm::default()
 }
 
 fn is_false(flag: &bool) -> bool {

@@ -431,7 +431,8 @@ mod tests {
     #[test]
     fn a_transfer_has_nothing_that_policy_is_not_asked_about() {
         let paths = vec![ByteBuf::from("x")];
-        let get = Get { paths, recursive: false, glob: false, ask: false, links: false };
+        let digest = Algorithm::Sha256;
+        let get = Get { paths, recursive: false, glob: false, ask: false, digest, links: false };
         let command = Command::Files(FilesRequest::Get(get));
         let spec = ExecSpec { stdin: true, ..ExecSpec::new(command) };
         assert_eq!(spec.fault(), None);

@@ -21,14 +21,22 @@ fn name() -> ByteBuf {
 
 /// One of each, in an order that makes sense, with their bodies.
 fn to_receiver() -> Vec<(ToReceiver, &'static [u8])> {
-    let file = File { name: name(), size: Some(6), meta: META, ask: false, whole: None };
+    let file = File {
+        name: name(),
+        size: Some(6),
+        meta: META,
+        ask: false,
+        digest: Algorithm::Sha256,
+        whole: None,
+    };
     vec![
         (ToReceiver::Dir(Entry { name: ByteBuf::from("d"), meta: META }), b""),
         (ToReceiver::File(File { whole: Some(sha256()), ..file.clone() }), b"hello\n"),
-        (ToReceiver::File(File { ask: true, ..file }), b""),
+        (ToReceiver::File(File { ask: true, ..file.clone() }), b""),
+        (ToReceiver::File(File { digest: Algorithm::Blake3, ..file }), b""),
         (ToReceiver::Begin(Begin { from: 2 }), b""),
         (ToReceiver::Data(Data { offset: 2 }), b"llo\n"),
-        (ToReceiver::End(End { size: 6, sha256: sha256() }), b""),
+        (ToReceiver::End(End { size: 6, hash: sha256() }), b""),
         (ToReceiver::Compared(Compared { same: true }), b""),
         (ToReceiver::Link(Link { name: name(), target: ByteBuf::from("../b"), meta: META }), b""),
         (ToReceiver::Fail(Fail { name: Some(name()), message: "is a FIFO".to_owned() }), b""),
@@ -41,9 +49,9 @@ fn to_sender() -> Vec<(ToSender, &'static [u8])> {
     let (path, sha) = (ByteBuf::from("d/a"), Some(sha256()));
     let finished = Finished { stored: 1, skipped: 2, failed: 3, removed: 4, bytes: 6, adjusted: 5 };
     let all: Vec<ToSender> = vec![
-        ToSender::Want(Want { from: 2, sha256: sha }),
+        ToSender::Want(Want { from: 2, hash: sha }),
         ToSender::Skip {},
-        ToSender::Compare(Compare { sha256: sha256(), only: true }),
+        ToSender::Compare(Compare { hash: sha256(), only: true }),
         ToSender::Stored(Stored { path: path.clone(), size: 6, sha256: sha, dry_run: true }),
         ToSender::Skipped(Skipped { path: path.clone(), size: 6, sha256: sha, adjusted: false }),
         ToSender::Skipped(Skipped { path: path.clone(), size: 6, sha256: None, adjusted: true }),

@@ -241,7 +241,8 @@ fn transfer(request: FilesRequest) -> ExecSpec {
 
 pub(crate) fn get() -> ExecSpec {
     let paths = vec![ByteBuf::from("/var/log/*.log"), ByteBuf::from(&b"\xff"[..])];
-    let get = Get { paths, recursive: true, glob: true, ask: true, links: true };
+    let digest = Algorithm::Sha256;
+    let get = Get { paths, recursive: true, glob: true, ask: true, digest, links: true };
     transfer(FilesRequest::Get(get))
 }
 

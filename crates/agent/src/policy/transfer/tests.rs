@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::policy::engine::Source;
+use rexec_protocol::Algorithm;
 use rexec_protocol::files::Store;
 use std::path::Path;
 
@@ -66,7 +67,8 @@ fn ask(user: &str, request: &FilesRequest) -> Result<(FilesRequest, String), Str
 
 fn get(paths: &[&str]) -> Get {
     let paths = paths.iter().map(|path| ByteBuf::from(path.as_bytes())).collect();
-    Get { paths, recursive: false, glob: false, ask: false, links: true }
+    let digest = Algorithm::Sha256;
+    Get { paths, recursive: false, glob: false, ask: false, digest, links: true }
 }
 
 fn got(user: &str, get: Get) -> Result<Get, String> {
