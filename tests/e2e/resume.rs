@@ -63,7 +63,7 @@ pub async fn echo_by(algorithm: Algorithm, mut child: Child, bytes: u64) {
             let expected: Vec<u8> = (offset..offset + chunk.len() as u64).map(byte_at).collect();
             assert!(*chunk == expected, "wrong bytes after {offset}");
             offset += chunk.len() as u64;
-            hash.update(&*chunk);
+            hash.update(&chunk);
         }
         (offset, hash.prefix())
     };

@@ -122,11 +122,12 @@ fn an_agent_cannot_choose_names() {
         let folder = tempfile::tempdir().unwrap();
         let sent = bytes.clone();
         let serving = fake.serve(fake.config(), move |mut raw| {
+            // Of which a client learns what proves the files.
+            let _ = raw.send(&hello());
             raw.wait_for("exec");
             let id = "01890a5d-ac96-774b-bcce-b302099a8057";
             let started = [("job", text(id)), ("pid", uint(1)), ("digest", text("sha256"))];
             let all = [
-                hello(),
                 frame("started", 1, &started),
                 data(1, "out", 0, &sent, &sent),
                 crate::support::raw::wire::eof(1, "out", &sent),
