@@ -15,7 +15,7 @@
 //! | [`stream`] | the two halves of a byte stream: offsets, digests, end |
 //! | [`files`] | file transfer: what is asked for, and the messages within such a job |
 //! | [`outcome`] | how a command ended, in one vocabulary, with its exit code |
-//! | [`line`] | what may be said in a room |
+//! | [`line`](mod@line) | what may be said in a room |
 //! | [`printable`] | which text of a peer may reach a terminal as it is |
 //! | [`error`] | what a peer did wrong, and the code it is told |
 
