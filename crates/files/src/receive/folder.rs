@@ -96,7 +96,10 @@ impl Slot {
 
     /// What is there already. Only a file or a link can be replaced, unless anything goes.
     pub(super) fn look(&self) -> Result<Option<Old>, String> {
-        let Some(folder) = &self.folder else { return Ok(None) };
+        // In a folder that was made just now, for its owner alone, a look at each name finds nothing.
+        let Some(folder) = self.folder.as_ref().filter(|folder| !folder.is_new) else {
+            return Ok(None);
+        };
         let name = c_string(&self.name).map_err(|errno| cannot("use this name", errno))?;
         let stat = match fstatat(&folder.fd, name.as_c_str(), AtFlags::AT_SYMLINK_NOFOLLOW) {
             Ok(stat) => stat,
