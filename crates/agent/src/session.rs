@@ -1,7 +1,7 @@
 //! One connection: routes frames to the commands they belong to.
 //!
 //! The session only reads. What it finds goes into queues that it never waits for: credit bounds
-//! the bytes, and a peer that overruns a bounded queue breaks the protocol.
+//! the bytes. It reads no further while too many of its answers wait to be sent.
 
 use crate::admission::refusals::with_left_out;
 use crate::attach::{self, Attached, Hold, Wish};
@@ -36,8 +36,11 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
+mod answers;
 mod people;
 mod requests;
+
+use answers::Answers;
 
 /// The last words of an agent that is about to be replaced.
 const LEAVING: &str = "this agent is being restarted; running commands go on";
@@ -67,6 +70,8 @@ struct Session {
     unacknowledged: HashMap<StreamId, Arc<Job>>,
     /// The tasks that send; each reports its stream when it is done.
     senders: TaskTracker,
+    /// What of them are answers that are no stream of their own.
+    answers: Answers,
     done: mpsc::Sender<StreamId>,
     /// The client has said that it leaves.
     goodbye: bool,
@@ -77,6 +82,8 @@ struct Session {
 #[allow(clippy::large_enum_variant, reason = "one value at a time, for one step")]
 enum Next {
     Frame(Result<Frame, NetError>),
+    /// There is room again for answers.
+    Room,
     Done(StreamId),
     Stopping,
     Farewell,
@@ -108,6 +115,7 @@ pub async fn serve(
         presence,
         unacknowledged: HashMap::new(),
         senders: TaskTracker::new(),
+        answers: Answers::new(),
         done,
         goodbye: false,
         begun,
@@ -176,8 +184,10 @@ impl Session {
             if stopping && self.streams.is_empty() {
                 break NetError::Closed;
             }
+            let has_room = holds("session.answers", self.answers.has_room());
             let next = tokio::select! {
-                frame = connection.inbound.next() => Next::Frame(frame),
+                frame = connection.inbound.next(), if has_room => Next::Frame(frame),
+                () = self.answers.room(), if !has_room => Next::Room,
                 Some(stream) = done.recv() => Next::Done(stream),
                 end = standing.lost(&agent, !self.streams.is_empty()) => break end,
                 reason = presence.kicked() => {
@@ -195,6 +205,7 @@ impl Session {
                     }
                 }
                 Next::Frame(Err(end)) => break end,
+                Next::Room => {}
                 Next::Done(stream) => self.stream_ended(stream),
                 Next::Stopping => {
                     stopping = true;
@@ -330,17 +341,16 @@ impl Session {
         });
     }
 
-    /// Has one frame sent that is all there is to say on its stream.
+    /// Has one frame sent that is all there is to say on its stream. What is answered is no fault, so a
+    /// route ends with this.
     fn answer(&self, stream: StreamId, message: Message) -> Result<(), ProtocolError> {
         self.answer_all(vec![Frame::new(stream, message)])
     }
 
     fn answer_all(&self, frames: Vec<Frame>) -> Result<(), ProtocolError> {
-        if self.senders.len() >= 2 * self.agent.config.limits.commands_per_connection {
-            return Err(ProtocolError::Flood("requests"));
-        }
-        let outbox = self.outbox.clone();
+        let (outbox, place) = (self.outbox.clone(), self.answers.take(&frames));
         self.senders.spawn(async move {
+            let _place = place;
             for frame in frames {
                 // If the connection is gone, there is nobody left to tell.
                 if outbox.data(frame).await.is_err() {

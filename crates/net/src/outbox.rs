@@ -22,7 +22,9 @@ use tokio::time::timeout;
 
 /// Frames that wait in the control lane. The lanes hold boxes, because a channel allocates room for
 /// dozens of its values at once, and there may be ten thousand idle connections.
-const CONTROL_LANE: usize = 64;
+const CONTROL_LANE: usize = 256;
+/// Of those, notices: the rest is for what has to be said.
+const NOTICES: usize = 32;
 /// Frames that wait in the data lane: enough to keep the writer busy, few enough to bound memory.
 const DATA_LANE: usize = 4;
 /// Frames are gathered up to this many bytes before they are written; larger bodies go by
@@ -120,9 +122,9 @@ impl Outbox {
         self.control.try_send(Box::new(frame)).is_ok()
     }
 
-    /// Queues a frame that nobody waits for in the control lane, if that is not half full.
+    /// Queues a frame that nobody waits for in the control lane, if few wait there.
     pub fn try_notice(&self, frame: Frame) {
-        if self.control.capacity() > CONTROL_LANE / 2 {
+        if self.control.capacity() > CONTROL_LANE - NOTICES {
             let _ = self.control.try_send(Box::new(frame));
         }
     }

@@ -6,7 +6,7 @@ use super::neighbour::Neighbour;
 use crate::support::TestAgent;
 use crate::support::proc::{descriptors, eventually, memory, running_with};
 use crate::support::raw::{Raw, wire};
-use rexec_protocol::ErrorCode;
+use rexec_protocol::{ErrorCode, Message};
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
@@ -90,6 +90,57 @@ async fn too_many_commands_are_refused_one_by_one() {
         }
     }
     assert_eq!(ran + refused, 400);
+}
+
+/// PROTOCOL.md, section 11, says what is no flood. Nor is it one if it all comes in one write.
+#[test]
+fn what_the_protocol_allows_is_answered_also_in_one_write() {
+    let agent = TestAgent::start();
+    let mut raw = reach(agent.port, &client_config(&agent), State::Greeted, "");
+    let requests: Vec<u8> = (1..=1_500).flat_map(|n| wire::frame("jobs", n, &[])).collect();
+    raw.send(&requests).unwrap();
+    let mut listings = 0;
+    while listings < 1_500 {
+        match raw.next() {
+            Ok(Some(frame)) if frame.message.verb() == "listing" => listings += 1,
+            other => panic!("after {listings} answers: {other:?}"),
+        }
+    }
+    raw.send(&wire::frame("dance", 0, &[]).repeat(100)).unwrap();
+    for n in 0..100 {
+        match raw.next().map(|frame| frame.map(|frame| frame.message)) {
+            Ok(Some(Message::Error(error))) if error.code == ErrorCode::UnknownVerb => {}
+            other => panic!("after {n} answers: {other:?}"),
+        }
+    }
+    is_sound(&agent);
+}
+
+/// It waits for itself: what it asks for stays in its socket.
+#[test]
+fn who_does_not_read_the_answers_is_not_read_either() {
+    const ASKED: u64 = 60_000;
+    let agent =
+        TestAgent::with("[limits]\nframes_per_second = 10_000_000\nframes_burst = 10_000_000");
+    let mut raw = reach(agent.port, &client_config(&agent), State::Greeted, "");
+    let before = memory(agent.pid(), "VmHWM");
+    raw.write_within(Duration::from_secs(1));
+    let requests: Vec<u8> = (1..=ASKED).flat_map(|n| wire::frame("jobs", n, &[])).collect();
+    // If not all of it fits on the way, the rest goes as the answers come.
+    let _ = raw.send(&requests);
+    for n in 1..=ASKED {
+        match raw.next() {
+            Ok(Some(frame)) if frame.message.verb() == "listing" => {}
+            other => panic!("after {n} answers: {other:?}"),
+        }
+        if n % 1_000 == 0 {
+            let _ = raw.send(&[]);
+        }
+    }
+    let grown = memory(agent.pid(), "VmHWM") - before;
+    println!("the agent grew by {grown} KiB");
+    assert!(grown < GROWTH, "the agent grew by {grown} KiB");
+    is_sound(&agent);
 }
 
 /// The peer has closed its window: what the agent has to say cannot be said, and it closes.

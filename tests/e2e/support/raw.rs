@@ -60,6 +60,11 @@ impl Raw {
         self.flush()
     }
 
+    /// From now on a write that waits for longer fails; a later one goes on with what is left.
+    pub fn write_within(&self, time: Duration) {
+        self.socket.set_write_timeout(Some(time)).unwrap();
+    }
+
     /// TLS close_notify, wherever in a frame that is.
     pub fn close(&mut self) -> io::Result<()> {
         self.tls.send_close_notify();
