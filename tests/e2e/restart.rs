@@ -271,6 +271,32 @@ async fn a_durable_id_runs_once_however_often_its_agent_is_restarted() {
     assert_eq!(fs::read_to_string(&marks).unwrap(), "ran\n");
 }
 
+/// Nobody could be told the truth about its next byte, and it must not run on without anybody either.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_whose_ledger_is_broken_is_ended_and_told_as_lost() {
+    let mut agent = TestAgent::start();
+    let session = agent.session().await;
+    let mark = format!("1109.{}", agent.pid());
+    let job = session.command("sleep").arg(&mark).detach().await.unwrap();
+    eventually("it runs", || !running_with(&mark).is_empty());
+    let open = fs::read_dir(format!("/proc/{}/fd", agent.pid())).unwrap();
+    let mut open = open.map(|entry| entry.unwrap().path());
+    let is_ledger = |path: &std::path::PathBuf| {
+        fs::read_link(path).is_ok_and(|to| to.to_string_lossy().contains("rexec-ledger"))
+    };
+    let ledger = open.find(is_ledger).unwrap();
+    fs::File::options().write(true).open(ledger).unwrap().set_len(100).unwrap();
+    kill_and_start(&mut agent);
+    eventually("it was ended", || running_with(&mark).is_empty());
+    let jobs = agent.session().await.jobs().await.unwrap();
+    let known = jobs.iter().find(|known| known.job == job).unwrap();
+    assert!(matches!(known.outcome, Some(Outcome::Lost { .. })), "{known:?}");
+    eventually("its end is on record, once", || {
+        let audit = fs::read_to_string(agent.path("audit.jsonl")).unwrap();
+        audit.matches("\"ended\"").count() == 1 && audit.contains("\"lost\"")
+    });
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_timeout_counts_over_restarts() {
     let mut agent = TestAgent::start();

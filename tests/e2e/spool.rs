@@ -119,6 +119,11 @@ async fn a_job_that_died_with_everything_is_lost_with_its_output_kept() {
     let known = until(&session, &job, |info| info.outcome.is_some()).await;
     assert!(matches!(known.outcome, Some(Outcome::Lost { .. })), "{known:?}");
     assert!(known.size.out >= length, "not a byte less than was read");
+    eventually("its end is on record, once", || {
+        let audit = std::fs::read_to_string(agent.path("audit.jsonl")).unwrap();
+        let is_end = |line: &&str| line.contains("\"ended\"") && line.contains(job.as_str());
+        audit.lines().filter(is_end).count() == 1 && audit.contains("\"lost\"")
+    });
     let child = session.attach(job.clone()).join().await.unwrap();
     let output = child.wait_with_output().await;
     let output = match output {

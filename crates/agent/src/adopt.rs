@@ -9,16 +9,18 @@ use crate::audit::Event;
 use crate::exec::Begun;
 use crate::heir::{Heir, Memo};
 use crate::jobs::handover::Before;
+use crate::jobs::meta::Meta;
 use crate::jobs::{Controls, Job, Jobs};
 use crate::keeper::{Adopted, Adoptions, Event as KeeperEvent, Keeper, Orphan};
 use crate::ledger::{Ledger, Place};
 use crate::server::Agent;
 use crate::stdin::Feed;
 use crate::supervisor::{Cause, Watched};
-use rexec_protocol::message::Channel;
-use rexec_protocol::{JobId, Signal};
+use rexec_protocol::message::{Channel, Exit};
+use rexec_protocol::{JobId, Outcome, Signal};
 use std::collections::HashSet;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
@@ -61,8 +63,9 @@ pub async fn run(agent: Arc<Agent>, adoptions: Adoptions, adopted: mpsc::Sender<
             match begun {
                 Ok(Came::Nothing) => {}
                 Ok(Came::Stranger(keeper)) => wait_with(&task, keeper).await,
+                // Whoever waits for it may have gone on.
+                Ok(Came::Over(job)) => drop(adopted.try_send(job)),
                 Ok(Came::Job(begun)) => {
-                    // Whoever waited may have gone on.
                     let _ = adopted.try_send(begun.job.id.clone());
                     begun.supervise(&task).await;
                 }
@@ -96,11 +99,7 @@ pub async fn settle(
     };
     let begin = Instant::now();
     while may_be_more || !missing.is_empty() {
-        let until = if missing.is_empty() {
-            (begin + PERHAPS).min(Instant::now() + QUIET)
-        } else {
-            begin + KNOWN
-        };
+        let until = patience(!missing.is_empty(), begin, Instant::now());
         match timeout_at(until, adopted.recv()).await {
             Ok(Some(job)) => missing.remove(&job),
             // The agent leaves, and nothing is settled.
@@ -113,10 +112,17 @@ pub async fn settle(
     }
 }
 
+/// Until when to wait for the next keeper; `begin` is when the wait began.
+fn patience(is_known_to_come: bool, begin: Instant, now: Instant) -> Instant {
+    if is_known_to_come { begin + KNOWN } else { (begin + PERHAPS).min(now + QUIET) }
+}
+
 /// What a keeper has brought.
 enum Came {
     /// This agent leaves. A keeper that is let go without a word waits for the next.
     Nothing,
+    /// A job that could not go on, and was ended.
+    Over(JobId),
     /// A job.
     Job(Box<Begun>),
     /// One of which too little is known to go on with it.
@@ -129,11 +135,9 @@ async fn adopt(agent: &Agent, orphan: Orphan) -> io::Result<Came> {
     if agent.is_leaving() {
         return Ok(Came::Nothing);
     }
-    let missing = || io::Error::other("its keeper has no ledger");
-    let ledger = adopted.ledger.take().ok_or_else(missing);
-    let (ledger, memo) = match (ledger, Memo::read(&adopted.memo)) {
-        (Ok(ledger), Ok(memo)) => (Ledger::of(ledger), memo),
-        (Err(error), _) | (_, Err(error)) => {
+    let memo = match Memo::read(&adopted.memo) {
+        Ok(memo) => memo,
+        Err(error) => {
             let (keeper, job) = (adopted.keeper_pid, job_of(&adopted.memo));
             let hint = "its command runs on until its lease is over. Start the version of the agent that \
                         began it, or end it with 'kill -KILL', first its keeper, then the command";
@@ -142,8 +146,13 @@ async fn adopt(agent: &Agent, orphan: Orphan) -> io::Result<Came> {
         }
     };
     let id = memo.meta.job.clone();
-    let places = (ledger.place(Channel::Out)?, ledger.place(Channel::Err)?);
-    let input = ledger.place(Channel::In)?;
+    let (ledger, places, input) = match read(adopted.ledger.take()) {
+        Ok(read) => read,
+        Err(error) => {
+            give_up(agent, &memo.meta, adopted, &error).await;
+            return Ok(Came::Over(id));
+        }
+    };
     let (feed, is_torn) = feed(&memo, input, adopted.stdin.is_some());
     let (jobs, meta, pid) = (Arc::clone(&agent.jobs), memo.meta.clone(), adopted.pid);
     let inherit = move || jobs.adopt(meta, &places.0, &places.1, feed, pid);
@@ -157,6 +166,30 @@ async fn adopt(agent: &Agent, orphan: Orphan) -> io::Result<Came> {
     // What was begun before the bytes were lost gives more time than there is any use for.
     adopted.ending &= cause.is_some() && cause != Some(Cause::Torn);
     Ok(Came::Job(Box::new(begin(agent, job, controls, (memo, cause), adopted, ledger).await)))
+}
+
+/// How far the agent before was with stdout and stderr, and with stdin.
+fn read(ledger: Option<OwnedFd>) -> io::Result<(Ledger, (Place, Place), Place)> {
+    let ledger = ledger.ok_or_else(|| io::Error::other("its keeper has none"))?;
+    let ledger = Ledger::of(ledger);
+    let outputs = (ledger.place(Channel::Out)?, ledger.place(Channel::Err)?);
+    let input = ledger.place(Channel::In)?;
+    Ok((ledger, outputs, input))
+}
+
+/// Ends a job that cannot go on here: nobody knows which bytes of its streams were delivered, so nobody could
+/// be told the truth about the next ones. For its clients it is lost, like one with which nobody comes.
+async fn give_up(agent: &Agent, meta: &Meta, adopted: Adopted, error: &io::Error) {
+    let (job, pid) = (&meta.job, adopted.pid);
+    tracing::error!(%job, pid, %error, "the ledger of a running job cannot be read; the job is ended");
+    let message =
+        format!("what its agent had noted of it cannot be read ({error}), so it was ended");
+    let exit = Exit::of_nothing(Outcome::Lost { message }, meta.algorithm);
+    dismiss(adopted.keeper).await;
+    if !agent.jobs.records_loss_of(job) {
+        let ended = Event::ended(job, &meta.owner.name, Some(pid), &exit, meta.algorithm);
+        agent.audit.record(&ended);
+    }
 }
 
 async fn begin(
@@ -239,22 +272,14 @@ async fn dismiss(mut keeper: Keeper) {
 mod tests {
     use super::*;
 
-    /// A machine under load: the keeper of a job that is known from the disk takes two seconds.
-    #[tokio::test]
-    async fn after_a_kill_the_jobs_on_disk_are_waited_for() {
-        let id = JobId::new("slow").unwrap();
-        let (adopted, came) = mpsc::channel(1);
-        let late = async {
-            tokio::time::sleep(2 * QUIET).await;
-            adopted.send(id.clone()).await.unwrap();
-            Instant::now()
-        };
-        let settled = async {
-            settle(&Before::Killed, HashSet::from([id.clone()]), came).await;
-            Instant::now()
-        };
-        let (late, settled) = tokio::join!(late, settled);
-        assert!(settled > late);
+    /// A machine under load: the keeper of a job that is known from the disk takes its time.
+    #[test]
+    fn after_a_kill_the_jobs_on_disk_are_waited_for() {
+        let begin = Instant::now();
+        assert_eq!(patience(true, begin, begin + 2 * QUIET), begin + KNOWN);
+        // Of others nothing is known: each that comes may be the last.
+        assert_eq!(patience(false, begin, begin), begin + QUIET);
+        assert_eq!(patience(false, begin, begin + PERHAPS), begin + PERHAPS);
     }
 
     #[test]

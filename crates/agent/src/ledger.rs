@@ -88,7 +88,7 @@ impl Ledger {
     pub fn place(&self, channel: Channel) -> io::Result<Place> {
         let mut slot = [0; SLOT];
         self.0.read_exact_at(&mut slot, start(channel))?;
-        Place::decode(&slot).ok_or_else(|| io::ErrorKind::InvalidData.into())
+        Ok(Place::decode(&slot))
     }
 
     fn put(&self, channel: Channel, bytes: &[u8]) {
@@ -154,7 +154,10 @@ impl Place {
         slot
     }
 
-    fn decode(mut slot: &[u8]) -> Option<Self> {
+    /// A state that makes no sense is none: then the digest cannot go on, which is told as a gap is.
+    fn decode(slot: &[u8; SLOT]) -> Self {
+        let (head, state) = slot.split_at(HEAD);
+        let mut slot = head;
         let under_way = slot.get_u32();
         let ended = slot.get_u8() == 1;
         // Beyond an end there is nothing, whatever was tried.
@@ -162,9 +165,10 @@ impl Place {
         slot.advance(1);
         let length = usize::from(slot.get_u16());
         let (offset, written) = (slot.get_u64(), slot.get_u64());
-        let (hash, state) = slot.split_first_chunk::<32>()?;
-        let state = state.get(..length)?.to_vec();
-        Some(Self { under_way, ended, offset, written, hash: (*hash).into(), state })
+        let mut hash = [0; 32];
+        slot.copy_to_slice(&mut hash);
+        let state = state.get(..length).unwrap_or_default().to_vec();
+        Self { under_way, ended, offset, written, hash: hash.into(), state }
     }
 }
 
@@ -187,6 +191,19 @@ mod tests {
             restored.update(&[7; 3]);
             assert_eq!(restored.prefix(), Digest::of(algorithm, &[7; 5003]));
         }
+    }
+
+    /// The running command would have nobody if its place could not be read.
+    #[test]
+    fn a_state_that_makes_no_sense_is_none() {
+        let ledger = Ledger::new(Algorithm::Sha256).unwrap();
+        let mut hasher = Hasher::new(Algorithm::Sha256);
+        hasher.update(b"some output");
+        ledger.is_at(Channel::Out, &Place::of(11, &hasher));
+        ledger.0.write_all_at(&[u8::MAX; 2], start(Channel::Out) + 6).unwrap();
+        let place = ledger.place(Channel::Out).unwrap();
+        assert_eq!((place.offset, place.hash), (11, hasher.prefix()));
+        assert!(place.hasher(Algorithm::Sha256).is_none());
     }
 
     #[test]

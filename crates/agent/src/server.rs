@@ -207,8 +207,14 @@ impl Server {
 
 async fn give_up_pending(agent: &Agent) {
     let jobs = Arc::clone(&agent.jobs);
-    if spawn_blocking(move || jobs.give_up_pending()).await.is_err() {
-        tracing::error!("jobs that were running cannot be declared lost");
+    match spawn_blocking(move || jobs.give_up_pending()).await {
+        Ok(lost) => {
+            for (job, past) in lost {
+                let ended = Event::ended(&job, &past.owner, None, &past.exit, past.algorithm);
+                agent.audit.record(&ended);
+            }
+        }
+        Err(_) => tracing::error!("jobs that were running cannot be declared lost"),
     }
 }
 

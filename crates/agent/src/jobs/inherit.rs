@@ -90,14 +90,33 @@ impl Jobs {
         here.map(|left| left.meta.job.clone()).collect()
     }
 
-    /// Nobody will come any more with jobs that the agent before has left: they count as lost. Blocks.
-    pub fn give_up_pending(&self) {
+    /// Whether a job with which nobody comes is declared lost here, or was.
+    pub fn records_loss_of(&self, id: &JobId) -> bool {
+        let table = self.lock();
+        let is_waited_for = table.pending.contains_key(id) || table.expected.contains(id);
+        is_waited_for || table.jobs.contains_key(id) || table.past.contains_key(id)
+    }
+
+    /// Nobody will come any more with jobs that the agent before has left: they count as lost, and are given
+    /// back, for the record. Blocks.
+    pub fn give_up_pending(&self) -> Vec<(JobId, Past)> {
         let mut table = self.lock();
-        table.expected.clear();
+        let expected = std::mem::take(&mut table.expected);
         table.after_kill = false;
         let pending = std::mem::take(&mut table.pending);
+        let known = |id: JobId| table.past.get(&id).cloned().map(|past| (id, past));
+        let only_known = expected.into_iter().filter(|id| !pending.contains_key(id));
+        let mut lost: Vec<_> = only_known.filter_map(known).collect();
         drop(table);
-        pending.into_values().for_each(|left| self.take_over(left));
+        for left in pending.into_values() {
+            let end = left.lost();
+            let (id, meta) = (left.meta.job.clone(), &left.meta);
+            let ended = UNIX_EPOCH + Duration::from_millis(end.ended_ms);
+            let (body, algorithm, owner) = (meta.body, meta.algorithm, meta.owner.name.clone());
+            lost.push((id, Past { body, algorithm, owner, exit: end.exit.clone().into(), ended }));
+            self.take_over(left, &end);
+        }
+        lost
     }
 
     /// A submission that came too late to be begun: it is as if it had never come.
@@ -157,22 +176,21 @@ impl Jobs {
         handover::put(state, Some(&Handover { boot, running, complete_since_ms, remembered }))
     }
 
-    /// A job that another agent process has left.
-    pub(super) fn take_over(&self, left: Left) {
-        let end = left.end.clone().unwrap_or_else(|| left.lost());
+    /// A job that another agent process has left, and that has ended.
+    pub(super) fn take_over(&self, left: Left, end: &End) {
         let keep =
             if left.meta.kept { self.settings.keep_output } else { self.settings.lease_silent };
         let age = UNIX_EPOCH + Duration::from_millis(end.ended_ms);
         let age = SystemTime::now().duration_since(age).unwrap_or_default();
         let now = Instant::now();
         let until = now.checked_add(keep.saturating_sub(age)).unwrap_or(now);
-        let job = Job::left(left, &end, Arc::clone(&self.store));
+        let job = Job::left(left, end, Arc::clone(&self.store));
         self.store.ended(&job.log);
         let mut table = self.lock();
         // It is more than a memory.
         table.past.remove(&job.id);
         table.jobs.insert(job.id.clone(), Held { job: Arc::clone(&job), ended: None });
-        table.end(&job, end.exit.into(), until);
+        table.end(&job, end.exit.clone().into(), until);
     }
 }
 

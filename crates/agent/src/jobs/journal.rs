@@ -180,7 +180,8 @@ fn read(path: &Path, keep: Duration) -> io::Result<HashMap<JobId, Known>> {
     trusted::demand_unchangeable(path, &file.metadata()?).map_err(io::Error::other)?;
     let mut known = HashMap::new();
     for (number, line) in BufReader::new(file).split(b'\n').enumerate() {
-        // The last line may be torn; any other that cannot be read could make an id run twice.
+        // Not written to its end, as on a full disk: then its job was not begun, or how it ended is not known.
+        // Without it nothing runs twice.
         match serde_json::from_slice::<Line>(&line?) {
             Ok(line) => {
                 take(line, &mut known);

@@ -146,10 +146,11 @@ impl Jobs {
         let (journal, store) = (Arc::new(journal), Arc::new(store));
         let jobs = Self { settings, table, journal, store, tasks: TaskTracker::new() };
         for left in left {
-            if left.end.is_some() {
-                jobs.take_over(left);
-            } else {
-                jobs.lock().pending.insert(left.meta.job.clone(), left);
+            match left.end.clone() {
+                Some(end) => jobs.take_over(left, &end),
+                None => {
+                    jobs.lock().pending.insert(left.meta.job.clone(), left);
+                }
             }
         }
         if let Before::Left(handover) = &before {
