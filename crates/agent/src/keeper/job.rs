@@ -301,7 +301,7 @@ impl Job<'_> {
                     ending: self.ending.is_some() || self.gone.is_some(),
                     handles: &self.handles,
                 };
-                if wait.is_hopeless(&will.look()) {
+                if wait.is_hopeless(&will.look(), now) {
                     self.give_up();
                 } else if let Ok(socket) = will.execute(&job) {
                     self.agent = Some(Agent { socket, inbox: Inbox::default() });

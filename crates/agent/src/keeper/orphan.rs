@@ -22,6 +22,9 @@ use std::time::{Duration, Instant};
 
 /// How often the next agent is looked for.
 const PAUSE: Duration = Duration::from_millis(100);
+/// A folder that is missing for so long was deleted, and with it the last that could find this job. One that is
+/// moved, mounted anew or restored by an upgrade is there again before that.
+const DELETED: Duration = Duration::from_secs(60);
 
 /// What the agent wants done if it dies.
 pub(super) struct Will {
@@ -131,8 +134,8 @@ pub(super) struct Wait {
     /// When it is over; `None`: never.
     until: Option<Instant>,
     next: Instant,
-    /// When it was last looked for, the folder of the agent was not there.
-    is_missing: bool,
+    /// Since when the folder of the agent is not there, whenever it was looked for.
+    missing: Option<Instant>,
 }
 
 /// What to do now.
@@ -145,15 +148,15 @@ pub(super) enum Step {
 
 impl Wait {
     pub(super) fn new(will: &Will, now: Instant) -> Self {
-        Self { until: will.lease_from(now), next: now, is_missing: false }
+        Self { until: will.lease_from(now), next: now, missing: None }
     }
 
-    /// Whether no agent can come any more, because its folder was deleted: twice in a row it was not
-    /// there. Any other error, of a file server say, may pass.
-    pub(super) fn is_hopeless(&mut self, look: &io::Result<()>) -> bool {
-        let was_missing = self.is_missing;
-        self.is_missing = look.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::NotFound);
-        was_missing && self.is_missing
+    /// Whether no agent can come any more, because its folder was deleted. Any other error, of a file
+    /// server say, may pass.
+    pub(super) fn is_hopeless(&mut self, look: &io::Result<()>, now: Instant) -> bool {
+        let is_missing = look.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::NotFound);
+        self.missing = is_missing.then(|| self.missing.unwrap_or(now));
+        self.missing.is_some_and(|since| now.duration_since(since) >= DELETED)
     }
 
     /// What is due; with `found` an agent was reached, which has not said anything yet.
@@ -178,7 +181,7 @@ mod tests {
     fn a_wait_looks_often_and_ends_with_the_lease() {
         let start = Instant::now();
         let lease = Duration::from_millis(250);
-        let mut wait = Wait { until: Some(start + lease), next: start, is_missing: false };
+        let mut wait = Wait { until: Some(start + lease), next: start, missing: None };
         assert_eq!(wait.step(false, start), Step::Look);
         assert_eq!(wait.step(false, start), Step::Wait(start + PAUSE));
         assert_eq!(wait.step(false, start + PAUSE), Step::Look);
@@ -187,13 +190,20 @@ mod tests {
     }
 
     #[test]
-    fn an_error_that_passes_is_no_deleted_folder() {
-        let mut wait = Wait { until: None, next: Instant::now(), is_missing: false };
+    fn a_folder_that_comes_back_was_not_deleted() {
+        let mut now = Instant::now();
+        let mut wait = Wait { until: None, next: now, missing: None };
         let missing = Err(io::ErrorKind::NotFound.into());
         let (stale, there) = (Err(io::ErrorKind::StaleNetworkFileHandle.into()), Ok(()));
-        for look in [&stale, &stale, &missing, &there, &missing, &stale, &missing] {
-            assert!(!wait.is_hopeless(look), "{look:?}");
+        // An upgrade that takes half a minute, and then a file server that is rebooted.
+        for look in [&missing, &missing, &missing, &there, &missing, &missing, &stale, &missing] {
+            assert!(!wait.is_hopeless(look, now), "{look:?}");
+            now += DELETED / 4;
         }
-        assert!(wait.is_hopeless(&missing));
+        for n in 1..4 {
+            assert!(!wait.is_hopeless(&missing, now), "{n}");
+            now += DELETED / 4;
+        }
+        assert!(wait.is_hopeless(&missing, now));
     }
 }
