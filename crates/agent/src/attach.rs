@@ -8,7 +8,7 @@ use rexec_net::Outbox;
 use rexec_net::credit::SendCredit;
 use rexec_net::outbox::Gone;
 use rexec_protocol::message::{
-    Channel, Detach, Eof, Exit, Gap, Message, Offsets, Started, Stop, Window,
+    Channel, Detach, Eof, Exit, Gap, Message, Offsets, Refusal, Refused, Started, Stop, Window,
 };
 use rexec_protocol::outcome::Outcome;
 use rexec_protocol::stream::Tally;
@@ -66,6 +66,8 @@ pub struct Attached {
     sent: Mutex<Sent>,
     muted: [AtomicBool; 2],
     leaving: CancellationToken,
+    /// The job is to be kept when it leaves.
+    keeps: AtomicBool,
     cut: CancellationToken,
 }
 
@@ -106,6 +108,7 @@ impl Attached {
             sent: Mutex::default(),
             muted: Default::default(),
             leaving: CancellationToken::new(),
+            keeps: AtomicBool::new(false),
             cut: CancellationToken::new(),
         })
     }
@@ -135,8 +138,9 @@ impl Attached {
         self.leaving.cancel();
     }
 
-    /// Cancelling this is [`Attached::leave`].
-    pub fn leaving(&self) -> CancellationToken {
+    /// The client leaves, and its job is to be kept: cancelling this is [`Attached::leave`].
+    pub fn leave_kept(&self) -> CancellationToken {
+        self.keeps.store(true, Ordering::Release);
         self.leaving.clone()
     }
 
@@ -164,7 +168,8 @@ impl Attached {
             self.send(Stop { channel: Channel::In }.into()).await?;
         }
         if wish.detach {
-            return self.send(Detach {}.into()).await;
+            self.keeps.store(true, Ordering::Release);
+            return self.farewell().await;
         }
         let Some(mut cursor) = self.job.log.cursor(wish.place).await else {
             let outcome = Outcome::Lost { message: MORE_THAN_THERE_IS.to_owned() };
@@ -181,7 +186,7 @@ impl Attached {
                 None if !wish.follow => return self.send(Detach {}.into()).await,
                 None => tokio::select! {
                     item = self.job.log.next(&mut cursor) => item,
-                    () = self.leaving.cancelled() => return self.send(Detach {}.into()).await,
+                    () = self.leaving.cancelled() => return self.farewell().await,
                     // A silent job would hold what is left of the connection to its end.
                     () = self.cut.cancelled() => return Err(Gone),
                 },
@@ -191,12 +196,25 @@ impl Attached {
             }
             let is_last = item.is_last();
             if !self.pass_on(item, wish).await? {
-                return self.send(Detach {}.into()).await;
+                return self.farewell().await;
             }
             if is_last {
                 return Ok(());
             }
         }
+    }
+
+    /// The client leaves, and hears it if its job is not as safe as it wants it to be.
+    async fn farewell(&self) -> Result<(), Gone> {
+        if self.keeps.load(Ordering::Acquire) && self.job.is_unheard() {
+            let message = format!(
+                "job {} goes on, but the process that watches it could not be told to keep it, so that it may end \
+                 with this agent; attach to it and leave once more",
+                self.job.id
+            );
+            return self.send(Refused { reason: Refusal::Unheard, message }.into()).await;
+        }
+        self.send(Detach {}.into()).await
     }
 
     /// False if the client leaves.
@@ -282,4 +300,66 @@ pub fn replay(id: JobId, past: Past, have: Offsets, stream: StreamId) -> Vec<Fra
     }
     messages.push(exit.into());
     messages.into_iter().map(|message| Frame::new(stream, message)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::jobs::meta::Owner;
+    use crate::jobs::{Jobs, Settings, Submission, Submitted};
+    use rexec_protocol::message::{Command, ExecSpec, Pong};
+    use rexec_protocol::{Algorithm, Decoder, Digest};
+    use tokio::io::AsyncReadExt;
+
+    /// What the agent says to a client that leaves job 7, as the keeper knows of it or does not.
+    async fn farewell(keeper_knows: bool) -> Message {
+        let state = tempfile::tempdir().unwrap();
+        let (jobs, _) = Jobs::open(state.path(), Settings::default()).unwrap();
+        let submission = Submission {
+            id: JobId::new("seven").unwrap(),
+            body: Digest::of(Algorithm::Sha256, b"request"),
+            owner: Owner { name: "alice".to_owned(), groups: Vec::new() },
+            algorithm: Algorithm::Sha256,
+            durable: false,
+            resumable: true,
+            detach: false,
+        };
+        let spec = ExecSpec::new(Command::Argv(vec![b"true".to_vec().into()]));
+        let sent = crate::jobs::Sent::First;
+        let Submitted::New(job, _controls) = jobs.submit(submission, &spec, sent) else { panic!() };
+        job.started(7);
+        let (here, mut there) = tokio::io::duplex(1 << 16);
+        let first = Frame::new(StreamId::CONNECTION, Pong { nonce: 0, time_ms: None }.into());
+        let (outbox, _writer) = Outbox::start(here, first);
+        let rights = (Hold::Now, true);
+        let attached =
+            Attached::new(job.clone(), StreamId(1), outbox, 1 << 20, rights, From::Start);
+        job.keeper_knows(keeper_knows);
+        assert!(job.keep(attached.leave_kept()));
+        // As its supervisor does once the keeper was told, or could not be.
+        attached.leave();
+        let place = Place::Have(Offsets::default());
+        let wish =
+            Wish { place, output: true, follow: true, times: false, detach: false, joins: false };
+        attached.run(wish).await.unwrap();
+        let mut decoder = Decoder::new();
+        loop {
+            match decoder.next().unwrap().map(|frame| frame.message) {
+                Some(last @ (Message::Detach(_) | Message::Refused(_))) => return last,
+                Some(_) => {}
+                None => {
+                    there.read_buf(decoder.buffer()).await.unwrap();
+                }
+            }
+        }
+    }
+
+    /// Success would be a promise that the job outlives this agent.
+    #[tokio::test]
+    async fn who_leaves_a_job_whose_keeper_does_not_know_is_told() {
+        assert_eq!(farewell(true).await, Detach {}.into());
+        let Message::Refused(refused) = farewell(false).await else { panic!("it was not told") };
+        assert_eq!(refused.reason, Refusal::Unheard);
+        assert!(refused.message.starts_with("job seven goes on"), "{refused:?}");
+    }
 }

@@ -203,6 +203,7 @@ impl Request {
         let heir = heir.inspect_err(|error| {
             tracing::warn!(job = %job.id, %error, "a command would end with this agent");
         });
+        job.keeper_knows(heir.is_ok());
         // Only now: who hears it may take it that the job outlives this agent.
         job.started(running.pid);
         let heir = heir.ok();

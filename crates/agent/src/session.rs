@@ -309,7 +309,7 @@ impl Session {
             Message::Detach(_) => {
                 if !attached.job.is_held_by(attached.attachment) {
                     attached.leave();
-                } else if attached.job.keep(attached.leaving()) {
+                } else if attached.job.keep(attached.leave_kept()) {
                     attached.job.let_go(attached.attachment);
                 } else {
                     return Err(ProtocolError::Flood("controls"));

@@ -48,8 +48,8 @@ pub enum Control {
     Resize(TerminalSize),
     /// The client reads no more of this channel.
     Stop(Channel),
-    /// The job goes on without a client from now on: what it prints is kept on disk. It is told once that
-    /// holds even if this agent is killed.
+    /// The job goes on without a client from now on: what it prints is kept on disk. It is told once the
+    /// keeper was told that this holds even if this agent is killed, or could not be.
     Keep(CancellationToken),
     /// The agent stops.
     Shutdown,
@@ -367,10 +367,13 @@ impl Supervisor {
 
     /// What the next agent would have to know has changed.
     async fn amend(&mut self) {
+        // Without an heir it is known already that nobody will come.
         let Some(heir) = &self.heir else { return };
         let will = heir.will(&self.job, &self.terms, self.cause);
-        if let Err(error) = self.keeper.amend(&will).await {
-            tracing::debug!(%error, "the keeper is gone, or hangs");
+        let amended = self.keeper.amend(&will).await;
+        self.job.keeper_knows(amended.is_ok());
+        if let Err(error) = amended {
+            tracing::warn!(job = %self.job.id, %error, "the keeper of a job does not hear what has changed");
         }
     }
 

@@ -45,6 +45,8 @@ pub struct Job {
     /// The id is the caller's own, and on disk before anything is started.
     pub durable: bool,
     committed: AtomicBool,
+    /// Its keeper could not be told what is to become of it without this agent.
+    unheard: AtomicBool,
     /// Readers acknowledge what they have. Otherwise it counts as theirs once it was sent.
     resumable: bool,
     on_disconnect: Option<OnDisconnect>,
@@ -128,6 +130,7 @@ impl Job {
             feed: spec.stdin.then(|| Arc::new(Feed::new(algorithm, spec.terminal.is_some()))),
             durable,
             committed: AtomicBool::new(false),
+            unheard: AtomicBool::new(false),
             resumable,
             on_disconnect: spec.on_disconnect,
             on_full: spec.on_full,
@@ -192,6 +195,7 @@ impl Job {
             fed,
             durable: meta.durable,
             committed: AtomicBool::new(meta.durable || meta.kept),
+            unheard: AtomicBool::new(false),
             resumable: meta.resumable,
             on_disconnect: meta.on_disconnect,
             on_full: meta.on_full,
@@ -235,8 +239,19 @@ impl Job {
         self.committed.load(Ordering::Acquire)
     }
 
+    /// Whether its keeper knows what is to become of it without this agent.
+    pub fn keeper_knows(&self, it_does: bool) {
+        self.unheard.store(!it_does, Ordering::Release);
+    }
+
+    /// Whether it would not go on if this agent were killed, although it is to.
+    pub fn is_unheard(&self) -> bool {
+        self.unheard.load(Ordering::Acquire)
+    }
+
     /// From now on the job goes on without a client, and is kept when it has ended; what it prints is
-    /// on disk. Cancels `told` once its keeper knows that, too. False as [`Job::control`].
+    /// on disk. Cancels `told` once its keeper was told, too; [`Job::is_unheard`] says whether it could be.
+    /// False as [`Job::control`].
     #[must_use]
     pub fn keep(&self, told: CancellationToken) -> bool {
         self.lock().kept = true;

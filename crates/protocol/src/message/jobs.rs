@@ -73,6 +73,8 @@ pub enum Refusal {
     Busy,
     /// What was asked makes no sense anywhere: a line that nobody may say, for one.
     Invalid,
+    /// The client may leave, and the job goes on; but it may end with this agent.
+    Unheard,
     /// A reason that this build does not know.
     #[serde(other)]
     Other,
