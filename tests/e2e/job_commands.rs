@@ -192,6 +192,56 @@ fn logs_are_whole_ordered_and_can_be_verified() {
     assert_eq!(of(&["--verify", "--stdout"]), pair("out 1\nout 2\nout 3\nend", ""));
 }
 
+/// All identities share the ids of an agent. That one is taken is all that another may learn of it.
+#[test]
+fn an_id_that_another_has_taken_tells_nothing_of_the_other() {
+    let agent = TestAgent::start();
+    write_private(agent.dir.path(), "bob.pem", &agent.authority.issue_user("bob"));
+    assert_eq!(code(&agent.jobs(&["-d", "--id", "deploy", "HOST", "sleep 60.1234"])), 0);
+    let bob = |words: &[&str]| {
+        agent.job_command(words).env("REXEC_IDENTITY", agent.path("bob.pem")).output().unwrap()
+    };
+    // Not even whether it is the same command.
+    for line in ["sleep 60.1234", "true"] {
+        let refused = bob(&["--id", "deploy", "HOST", line]);
+        assert_eq!(code(&refused), 126, "{refused:?}");
+        let said = text(&refused.stderr);
+        assert!(said.contains("the id deploy is that of another command, or another's"), "{said}");
+        assert!(!said.contains("alice") && !said.contains("1234"), "{said}");
+    }
+    for words in
+        [&["logs", "HOST", "deploy"][..], &["rm", "HOST", "deploy"], &["kill", "HOST", "deploy"]]
+    {
+        let refused = bob(words);
+        assert_eq!(code(&refused), 125, "{refused:?}");
+        assert!(text(&refused.stderr).contains("no job deploy"), "{refused:?}");
+    }
+    assert!(bob(&["jobs", "--json", "HOST"]).stdout.is_empty());
+    assert_eq!(code(&agent.jobs(&["kill", "HOST", "deploy"])), 0);
+}
+
+/// Otherwise nobody would know which job it is.
+#[test]
+fn a_detached_job_whose_id_nobody_can_have_is_told_on_stderr() {
+    let agent = TestAgent::start();
+    for (redirection, options) in [
+        (">&-", &["-d"][..]),
+        (">&-", &["-d", "--json"]),
+        (">/dev/full", &["-d"]),
+        (">/dev/full", &["-d", "--json"]),
+    ] {
+        let rexec = agent.job_command(&[options, &["HOST", "sleep 60"]].concat());
+        let mut shell = Command::new("sh");
+        let envs = rexec.get_envs().filter_map(|(name, value)| Some((name, value?)));
+        shell.env_clear().envs(envs).arg("-c").arg(format!("exec \"$@\" {redirection}")).arg("sh");
+        let output = shell.arg(rexec.get_program()).args(rexec.get_args()).output().unwrap();
+        assert_eq!(code(&output), 125, "{options:?} {redirection}: {output:?}");
+        let said = text(&output.stderr);
+        let id = said.split("job ").nth(1).and_then(|rest| rest.split(' ').next()).unwrap();
+        assert_eq!(code(&agent.jobs(&["kill", "HOST", id])), 0, "{said}");
+    }
+}
+
 #[test]
 fn what_is_forgotten_is_said_and_not_verified() {
     let agent = TestAgent::start();

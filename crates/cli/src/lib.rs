@@ -13,6 +13,7 @@ pub mod args;
 pub mod attend;
 pub mod ca;
 pub mod chat;
+mod closed;
 pub mod config;
 pub mod doctor;
 pub mod event;
@@ -43,7 +44,7 @@ pub mod wall;
 pub mod who;
 
 use args::{Named, Request, Run, Usage};
-use event::{End, Ended};
+use event::{End, Ended, Left};
 use exit::Notes;
 use plan::Plan;
 use render::Renderer;
@@ -91,7 +92,7 @@ fn run_command(run: Run) -> ExitCode {
         Err(why) => return fail(Ended::local(host, why), json, status),
     };
     let (notes, digest, stdin) = (Notes::new(plan.level), plan.digest, plan.stdin);
-    let prints_id = plan.detach && !json;
+    let detaches = plan.detach;
     let end = runtime.block_on(async {
         let mut renderer = Renderer::new(json, notes);
         let end = run::run(plan, &mut renderer, notes).await;
@@ -102,11 +103,9 @@ fn run_command(run: Run) -> ExitCode {
     match &end {
         End::Over(ended) if digest => notes.digests(ended, stdin),
         // What the command prints goes elsewhere, so this is all that is on stdout.
-        End::Left(left) if prints_id => {
-            if let Err(error) = io::stdout().write_all(format!("{}\n", left.job).as_bytes()) {
-                let host = Some(left.host.clone());
-                let why = format!("job {} runs, but its id cannot be written: {error}", left.job);
-                return fail(Ended::local(host, why), false, status);
+        End::Left(left) if detaches => {
+            if let Err(error) = print_id(left, json) {
+                return fail(unprinted(left, &error), false, status);
             }
         }
         _ => {}
@@ -123,10 +122,30 @@ async fn close(mut end: End, renderer: &mut Renderer) -> End {
     } else {
         timeout(LEAVING, renderer.ended(line)).await.unwrap_or(Ok(()))
     };
-    if let (Err(Halt::Failed(why)), End::Over(ended)) = (shown, &mut end) {
-        ended.outcome = Outcome::Local { message: format!("cannot write stdout: {why}") };
+    match (shown, &mut end) {
+        (Err(Halt::Failed(why)), End::Over(ended)) => {
+            ended.outcome = Outcome::Local { message: format!("cannot write stdout: {why}") };
+        }
+        (Err(Halt::Failed(why)), End::Left(left)) => {
+            end = End::Over(Box::new(unprinted(left, &why)));
+        }
+        _ => {}
     }
     end
+}
+
+/// Says which job was left to itself, unless that was `shown` already.
+fn print_id(left: &Left, shown: bool) -> io::Result<()> {
+    if closed::stdout_was_closed() {
+        return Err(io::Error::other("stdout is closed"));
+    }
+    if shown { Ok(()) } else { io::stdout().write_all(format!("{}\n", left.job).as_bytes()) }
+}
+
+/// The end where the id of a job that was left could not be printed: whoever needs it finds it here.
+fn unprinted(left: &Left, error: &dyn std::fmt::Display) -> Ended {
+    let why = format!("job {} goes on, but its id cannot be written: {error}", left.job);
+    Ended::local(Some(left.host.clone()), why)
 }
 
 /// Says how it ended, reports it, and gives what to end with.
