@@ -232,6 +232,25 @@ fn two_sources_of_one_name_are_refused_before_anything_moves() {
     }
 }
 
+/// Between two machines there are two ports, and -P is one.
+#[test]
+fn an_address_can_have_a_port_of_its_own() {
+    let agent = TestAgent::start();
+    let dir = tempfile::tempdir().unwrap();
+    let (from, to) = (dir.path().join("a b%"), dir.path().join("to"));
+    fs::write(&from, "content").unwrap();
+    let uri = |path: &Path| {
+        let path = path.display().to_string().replace('%', "%25").replace(' ', "%20");
+        format!("rexec://127.0.0.1:{}/{path}", agent.port)
+    };
+    // Nothing answers at the port that is for both.
+    for ends_at in [uri(&to), to.display().to_string()] {
+        ends(agent.rexec().args(["cp", "-P", "9"]).args([uri(&from), ends_at]), 0);
+        assert_eq!(fs::read(&to).unwrap(), b"content");
+        fs::remove_file(&to).unwrap();
+    }
+}
+
 #[test]
 fn calls_that_make_no_sense_are_explained() {
     let agent = TestAgent::start();
@@ -242,6 +261,7 @@ fn calls_that_make_no_sense_are_explained() {
         ("cp a h1:b h2:c", "different machines"),
         ("cp -T a b h:c", "-T"),
         ("cp h:~bob/x y", "homes"),
+        ("cp rexec:///x y", "the host is missing"),
         ("cp -r - h:x", "\"-\""),
         ("cp --delete a h:b", "--recursive"),
         ("cp a", "DESTINATION"),

@@ -9,8 +9,9 @@ use std::ffi::OsString;
 #[derive(Debug, Args)]
 #[command(mut_arg("port", |port| port.short('P')))]
 pub struct FileArgs {
-    /// From where to where: a local path, HOST:PATH, or "-" for stdin or stdout. The last one is the
-    /// destination. HOST: alone is the home there; a local name with a colon is written ./NAME
+    /// From where to where: a local path, HOST:PATH, rexec://HOST:PORT/PATH, or "-" for stdin or
+    /// stdout. The last one is the destination. HOST: alone is the home there; a local name with a
+    /// colon is written ./NAME
     #[arg(value_name = "PATH", required = true, value_hint = ValueHint::AnyPath)]
     pub paths: Vec<OsString>,
     /// What is done, and how.

@@ -1,8 +1,11 @@
-//! `HOST:PATH`, as scp takes it apart.
+//! `HOST:PATH`, and `rexec://HOST:PORT/PATH`, as scp takes the one and `scp://` apart.
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
+
+const SCHEME: &[u8] = b"rexec://";
+const FORM: &str = "rexec://[USER@]HOST[:PORT]/PATH";
 
 /// One end of a transfer.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -13,7 +16,7 @@ pub enum Place {
     Stream,
     /// A path on another machine.
     Remote {
-        /// `[user@]host`, as [`crate::target::Target`] takes it.
+        /// `[user@]host[:port]`, as [`crate::target::Target`] takes it.
         target: OsString,
         /// Empty is the home.
         path: OsString,
@@ -26,6 +29,10 @@ impl Place {
         let bytes = text.as_bytes();
         if bytes == b"-" {
             return Ok(Self::Stream);
+        }
+        if let Some(rest) = bytes.strip_prefix(SCHEME) {
+            return from_uri(rest)
+                .map_err(|why| format!("'{}' is not {FORM}: {why}", text.display()));
         }
         let Some((target, path)) = split(bytes) else {
             if bytes.is_empty() {
@@ -54,6 +61,40 @@ impl Place {
             _ => None,
         }
     }
+}
+
+/// What follows the scheme. As in the URIs of scp, the path begins after the slash, in the home; one from
+/// the root begins with a second slash.
+fn from_uri(rest: &[u8]) -> Result<Place, String> {
+    let end = rest.iter().position(|byte| *byte == b'/').unwrap_or(rest.len());
+    let (target, path) = rest.split_at(end);
+    if target.is_empty() {
+        return Err("the host is missing".to_owned());
+    }
+    let path = decoded(path.strip_prefix(b"/").unwrap_or(path))?;
+    Ok(Place::Remote {
+        target: OsString::from_vec(target.to_vec()),
+        path: OsString::from_vec(path),
+    })
+}
+
+/// Bytes for which `%` and two digits stand; RFC 3986, section 2.1.
+fn decoded(text: &[u8]) -> Result<Vec<u8>, String> {
+    let mut rest = text.iter();
+    let mut bytes = Vec::with_capacity(text.len());
+    while let Some(byte) = rest.next() {
+        let byte = match byte {
+            b'%' => {
+                let mut digit = || rest.next().and_then(|digit| char::from(*digit).to_digit(16));
+                let pair = digit().zip(digit()).map(|(high, low)| 16 * high + low);
+                pair.and_then(|byte| u8::try_from(byte).ok())
+                    .ok_or("after '%' come two hexadecimal digits; a '%' itself is %25")?
+            }
+            byte => *byte,
+        };
+        bytes.push(byte);
+    }
+    Ok(bytes)
 }
 
 fn split(text: &[u8]) -> Option<(&[u8], &[u8])> {
@@ -96,6 +137,13 @@ mod tests {
             (":b", Place::Local(":b".into())),
             ("a[1]", Place::Local("a[1]".into())),
             ("plain", Place::Local("plain".into())),
+            ("rexec://web1:9/a:b", remote("web1:9", "a:b")),
+            ("rexec://bob@[::1]:9//x/y", remote("bob@[::1]:9", "/x/y")),
+            ("rexec://web1", remote("web1", "")),
+            ("rexec://web1/", remote("web1", "")),
+            ("rexec://web1/100%25%20~x", remote("web1", "100% ~x")),
+            ("./rexec://x", Place::Local("./rexec://x".into())),
+            ("rexec:x", remote("rexec", "x")),
         ] {
             assert_eq!(Place::parse(text.as_ref()), Ok(place), "{text}");
         }
@@ -104,5 +152,9 @@ mod tests {
         assert_eq!(Place::parse(odd), Ok(Place::Remote { target: "web1".into(), path }));
         assert!(Place::parse("".as_ref()).is_err());
         assert!(Place::parse("web1:~bob/x".as_ref()).is_err());
+        for bad in ["rexec:///x", "rexec://h/%", "rexec://h/%4", "rexec://h/%zz"] {
+            let error = Place::parse(bad.as_ref()).unwrap_err();
+            assert!(error.contains("rexec://[USER@]HOST[:PORT]/PATH"), "{error}");
+        }
     }
 }

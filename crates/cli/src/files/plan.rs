@@ -4,6 +4,7 @@ use super::args::{FileArgs, FileOptions};
 use super::place::Place;
 use crate::config::Env;
 use crate::plan::{Endpoint, reach};
+use crate::target;
 use crate::values::LogLevel;
 use rexec_client::Target;
 use std::ffi::{OsStr, OsString};
@@ -73,7 +74,9 @@ impl Plan {
         let from = one_host(&places)?;
         let (mut ends, mut host) = (Vec::new(), Vec::new());
         for target in from.into_iter().chain(to.target().map(OsStr::to_owned)) {
-            let (endpoint, user) = reach(&target, connect.clone(), env)?;
+            let (mut endpoint, user) = reach(&target, connect.clone(), env)?;
+            // -P is for both ends, and a port in an address for that one.
+            endpoint.port = target::Target::parse(&target)?.port.unwrap_or(endpoint.port);
             host.push(endpoint.host.clone());
             ends.push(End { endpoint, user });
         }
