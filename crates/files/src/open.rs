@@ -9,6 +9,7 @@ use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, OFlag, OpenHow, ResolveFlag, open, openat, openat2};
 use nix::sys::stat::{Mode, SFlag};
 use rexec_guard::holds;
+use serde_bytes::ByteBuf;
 use std::ffi::CString;
 use std::os::fd::OwnedFd;
 
@@ -68,6 +69,36 @@ pub(crate) fn split(path: &[u8]) -> Option<(&[u8], &[u8])> {
 /// The name at the end of a path; `None` if what is meant has none of its own: the contents of a folder.
 pub fn name(path: &[u8]) -> Option<&[u8]> {
     split(path).map(|(_, name)| name)
+}
+
+/// An open folder, and its path as it was named.
+#[derive(Debug)]
+pub(crate) struct Parent {
+    pub(crate) fd: OwnedFd,
+    pub(crate) path: Vec<u8>,
+}
+
+impl Parent {
+    /// The path of something in it.
+    pub(crate) fn path_of(&self, name: &[u8]) -> Vec<u8> {
+        join(&self.path, name)
+    }
+}
+
+/// A name below a folder.
+pub(crate) fn join(folder: &[u8], name: &[u8]) -> Vec<u8> {
+    match folder {
+        [] | b"." => name.to_vec(),
+        folder if name.is_empty() => folder.to_vec(),
+        [.., b'/'] => [folder, name].concat(),
+        [folder @ .., b'/', b'.'] => join(folder, name),
+        _ => [folder, b"/", name].concat(),
+    }
+}
+
+/// A path that is not too long for a message; see PATH_MAX in limits.h(0p).
+pub(crate) fn in_message(path: Vec<u8>) -> Option<ByteBuf> {
+    (path.len() <= 4096).then(|| ByteBuf::from(path))
 }
 
 /// What something in a folder is. Not every file system tells it with the name.

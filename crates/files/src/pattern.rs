@@ -1,6 +1,6 @@
 //! Remote patterns: `*`, `?`, `[…]`, `{…,…}` within a part of a path, and `**` for any depth.
 
-use crate::open;
+use crate::open::{self, Parent};
 use nix::dir::{Dir, Entry};
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, openat};
@@ -49,10 +49,8 @@ pub(crate) fn can_repeat_names(pattern: &[u8]) -> bool {
 /// What a pattern matches.
 pub(crate) struct Match<'a> {
     /// The folder that it is in.
-    pub(crate) folder: &'a Arc<OwnedFd>,
+    pub(crate) folder: &'a Arc<Parent>,
     pub(crate) name: &'a CStr,
-    /// The path that matches.
-    pub(crate) path: &'a [u8],
     pub(crate) kind: SFlag,
 }
 
@@ -71,9 +69,9 @@ pub(crate) fn expand<E>(
     let rest = pattern.get(prefix.len()..).unwrap_or_default();
     let parts = rest.split(|byte| *byte == b'/').filter(|part| !part.is_empty()).collect();
     let start = if prefix.is_empty() { b"." } else { prefix };
-    let folder = Arc::new(open::folder(start, links)?);
+    let (fd, path) = (open::folder(start, links)?, prefix.to_vec());
     let search = Search { parts, whole };
-    Ok(search.below(&folder, prefix, &search.and_after(0), found, 0))
+    Ok(search.below(&Arc::new(Parent { fd, path }), &search.and_after(0), found, 0))
 }
 
 /// A walk with places in a pattern: before which of its parts a path has come.
@@ -85,31 +83,32 @@ struct Search<'a> {
 impl Search<'_> {
     fn below<E>(
         &self,
-        folder: &Arc<OwnedFd>,
-        path: &[u8],
+        folder: &Arc<Parent>,
         places: &BTreeSet<usize>,
         found: Found<'_, E>,
         depth: usize,
     ) -> Result<(), E> {
         // A folder that cannot be read matches nothing, as in a shell.
-        let Ok(Ok(dir)) = folder.try_clone().map(Dir::from_fd) else { return Ok(()) };
+        let Ok(Ok(dir)) = folder.fd.try_clone().map(Dir::from_fd) else { return Ok(()) };
         for entry in dir.into_iter().map_while(Result::ok) {
             let name = entry.file_name();
             if matches!(name.to_bytes(), b"." | b"..") {
                 continue;
             }
             let next = self.after(places, name.to_bytes());
-            let (Some(first), Ok(kind)) = (next.first(), kind_of(folder, &entry)) else { continue };
-            let path = join(path, name.to_bytes());
+            let (Some(first), Ok(kind)) = (next.first(), kind_of(&folder.fd, &entry)) else {
+                continue;
+            };
             let is_match = next.contains(&self.parts.len());
             if is_match {
-                found(&Match { folder, name, path: &path, kind })?;
+                found(&Match { folder, name, kind })?;
             }
             let ends = *first == self.parts.len() || is_match && self.whole;
             if kind == SFlag::S_IFDIR && !ends && depth < MAX_DEPTH {
                 let flags = OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | open::SAFE;
-                if let Ok(inner) = openat(folder, name, flags, Mode::empty()) {
-                    self.below(&Arc::new(inner), &path, &next, found, depth + 1)?;
+                if let Ok(fd) = openat(&folder.fd, name, flags, Mode::empty()) {
+                    let path = folder.path_of(name.to_bytes());
+                    self.below(&Arc::new(Parent { fd, path }), &next, found, depth + 1)?;
                 }
             }
         }
@@ -138,14 +137,6 @@ fn kind_of(folder: &OwnedFd, entry: &Entry) -> nix::Result<SFlag> {
         Some(kind) => Ok(kind),
         None => fstatat(folder, entry.file_name(), AtFlags::AT_SYMLINK_NOFOLLOW)
             .map(|stat| SFlag::from_bits_truncate(stat.st_mode & SFlag::S_IFMT.bits())),
-    }
-}
-
-fn join(folder: &[u8], name: &[u8]) -> Vec<u8> {
-    match folder {
-        [] => name.to_vec(),
-        [.., b'/'] => [folder, name].concat(),
-        _ => [folder, b"/", name].concat(),
     }
 }
 
@@ -186,9 +177,10 @@ mod tests {
 
     fn expanded(root: &Path, pattern: &str, whole: bool) -> Vec<String> {
         let (root, mut paths) = (root.as_os_str().as_bytes(), Vec::new());
-        let pattern = join(root, pattern.as_bytes());
+        let pattern = open::join(root, pattern.as_bytes());
         let done: Result<(), ()> = expand(&pattern, true, whole, &mut |found| {
-            let path = found.path.strip_prefix(root).unwrap().strip_prefix(b"/").unwrap();
+            let path = found.folder.path_of(found.name.to_bytes());
+            let path = path.strip_prefix(root).unwrap().strip_prefix(b"/").unwrap();
             paths.push(String::from_utf8(path.to_vec()).unwrap());
             Ok(())
         })

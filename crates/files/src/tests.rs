@@ -186,6 +186,33 @@ fn what_cannot_be_sent_is_said_and_not_removed() {
     assert!(to.join("pipe").exists());
 }
 
+/// The last part of a path is not enough to find a file again.
+#[test]
+fn a_failure_names_the_whole_path_at_its_end() {
+    let dir = tempfile::tempdir().unwrap();
+    let (from, to) = (dir.path().join("from"), dir.path().join("to"));
+    fs::create_dir_all(from.join("a/b")).unwrap();
+    nix::unistd::mkfifo(&from.join("a/b/pipe"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+    fs::write(from.join("a/b/file"), "").unwrap();
+    fs::create_dir_all(to.join("a/b/file")).unwrap();
+    let failures = |from: &Path, to: &Path| {
+        let (said, _) = fetch(from, to, Store::default());
+        let at = said.into_iter().filter_map(|said| match said {
+            ToSender::Failed(failed) => failed.at,
+            _ => None,
+        });
+        let mut at: Vec<_> = at.map(|at| String::from_utf8(at.into_vec()).unwrap()).collect();
+        at.sort();
+        at
+    };
+    let at = |folder: &Path, name: &str| folder.join(name).display().to_string();
+    assert_eq!(failures(&from, &to), [at(&from, "a/b/pipe"), at(&to, "a/b/file")]);
+    assert_eq!(failures(&from.join("."), &to), [at(&from, "a/b/pipe"), at(&to, "a/b/file")]);
+    assert_eq!(failures(&from.join("none"), &to), [at(&from, "none")]);
+    let pipe = from.join("a/b/pipe");
+    assert_eq!(failures(&pipe, &to), [pipe.display().to_string()]);
+}
+
 #[test]
 fn holes_are_not_sent() {
     let dir = tempfile::tempdir().unwrap();

@@ -193,7 +193,11 @@ fn a_file_that_cannot_be_read_or_written_is_named_and_the_rest_arrives() {
     fs::set_permissions(path("src/closed"), fs::Permissions::from_mode(0o000)).unwrap();
     let output = ends(rexec(&agent, "cp -r").arg(path("src")).arg(there(path("dst"))), 1);
     let said = said(&output);
-    assert!(said.contains("secret: permission denied") && said.contains("closed: "), "{said}");
+    assert!(
+        said.contains("src/secret: at the source: permission denied")
+            && said.contains("src/closed: "),
+        "{said}"
+    );
     assert!(path("dst/open").exists());
     fs::set_permissions(path("src/closed"), fs::Permissions::from_mode(0o700)).unwrap();
 }

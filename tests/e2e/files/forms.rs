@@ -252,6 +252,32 @@ fn an_address_can_have_a_port_of_its_own() {
 }
 
 #[test]
+fn a_failure_names_the_path_that_was_typed() {
+    let agent = TestAgent::start();
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name);
+    fs::create_dir_all(path("src/a")).unwrap();
+    fs::write(path("src/a/f"), "").unwrap();
+    fs::create_dir_all(path("to/dst/a/f")).unwrap();
+    let shown = |name: &str| path(name).display().to_string();
+    for (from, to) in [
+        (path("src").into(), there(path("to/dst"))),
+        (there(path("src")), path("to/dst").into_os_string()),
+    ] {
+        let output = ends(rexec(&agent, "cp -rT --json").args([from, to]), 1);
+        let line = format!("127.0.0.1: {}: there is a folder", shown("to/dst/a/f"));
+        assert!(said(&output).contains(&line), "{output:?}");
+        let text = String::from_utf8(output.stdout).unwrap();
+        let file: serde_json::Value = serde_json::from_str(text.lines().next().unwrap()).unwrap();
+        assert_eq!((&file["path"], &file["at"]), (&"dst/a/f".into(), &shown("to/dst/a/f").into()));
+    }
+    let (none, line) = (path("src/none"), format!("{}: at the source: no such", shown("src/none")));
+    for paths in [[none.clone().into(), there(path("x"))], [there(&none), path("x").into()]] {
+        assert!(said(&ends(rexec(&agent, "cp").args(paths), 1)).contains(&line), "{line}");
+    }
+}
+
+#[test]
 fn calls_that_make_no_sense_are_explained() {
     let agent = TestAgent::start();
     for (words, says) in [

@@ -8,6 +8,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use rexec_client::{Digest, Outcome, Summary, TransferEvent, printable};
 use serde::Serialize;
+use std::borrow::Cow;
 use std::io::{self, Write};
 use std::time::{Instant, SystemTime};
 
@@ -48,6 +49,9 @@ struct FileLine<'a> {
     size: Option<u64>,
     sha256: Option<String>,
     message: Option<&'a str>,
+    /// What failed, from what was asked for on, as text.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    at: Option<Cow<'a, str>>,
 }
 
 #[derive(Debug, Serialize)]
@@ -81,7 +85,14 @@ struct Entry<'a> {
     state: &'static str,
     size: Option<u64>,
     sha256: Option<Digest>,
-    message: Option<&'a str>,
+    failure: Option<Failure<'a>>,
+}
+
+/// Why, and of what in whole.
+#[derive(Debug, Clone, Copy)]
+struct Failure<'a> {
+    message: &'a str,
+    at: &'a [u8],
 }
 
 impl Report {
@@ -109,22 +120,22 @@ impl Report {
         match event {
             TransferEvent::Stored { path, size, sha256, dry_run } => {
                 let state = if dry_run { "would-store" } else { "stored" };
-                self.entry(&Entry { path: &path, state, size: Some(size), sha256, message: None });
+                self.entry(&Entry { path: &path, state, size: Some(size), sha256, failure: None });
             }
             TransferEvent::Adjusted { path, size, sha256 } => {
                 let state = if self.dry_run { "would-adjust" } else { "adjusted" };
-                self.entry(&Entry { path: &path, state, size: Some(size), sha256, message: None });
+                self.entry(&Entry { path: &path, state, size: Some(size), sha256, failure: None });
             }
             TransferEvent::Skipped { path, size, sha256 } => {
                 let (state, size) = ("same", Some(size));
-                self.entry(&Entry { path: &path, state, size, sha256, message: None });
+                self.entry(&Entry { path: &path, state, size, sha256, failure: None });
             }
             TransferEvent::Removed { path } => {
                 let state = if self.dry_run { "would-remove" } else { "removed" };
-                self.entry(&Entry { path: &path, state, size: None, sha256: None, message: None });
+                self.entry(&Entry { path: &path, state, size: None, sha256: None, failure: None });
             }
-            TransferEvent::Failed { path, message } => {
-                let shown = printable(&String::from_utf8_lossy(&path));
+            TransferEvent::Failed { path, at, message } => {
+                let shown = printable(&String::from_utf8_lossy(&at));
                 let (host, text) = (printable(&self.host), printable(&message));
                 let between = if shown.is_empty() { "" } else { ": " };
                 let line = format!("{host}: {shown}{between}{text}");
@@ -132,15 +143,16 @@ impl Report {
                     Some(progress) => progress.suspend(|| self.notes.say(&line)),
                     None => self.notes.say(&line),
                 }
-                let (state, message) = ("failed", Some(message.as_str()));
-                self.entry(&Entry { path: &path, state, size: None, sha256: None, message });
+                let failure = Some(Failure { message: &message, at: &at });
+                let state = "failed";
+                self.entry(&Entry { path: &path, state, size: None, sha256: None, failure });
             }
             _ => {}
         }
     }
 
     fn entry(&self, entry: &Entry<'_>) {
-        let Entry { path, state, size, sha256, message } = *entry;
+        let Entry { path, state, size, sha256, failure } = *entry;
         let line = match self.form {
             Form::Quiet => return,
             Form::Changes if matches!(state, "same" | "failed") => return,
@@ -162,7 +174,8 @@ impl Report {
                 state,
                 size,
                 sha256: sha256.map(|digest| digest.to_string()),
-                message,
+                message: failure.map(|failure| failure.message),
+                at: failure.map(|failure| String::from_utf8_lossy(failure.at)),
             }),
         };
         self.print(&line);

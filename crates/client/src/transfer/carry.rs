@@ -71,7 +71,9 @@ impl Watched {
                 sha256: skipped.sha256,
             },
             ToSender::Failed(failed) => {
-                TransferEvent::Failed { path: failed.path.into_vec(), message: failed.message }
+                let at = failed.at.unwrap_or_else(|| failed.path.clone()).into_vec();
+                let (path, message) = (failed.path.into_vec(), failed.message);
+                TransferEvent::Failed { path, at, message }
             }
             ToSender::Removed { path } => TransferEvent::Removed { path: path.into_vec() },
             ToSender::Finished(finished) => return Ok(Some(finished)),
@@ -352,7 +354,11 @@ fn with_missing(finished: Finished, names: &Names, watched: &Watched) -> Result<
     for name in names.missing() {
         failed += 1;
         let message = "was asked for, and did not come".to_owned();
-        watched.result(ToSender::Failed(Failed { path: ByteBuf::from(name), message }))?;
+        watched.result(ToSender::Failed(Failed {
+            path: ByteBuf::from(name),
+            message,
+            at: None,
+        }))?;
     }
     Ok(Finished { failed, ..finished })
 }

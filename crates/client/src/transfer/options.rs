@@ -184,6 +184,8 @@ pub enum TransferEvent {
     Failed {
         /// Which.
         path: Vec<u8>,
+        /// Its whole path at the end where it failed, from what was asked for on.
+        at: Vec<u8>,
         /// Why.
         message: String,
     },

@@ -8,7 +8,11 @@ use std::sync::Arc;
 
 /// Where things go.
 #[derive(Debug)]
-pub struct Landing(Place);
+pub struct Landing {
+    place: Place,
+    /// The path of the folder that it is in, as it was named.
+    above: Vec<u8>,
+}
 
 #[derive(Debug)]
 enum Place {
@@ -27,7 +31,9 @@ impl Landing {
         let split = open::split(path);
         if target != Target::Exact || split.is_none() {
             match (folder(path), target) {
-                (Ok(folder), _) => return Ok(Self(Place::Into(folder))),
+                (Ok(folder), _) => {
+                    return Ok(Self { place: Place::Into(folder), above: path.to_vec() });
+                }
                 (Err(Errno::ENOENT | Errno::ENOTDIR), Target::Either) if split.is_some() => {}
                 (Err(Errno::ENOTDIR), _) => {
                     return Err(format!("{}: is not a folder", open::shown(path)));
@@ -39,12 +45,18 @@ impl Landing {
             return Err("a destination without a name".to_owned());
         };
         let opened = folder(parent).map_err(|errno| open::fault_at(parent, links, errno))?;
-        Ok(Self(Place::As { parent: opened, name: name.to_vec(), taken: false }))
+        let place = Place::As { parent: opened, name: name.to_vec(), taken: false };
+        Ok(Self { place, above: parent.to_vec() })
+    }
+
+    /// The path of something below the destination, as it was named.
+    pub(super) fn path_of(&self, path: &[u8]) -> Vec<u8> {
+        open::join(&self.above, path)
     }
 
     /// The place for something that is called `name` where it comes from.
     pub(super) fn slot(&mut self, name: &[u8]) -> Result<Slot, String> {
-        let (folder, name) = match &mut self.0 {
+        let (folder, name) = match &mut self.place {
             Place::Into(folder) => (folder, name.to_vec()),
             Place::As { taken: true, name, .. } => {
                 return Err(format!(
@@ -62,10 +74,11 @@ impl Landing {
 
     /// For the contents of a folder: the folder of the destination, or the place where it is to be.
     pub(super) fn itself(&mut self) -> Result<Slot, Arc<Folder>> {
-        match &mut self.0 {
+        match &mut self.place {
             Place::Into(folder) => Err(Arc::clone(folder)),
             Place::As { parent, name, taken } => {
                 *taken = true;
+                self.above = open::join(&self.above, name);
                 let folder = Some(Arc::clone(parent));
                 Ok(Slot { folder, name: name.clone(), path: Vec::new(), clears: false })
             }

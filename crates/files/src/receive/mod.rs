@@ -326,7 +326,7 @@ impl<'a> Receiver<'a> {
                     self.asked.pop_front().ok_or_else(none)?.slot
                 }
             };
-            return self.failed(slot.path, message);
+            return self.failed_at(slot.path, fail.at, message);
         };
         self.entries += 1;
         let level = self.levels.last_mut();
@@ -338,7 +338,7 @@ impl<'a> Receiver<'a> {
             path.push(b'/');
         }
         path.extend_from_slice(&name);
-        self.failed(path, message)
+        self.failed_at(path, fail.at, message)
     }
 
     fn finish(&mut self, done: Done) -> Result<(), Error> {
@@ -399,9 +399,20 @@ impl<'a> Receiver<'a> {
         (self.out)(ToSender::Removed { path: ByteBuf::from(path) })
     }
 
+    /// Something failed at this end.
     fn failed(&mut self, path: Vec<u8>, message: String) -> Result<(), Error> {
+        let at = open::in_message(self.landing.path_of(&path));
+        self.failed_at(path, at, message)
+    }
+
+    fn failed_at(
+        &mut self,
+        path: Vec<u8>,
+        at: Option<ByteBuf>,
+        message: String,
+    ) -> Result<(), Error> {
         self.totals.failed += 1;
-        (self.out)(ToSender::Failed(Failed { path: ByteBuf::from(path), message }))
+        (self.out)(ToSender::Failed(Failed { path: ByteBuf::from(path), message, at }))
     }
 }
 

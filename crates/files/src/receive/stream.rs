@@ -66,7 +66,7 @@ impl<'a> ToStream<'a> {
             ToReceiver::Fail(fail) => {
                 self.came = State::Over;
                 let path = fail.name.unwrap_or_else(|| self.name.clone());
-                self.failed(path, fail.message)?;
+                self.failed(path, fail.at, fail.message)?;
             }
             ToReceiver::Done(done) => {
                 let is_whole = self.came == State::Over && done.entries == 1;
@@ -119,7 +119,7 @@ impl<'a> ToStream<'a> {
         if !holds("files.stream_digest", digest == hash && self.at == size) {
             let algorithm = self.algorithm;
             let message = format!("what came has the {algorithm} digest {digest}, not {hash}");
-            return self.failed(path, message);
+            return self.failed(path, None, message);
         }
         self.totals.stored += 1;
         self.totals.bytes += size;
@@ -127,9 +127,9 @@ impl<'a> ToStream<'a> {
         (self.out)(ToSender::Stored(Stored { path, size, sha256, dry_run: false }))
     }
 
-    fn failed(&mut self, path: ByteBuf, message: String) -> Result<(), Error> {
+    fn failed(&mut self, path: ByteBuf, at: Option<ByteBuf>, message: String) -> Result<(), Error> {
         self.totals.failed += 1;
-        (self.out)(ToSender::Failed(Failed { path, message }))
+        (self.out)(ToSender::Failed(Failed { path, message, at }))
     }
 }
 

@@ -102,7 +102,7 @@ impl Content {
         let sent = self.pieces(sender, from, size, &mut buffer);
         sender.buffer = buffer;
         match sent? {
-            Some(fault) => sender.fail(None, fault),
+            Some(fault) => sender.fail(fault),
             None => {
                 let end = End { size, hash: self.hasher.prefix() };
                 sender.send(&ToReceiver::End(end), &[])
@@ -190,7 +190,7 @@ pub(super) fn stream<W: Write>(
     loop {
         let n = match input.read(&mut buffer) {
             Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
-            Err(error) => return sender.fail(None, format!("cannot be read: {}", why(error))),
+            Err(error) => return sender.fail(format!("cannot be read: {}", why(error))),
             Ok(n) => n,
         };
         if n == 0 {

@@ -30,8 +30,8 @@ impl<W: Write> Sender<'_, W> {
         let expanded = if pattern::is_pattern(pattern) {
             pattern::expand(pattern, links, whole, &mut |found| {
                 count += 1;
-                match is_taken(sent, found.path) {
-                    Some(message) => self.fail(Some(found.name.to_bytes()), message),
+                match is_taken(sent, &path_of(found)) {
+                    Some(message) => self.refuse(path_of(found), found.name.to_bytes(), message),
                     None => self.matched(found),
                 }
             })
@@ -39,25 +39,28 @@ impl<W: Write> Sender<'_, W> {
             count += 1;
             let name = open::name(pattern).unwrap_or_default();
             Ok(match is_taken(sent, pattern) {
-                Some(message) => self.fail(Some(name), message),
+                Some(message) => self.refuse(pattern.to_vec(), name, message),
                 None => self.path(pattern),
             })
         };
         match expanded {
             Ok(Ok(())) if count == 0 => {
-                let message = format!("{}: nothing matches", open::shown(pattern));
-                self.fail(Some(b""), message)
+                self.refuse(pattern.to_vec(), b"", "nothing matches".to_owned())
             }
             Ok(sent) => sent,
-            Err(errno) => self.fail(Some(b""), open::fault_at(pattern, links, errno)),
+            Err(errno) => self.refuse(pattern.to_vec(), b"", open::fault(links, errno)),
         }
     }
 
     fn matched(&mut self, found: &Match<'_>) -> Result<(), Error> {
         let name = found.name.to_bytes();
         match found.kind {
-            SFlag::S_IFDIR if !self.choice.recursive => self.fail(Some(name), FOLDER.to_owned()),
-            SFlag::S_IFLNK if !self.choice.recursive => self.fail(Some(name), LINK.to_owned()),
+            SFlag::S_IFDIR if !self.choice.recursive => {
+                self.refuse(path_of(found), name, FOLDER.to_owned())
+            }
+            SFlag::S_IFLNK if !self.choice.recursive => {
+                self.refuse(path_of(found), name, LINK.to_owned())
+            }
             kind => {
                 let mut levels = Vec::new();
                 self.entry(&mut levels, found.folder, found.name, Some(kind))?;
@@ -67,10 +70,14 @@ impl<W: Write> Sender<'_, W> {
     }
 }
 
+fn path_of(found: &Match<'_>) -> Vec<u8> {
+    found.folder.path_of(found.name.to_bytes())
+}
+
 /// Why a path cannot be sent: what has the same name was.
 fn is_taken(sent: &mut Option<HashMap<Vec<u8>, Vec<u8>>>, path: &[u8]) -> Option<String> {
     let name = open::name(path).unwrap_or_default().to_vec();
     let before = sent.as_mut()?.insert(name, path.to_vec())?;
-    let (before, path) = (open::shown(&before), open::shown(path));
-    Some(format!("{path} has the name of {before}, which was sent; copy it to another folder"))
+    let before = open::shown(&before);
+    Some(format!("has the name of {before}, which was sent; copy it to another folder"))
 }

@@ -12,7 +12,7 @@ mod matches;
 mod walk;
 
 use crate::error::Error;
-use crate::open;
+use crate::open::{self, Parent};
 use crate::wire::Writer;
 use content::Content;
 use nix::fcntl::OFlag;
@@ -27,7 +27,6 @@ use std::collections::VecDeque;
 use std::ffi::CString;
 use std::fs::File;
 use std::io::{Read, Write};
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 /// What is sent.
@@ -66,6 +65,8 @@ pub struct Sender<'a, W: Write> {
     answers: Answers<'a>,
     watch: Watch<'a>,
     asked: VecDeque<Asked>,
+    /// The file whose content is sent.
+    current: Option<Place>,
     entries: u64,
     buffer: Vec<u8>,
 }
@@ -82,7 +83,7 @@ enum Place {
     /// By a path that somebody has named.
     Named(Vec<u8>),
     /// In a folder.
-    In(Arc<OwnedFd>, CString),
+    In(Arc<Parent>, CString),
 }
 
 impl<'a, W: Write> Sender<'a, W> {
@@ -94,6 +95,7 @@ impl<'a, W: Write> Sender<'a, W> {
             answers,
             watch,
             asked: VecDeque::new(),
+            current: None,
             entries: 0,
             buffer: Vec::new(),
         }
@@ -108,16 +110,17 @@ impl<'a, W: Write> Sender<'a, W> {
             .and_then(|file| fstat(&file));
         let stat = match looked {
             Ok(stat) => stat,
-            Err(errno) => return self.fail(Some(name), open::fault(links, errno)),
+            Err(errno) => return self.refuse(path.to_vec(), name, open::fault(links, errno)),
         };
+        let refuse = |sender: &mut Self, message| sender.refuse(path.to_vec(), name, message);
         match kind(&stat) {
-            SFlag::S_IFDIR if !self.choice.recursive => self.fail(Some(name), FOLDER.to_owned()),
+            SFlag::S_IFDIR if !self.choice.recursive => refuse(self, FOLDER.to_owned()),
             SFlag::S_IFDIR => match open::folder(path, links) {
-                Ok(folder) => self.tree(folder, name),
-                Err(errno) => self.fail(Some(name), open::fault(links, errno)),
+                Ok(fd) => self.tree(Parent { fd, path: path.to_vec() }, name),
+                Err(errno) => refuse(self, open::fault(links, errno)),
             },
             SFlag::S_IFREG => self.file(Place::Named(path.to_vec()), name),
-            other => self.fail(Some(name), odd(other).to_owned()),
+            other => refuse(self, odd(other).to_owned()),
         }
     }
 
@@ -129,6 +132,7 @@ impl<'a, W: Write> Sender<'a, W> {
         let digest = self.choice.digest;
         let file = Announced { name, size: None, meta, ask: false, digest, whole: None };
         self.send(&ToReceiver::File(file), &[])?;
+        self.current = None;
         content::stream(self, input)
     }
 
@@ -146,14 +150,27 @@ impl<'a, W: Write> Sender<'a, W> {
         self.out.send(message, body)
     }
 
-    /// Tells the receiver of a file that does not come. It is the receiver's report that a user sees, with
-    /// the host's name before it, so this says at which end it went wrong.
-    fn fail(&mut self, name: Option<&[u8]>, message: String) -> Result<(), Error> {
-        if name.is_some() {
-            self.entries += 1;
-        }
+    /// Tells the receiver of something that does not come. It is the receiver's report that a user
+    /// sees, with the host's name before it, so this says at which end it went wrong.
+    fn refuse(&mut self, at: Vec<u8>, name: &[u8], message: String) -> Result<(), Error> {
+        self.entries += 1;
+        self.tell(Some(ByteBuf::from(name)), open::in_message(at), message)
+    }
+
+    /// The same about the file that is being sent.
+    fn fail(&mut self, message: String) -> Result<(), Error> {
+        let at = self.current.as_ref().map(Place::path).and_then(open::in_message);
+        self.tell(None, at, message)
+    }
+
+    fn tell(
+        &mut self,
+        name: Option<ByteBuf>,
+        at: Option<ByteBuf>,
+        message: String,
+    ) -> Result<(), Error> {
         let message = format!("at the source: {message}");
-        self.send(&ToReceiver::Fail(Fail { name: name.map(ByteBuf::from), message }), &[])
+        self.send(&ToReceiver::Fail(Fail { name, message, at }), &[])
     }
 
     fn enter(&mut self, name: &[u8], stat: &FileStat) -> Result<(), Error> {
@@ -169,12 +186,12 @@ impl<'a, W: Write> Sender<'a, W> {
     fn file(&mut self, place: Place, name: &[u8]) -> Result<(), Error> {
         let (file, stat) = match place.open(self.choice.links) {
             Ok(opened) => opened,
-            Err(message) => return self.fail(Some(name), message),
+            Err(message) => return self.refuse(place.path(), name, message),
         };
         let digest = self.choice.digest;
         let mut content = match Content::new(file, stat, digest) {
             Ok(content) => content,
-            Err(message) => return self.fail(Some(name), message),
+            Err(message) => return self.refuse(place.path(), name, message),
         };
         let size = content.size();
         (self.watch)(Sent::Found(size.unwrap_or(0)));
@@ -200,13 +217,14 @@ impl<'a, W: Write> Sender<'a, W> {
                     (self.watch)(Sent::Bytes(body.len() as u64));
                     Ok(())
                 }
-                Err(message) => self.fail(Some(name), message),
+                Err(message) => self.refuse(place.path(), name, message),
             };
             self.buffer = buffer;
             return sent;
         }
         self.entries += 1;
         self.send(&announced(false, None), &[])?;
+        self.current = Some(place);
         content.send(self, 0)
     }
 
@@ -232,14 +250,15 @@ impl<'a, W: Write> Sender<'a, W> {
             }
             Content::new(file, now, self.choice.digest)
         });
+        self.current = Some(place);
         let mut content = match opened {
             Ok(content) => content,
-            Err(message) => return self.fail(None, message),
+            Err(message) => return self.fail(message),
         };
         let from = match answer {
             ToSender::Compare(compare) => {
                 match content.digest(size) {
-                    Err(message) => return self.fail(None, message),
+                    Err(message) => return self.fail(message),
                     Ok(hash) if hash == compare.hash || compare.only => {
                         (self.watch)(Sent::Spared(size));
                         let same = hash == compare.hash;
@@ -251,7 +270,7 @@ impl<'a, W: Write> Sender<'a, W> {
             }
             ToSender::Want(Want { from, hash: Some(claimed) }) if from <= size => {
                 match content.digest(from) {
-                    Err(message) => return self.fail(None, message),
+                    Err(message) => return self.fail(message),
                     Ok(hash) if hash == claimed => {
                         (self.watch)(Sent::Spared(from));
                         from
@@ -273,6 +292,14 @@ const FOLDER: &str = "is a folder; with -r all that is in it is copied too";
 const CHANGED: &str = "changed while it was being sent; nothing was stored";
 
 impl Place {
+    /// As it was named, with what is below that.
+    fn path(&self) -> Vec<u8> {
+        match self {
+            Self::Named(path) => path.clone(),
+            Self::In(folder, name) => folder.path_of(name.to_bytes()),
+        }
+    }
+
     /// Opens the file, and makes sure that it is one.
     fn open(&self, links: bool) -> Result<(File, FileStat), String> {
         let flags = OFlag::O_RDONLY | open::SAFE;
@@ -283,7 +310,7 @@ impl Place {
             Self::In(folder, name) => {
                 let flags = flags | OFlag::O_NOFOLLOW;
                 let mode = nix::sys::stat::Mode::empty();
-                nix::fcntl::openat(folder, name.as_c_str(), flags, mode)
+                nix::fcntl::openat(&folder.fd, name.as_c_str(), flags, mode)
                     .map_err(crate::error::why)?
             }
         };

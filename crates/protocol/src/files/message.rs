@@ -162,6 +162,9 @@ pub struct Fail {
     pub name: Option<ByteBuf>,
     /// Why.
     pub message: String,
+    /// Its whole path, as far as that was said when it was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub at: Option<ByteBuf>,
 }
 
 /// The last message of a sender.
@@ -229,6 +232,10 @@ pub struct Failed {
     pub path: ByteBuf,
     /// Why.
     pub message: String,
+    /// Its whole path at the end where it failed, as far as that was said when it was asked for. For
+    /// people to read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub at: Option<ByteBuf>,
 }
 
 /// The last message of a receiver.

@@ -29,6 +29,7 @@ fn to_receiver() -> Vec<(ToReceiver, &'static [u8])> {
         digest: Algorithm::Sha256,
         whole: None,
     };
+    let fail = Fail { name: Some(name()), message: "is a FIFO".to_owned(), at: None };
     vec![
         (ToReceiver::Dir(Entry { name: ByteBuf::from("d"), meta: META }), b""),
         (ToReceiver::File(File { whole: Some(sha256()), ..file.clone() }), b"hello\n"),
@@ -39,7 +40,8 @@ fn to_receiver() -> Vec<(ToReceiver, &'static [u8])> {
         (ToReceiver::End(End { size: 6, hash: sha256() }), b""),
         (ToReceiver::Compared(Compared { same: true }), b""),
         (ToReceiver::Link(Link { name: name(), target: ByteBuf::from("../b"), meta: META }), b""),
-        (ToReceiver::Fail(Fail { name: Some(name()), message: "is a FIFO".to_owned() }), b""),
+        (ToReceiver::Fail(fail.clone()), b""),
+        (ToReceiver::Fail(Fail { at: Some(ByteBuf::from("d/a")), ..fail }), b""),
         (ToReceiver::Leave(Leave { complete: true }), b""),
         (ToReceiver::Done(Done { entries: 4 }), b""),
     ]
@@ -47,6 +49,7 @@ fn to_receiver() -> Vec<(ToReceiver, &'static [u8])> {
 
 fn to_sender() -> Vec<(ToSender, &'static [u8])> {
     let (path, sha) = (ByteBuf::from("d/a"), Some(sha256()));
+    let failed = Failed { path: path.clone(), message: "no".to_owned(), at: None };
     let finished = Finished { stored: 1, skipped: 2, failed: 3, removed: 4, bytes: 6, adjusted: 5 };
     let all: Vec<ToSender> = vec![
         ToSender::Want(Want { from: 2, hash: sha }),
@@ -55,7 +58,8 @@ fn to_sender() -> Vec<(ToSender, &'static [u8])> {
         ToSender::Stored(Stored { path: path.clone(), size: 6, sha256: sha, dry_run: true }),
         ToSender::Skipped(Skipped { path: path.clone(), size: 6, sha256: sha, adjusted: false }),
         ToSender::Skipped(Skipped { path: path.clone(), size: 6, sha256: None, adjusted: true }),
-        ToSender::Failed(Failed { path: path.clone(), message: "no".to_owned() }),
+        ToSender::Failed(failed.clone()),
+        ToSender::Failed(Failed { at: Some(ByteBuf::from("to/d/a")), ..failed }),
         ToSender::Removed { path },
         ToSender::Finished(Finished { adjusted: 0, ..finished }),
         ToSender::Finished(finished),

@@ -90,7 +90,7 @@ fn without_delete_it_is_said_what_to_do() {
     assert!(bench.take(Store::default(), &sent()).unwrap());
     for path in ["d/file", "d/link", "d/folder", "d/other"] {
         let told = |said: &ToSender| {
-            matches!(said, ToSender::Failed(Failed { path: at, message })
+            matches!(said, ToSender::Failed(Failed { path: at, message, .. })
                 if at == path.as_bytes() && message.contains("--delete replaces it"))
         };
         assert!(bench.said.iter().any(told), "{path}: {:?}", bench.said);
