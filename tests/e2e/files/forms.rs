@@ -90,6 +90,7 @@ fn only_what_differs_moves_and_what_is_gone_goes() {
         fs::write(to.join("d/extra"), "x").unwrap();
         let differs = "would-remove d/extra, would-remove extra, would-store d/other";
         assert_eq!(ends_of("cp -ruT --delete -n", 0), differs);
+        let differs = "differs d/other, extra d/extra, extra extra";
         assert_eq!(ends_of("cp -rT --delete --checksum-only", 1), differs);
         assert_eq!(fs::read(to.join("d/other")).unwrap(), b"one");
         assert!(to.join("extra/deep").exists(), "a dry run changes nothing");
@@ -274,6 +275,41 @@ fn a_failure_names_the_path_that_was_typed() {
     let (none, line) = (path("src/none"), format!("{}: at the source: no such", shown("src/none")));
     for paths in [[none.clone().into(), there(path("x"))], [there(&none), path("x").into()]] {
         assert!(said(&ends(rexec(&agent, "cp").args(paths), 1)).contains(&line), "{line}");
+    }
+}
+
+/// With -T the name itself is meant. What a link leads to is another place.
+#[test]
+fn a_link_to_a_folder_is_neither_followed_nor_entered() {
+    let agent = TestAgent::start();
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name);
+    fs::write(path("file"), "file").unwrap();
+    for name in ["tree", "up-real", "down-real"] {
+        fs::create_dir(path(name)).unwrap();
+    }
+    fs::write(path("tree/f"), "").unwrap();
+    for up in [true, false] {
+        let (link, real) = if up { ("up", "up-real") } else { ("down", "down-real") };
+        std::os::unix::fs::symlink(real, path(link)).unwrap();
+        let copy = |options: &str, from: &str, to: &str| {
+            let mut command = rexec(&agent, options);
+            if up {
+                command.arg(path(from)).arg(there(path(to)));
+            } else {
+                command.arg(there(path(from))).arg(path(to));
+            }
+            command
+        };
+        let output = ends(&mut copy("cp -rT", "tree", link), 1);
+        assert!(said(&output).contains("name what it leads to"), "{output:?}");
+        ends(&mut copy("cp -rT", "tree", real), 0);
+        // Without -T it is a folder like any other.
+        ends(&mut copy("cp", "file", link), 0);
+        assert!(path(real).join("f").exists() && path(real).join("file").exists());
+        ends(&mut copy("cp -T", "file", link), 0);
+        assert!(fs::symlink_metadata(path(link)).unwrap().is_file());
+        assert_eq!(fs::read_dir(path(real)).unwrap().count(), 2);
     }
 }
 

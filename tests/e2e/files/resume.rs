@@ -3,7 +3,8 @@
 use super::*;
 use crate::support::chaos::{Chaos, Faults, Plan};
 use crate::support::proc::eventually;
-use rexec_client::{Connector, Session};
+use rexec_client::{Connector, Session, TransferEvent};
+use std::os::unix::fs::PermissionsExt;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -82,7 +83,8 @@ async fn a_later_run_goes_on_with_a_part() {
         let kept = || part().is_some() && fs::read(folder.join("f")).unwrap() == b"old";
         tokio::task::block_in_place(|| eventually("a kept part", kept));
         let moved = std::sync::Arc::new(std::sync::atomic::AtomicU64::new(0));
-        let count = std::sync::Arc::clone(&moved);
+        let found = std::sync::Arc::new(std::sync::atomic::AtomicU64::new(0));
+        let (count, there) = (std::sync::Arc::clone(&moved), std::sync::Arc::clone(&found));
         // While the first end still holds the part, a second one does not touch it.
         let free = || {
             let file = part().and_then(|part| fs::File::open(part).ok());
@@ -95,15 +97,49 @@ async fn a_later_run_goes_on_with_a_part() {
         } else {
             direct.get([&src], folder.join("f"))
         };
-        let watch = move |event| {
-            if let rexec_client::TransferEvent::Moved(n) = event {
+        let watch = move |event| match event {
+            TransferEvent::Moved(n) => {
                 count.fetch_add(n, Ordering::Relaxed);
             }
+            TransferEvent::Resumed(n) | TransferEvent::Stored { resumed: n, .. } => {
+                there.fetch_add(n, Ordering::Relaxed);
+            }
+            _ => {}
         };
         let summary = transfer.partial(true).watch(watch).run().await.unwrap();
         assert_eq!((summary.stored, summary.failed), (1, 0), "{up}");
         assert!(fs::read(folder.join("f")).unwrap() == whole);
         assert!(part().is_none());
         assert_eq!(moved.load(Ordering::Relaxed), whole.len() as u64 - kept, "{up}");
+        // Said when it begins, and when it is over.
+        assert_eq!(found.load(Ordering::Relaxed), 2 * kept, "{up}");
+    }
+}
+
+/// Who waits for the rest is told how much of it that is.
+#[test]
+fn what_an_earlier_run_has_left_is_said() {
+    let agent = TestAgent::start();
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name);
+    let whole = noise(9, 2 << 20);
+    fs::write(path("src"), &whole).unwrap();
+    fs::create_dir(path("to")).unwrap();
+    let name = rexec_client::Digest::of(rexec_client::Algorithm::Sha256, b"src").to_string();
+    let part = path("to").join(format!(".rexec-part-{}", &name[..32]));
+    for (from, to) in [
+        (path("src").into_os_string(), there(path("to"))),
+        (there(path("src")), path("to").into_os_string()),
+        (there(path("src")), there(path("to"))),
+    ] {
+        fs::write(&part, &whole[..1_000_000]).unwrap();
+        fs::set_permissions(&part, fs::Permissions::from_mode(0o600)).unwrap();
+        let output = ends(rexec(&agent, "cp -v --partial --json").args([&from, &to]), 0);
+        assert!(said(&output).contains("src: went on at byte 1000000 of 2097152"), "{output:?}");
+        let text = String::from_utf8(output.stdout).unwrap();
+        let file: serde_json::Value = serde_json::from_str(text.lines().next().unwrap()).unwrap();
+        assert_eq!((&file["state"], &file["resumed"]), (&"stored".into(), &1_000_000.into()));
+        let again = ends(rexec(&agent, "cp -v --partial --json").args([&from, &to]), 0);
+        assert!(!said(&again).contains("went on"), "{again:?}");
     }
 }

@@ -1,6 +1,6 @@
 //! How far a transfer is, in one line of a terminal.
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{HumanBytes, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use rexec_client::TransferEvent;
 
 /// How often the line is drawn at most, in a second.
@@ -13,6 +13,8 @@ pub(super) struct Progress {
     bar: ProgressBar,
     files: u64,
     done: u64,
+    /// Bytes that earlier transfers had left.
+    resumed: u64,
 }
 
 impl Progress {
@@ -21,7 +23,7 @@ impl Progress {
         if let Ok(style) = ProgressStyle::with_template(FORM) {
             bar.set_style(style);
         }
-        Self { bar, files: 0, done: 0 }
+        Self { bar, files: 0, done: 0, resumed: 0 }
     }
 
     pub(super) fn take(&mut self, event: &TransferEvent) {
@@ -42,13 +44,21 @@ impl Progress {
                 self.bar.inc(*n);
                 return;
             }
+            TransferEvent::Resumed(n) => {
+                self.bar.inc(*n);
+                self.resumed += n;
+            }
             TransferEvent::Stored { .. }
             | TransferEvent::Adjusted { .. }
             | TransferEvent::Skipped { .. }
             | TransferEvent::Failed { .. } => self.done += 1,
             _ => return,
         }
-        self.bar.set_message(format!("{} of {} files", self.done, self.files.max(self.done)));
+        let mut message = format!("{} of {} files", self.done, self.files.max(self.done));
+        if self.resumed > 0 {
+            message = format!("{message}, {} were there", HumanBytes(self.resumed));
+        }
+        self.bar.set_message(message);
     }
 
     /// Has something else written while the line is away.

@@ -1,5 +1,6 @@
 //! What became of each file, on stdout; and what went wrong, on stderr.
 
+use super::args::FileOptions;
 use super::plan::Plan;
 use super::progress::Progress;
 use crate::exit::Notes;
@@ -17,8 +18,7 @@ use std::time::{Instant, SystemTime};
 pub(super) struct Report {
     form: Form,
     host: String,
-    /// Nothing is changed.
-    dry_run: bool,
+    words: Words,
     /// What goes to stdout is the file itself.
     is_pipe: bool,
     notes: Notes,
@@ -48,6 +48,8 @@ struct FileLine<'a> {
     state: &'static str,
     size: Option<u64>,
     sha256: Option<String>,
+    /// How many bytes of it an earlier transfer had left.
+    resumed: Option<u64>,
     message: Option<&'a str>,
     /// What failed, from what was asked for on, as text.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -85,7 +87,14 @@ struct Entry<'a> {
     state: &'static str,
     size: Option<u64>,
     sha256: Option<Digest>,
+    resumed: Option<u64>,
     failure: Option<Failure<'a>>,
+}
+
+impl<'a> Entry<'a> {
+    fn new(path: &'a [u8], state: &'static str) -> Self {
+        Self { path, state, size: None, sha256: None, resumed: None, failure: None }
+    }
 }
 
 /// Why, and of what in whole.
@@ -93,6 +102,26 @@ struct Entry<'a> {
 struct Failure<'a> {
     message: &'a str,
     at: &'a [u8],
+}
+
+/// What is said of files that are not the same.
+#[derive(Debug)]
+struct Words {
+    stored: &'static str,
+    adjusted: &'static str,
+    removed: &'static str,
+}
+
+impl Words {
+    fn of(options: &FileOptions) -> Self {
+        let (stored, adjusted, removed) = match options {
+            // Nothing was to be done about them.
+            FileOptions { checksum_only: true, .. } => ("differs", "differs", "extra"),
+            FileOptions { dry_run: true, .. } => ("would-store", "would-adjust", "would-remove"),
+            _ => ("stored", "adjusted", "removed"),
+        };
+        Self { stored, adjusted, removed }
+    }
 }
 
 impl Report {
@@ -109,8 +138,8 @@ impl Report {
         };
         let is_pipe = matches!(plan.job, super::plan::Job::GetStdout { .. });
         let progress = plan.progress.then(Progress::new);
-        let (host, dry_run) = (plan.host.clone(), options.changes_nothing());
-        Self { form, host, dry_run, is_pipe, notes, progress, began: Instant::now() }
+        let (host, words) = (plan.host.clone(), Words::of(options));
+        Self { form, host, words, is_pipe, notes, progress, began: Instant::now() }
     }
 
     pub(super) fn take(&mut self, event: TransferEvent) {
@@ -118,21 +147,24 @@ impl Report {
             progress.take(&event);
         }
         match event {
-            TransferEvent::Stored { path, size, sha256, dry_run } => {
-                let state = if dry_run { "would-store" } else { "stored" };
-                self.entry(&Entry { path: &path, state, size: Some(size), sha256, failure: None });
+            TransferEvent::Stored { path, size, sha256, resumed, .. } => {
+                if resumed > 0 {
+                    self.went_on(&path, resumed, size);
+                }
+                let (size, resumed) = (Some(size), (resumed > 0).then_some(resumed));
+                let entry = Entry::new(&path, self.words.stored);
+                self.entry(&Entry { size, sha256, resumed, ..entry });
             }
             TransferEvent::Adjusted { path, size, sha256 } => {
-                let state = if self.dry_run { "would-adjust" } else { "adjusted" };
-                self.entry(&Entry { path: &path, state, size: Some(size), sha256, failure: None });
+                let (entry, size) = (Entry::new(&path, self.words.adjusted), Some(size));
+                self.entry(&Entry { size, sha256, ..entry });
             }
             TransferEvent::Skipped { path, size, sha256 } => {
-                let (state, size) = ("same", Some(size));
-                self.entry(&Entry { path: &path, state, size, sha256, failure: None });
+                let (entry, size) = (Entry::new(&path, "same"), Some(size));
+                self.entry(&Entry { size, sha256, ..entry });
             }
             TransferEvent::Removed { path } => {
-                let state = if self.dry_run { "would-remove" } else { "removed" };
-                self.entry(&Entry { path: &path, state, size: None, sha256: None, failure: None });
+                self.entry(&Entry::new(&path, self.words.removed));
             }
             TransferEvent::Failed { path, at, message } => {
                 let shown = printable(&String::from_utf8_lossy(&at));
@@ -144,15 +176,27 @@ impl Report {
                     None => self.notes.say(&line),
                 }
                 let failure = Some(Failure { message: &message, at: &at });
-                let state = "failed";
-                self.entry(&Entry { path: &path, state, size: None, sha256: None, failure });
+                self.entry(&Entry { failure, ..Entry::new(&path, "failed") });
             }
             _ => {}
         }
     }
 
+    fn went_on(&self, path: &[u8], resumed: u64, size: u64) {
+        let note = || {
+            let (host, path) = (printable(&self.host), printable(&String::from_utf8_lossy(path)));
+            format!(
+                "{host}: {path}: went on at byte {resumed} of {size}, after what an earlier transfer had left"
+            )
+        };
+        match &self.progress {
+            Some(progress) => progress.suspend(|| self.notes.detail(note)),
+            None => self.notes.detail(note),
+        }
+    }
+
     fn entry(&self, entry: &Entry<'_>) {
-        let Entry { path, state, size, sha256, failure } = *entry;
+        let Entry { path, state, size, sha256, resumed, failure } = *entry;
         let line = match self.form {
             Form::Quiet => return,
             Form::Changes if matches!(state, "same" | "failed") => return,
@@ -174,6 +218,7 @@ impl Report {
                 state,
                 size,
                 sha256: sha256.map(|digest| digest.to_string()),
+                resumed,
                 message: failure.map(|failure| failure.message),
                 at: failure.map(|failure| String::from_utf8_lossy(failure.at)),
             }),

@@ -48,6 +48,7 @@ impl Watched {
             Sent::Found(n) => TransferEvent::Found(n),
             Sent::Bytes(n) => TransferEvent::Moved(n),
             Sent::Spared(n) => TransferEvent::Spared(n),
+            Sent::Resumed(n) => TransferEvent::Resumed(n),
         });
     }
 
@@ -58,6 +59,7 @@ impl Watched {
                 path: stored.path.into_vec(),
                 size: stored.size,
                 sha256: stored.sha256,
+                resumed: stored.resumed,
                 dry_run: stored.dry_run,
             },
             ToSender::Skipped(same) if same.adjusted => TransferEvent::Adjusted {
@@ -374,7 +376,9 @@ fn moved(watched: &Watched, message: &ToReceiver, body: &[u8]) {
             watched.tell(TransferEvent::Moved(body.len() as u64));
         }
         ToReceiver::Data(_) => watched.tell(TransferEvent::Moved(body.len() as u64)),
-        ToReceiver::Begin(begin) => watched.tell(TransferEvent::Spared(begin.from)),
+        ToReceiver::Begin(begin) if begin.from > 0 => {
+            watched.tell(TransferEvent::Resumed(begin.from));
+        }
         _ => {}
     }
 }

@@ -150,6 +150,8 @@ pub enum TransferEvent {
     Moved(u64),
     /// So many bytes are there already, and need not move.
     Spared(u64),
+    /// So many bytes of a file were left by an earlier transfer, and what follows them moves.
+    Resumed(u64),
     /// In its place, and proven: size and digest were checked at the destination.
     Stored {
         /// Which.
@@ -158,6 +160,8 @@ pub enum TransferEvent {
         size: u64,
         /// If that is what proved it, see [`Transfer::sha256`]; a link has none.
         sha256: Option<Digest>,
+        /// How many bytes of it were left by an earlier transfer, and did not move.
+        resumed: u64,
         /// It only would be stored.
         dry_run: bool,
     },

@@ -38,12 +38,22 @@ pub(crate) struct Ready {
     pub(crate) sha256: Option<Digest>,
     /// `None`: it is on the disk already, or a link.
     pub(crate) file: Option<File>,
+    /// How many bytes of it an earlier transfer had left.
+    pub(crate) resumed: u64,
     /// A part, which no other transfer may go on with: it is locked until it has its name.
     pub(crate) lock: Option<File>,
 }
 
-/// What became of one, and whether a folder was removed for it.
-pub(super) type Settled = (Slot, u64, Option<Digest>, Result<bool, String>);
+/// What became of one.
+#[derive(Debug)]
+pub(super) struct Settled {
+    pub(super) slot: Slot,
+    pub(super) size: u64,
+    pub(super) sha256: Option<Digest>,
+    pub(super) resumed: u64,
+    /// Whether a folder was removed for it.
+    pub(super) outcome: Result<bool, String>,
+}
 
 #[derive(Debug, Default)]
 pub(crate) struct Batch {
@@ -111,7 +121,7 @@ impl Batch {
         let mut folders: HashMap<*const Folder, Arc<Folder>> =
             grown.into_iter().map(|folder| (Arc::as_ptr(&folder), folder)).collect();
         let mut settled = Vec::with_capacity(ready.len());
-        for Ready { scrap, slot, size, sha256, file, lock } in ready {
+        for Ready { scrap, slot, size, sha256, file, resumed, lock } in ready {
             let folder = Arc::clone(scrap.folder());
             let outcome = synced.file(file, &folder).and_then(|()| {
                 let name = c_string(&slot.name).map_err(|errno| cannot("use this name", errno))?;
@@ -119,7 +129,7 @@ impl Batch {
             });
             drop(lock);
             folders.insert(Arc::as_ptr(&folder), folder);
-            settled.push((slot, size, sha256, outcome));
+            settled.push(Settled { slot, size, sha256, resumed, outcome });
         }
         for Left { folder, mode, time } in left {
             dress(&folder, mode, time);
@@ -130,7 +140,7 @@ impl Batch {
             .filter_map(|(key, folder)| again.folder(folder).err().map(|why| (*key, why)))
             .collect();
         if !failed.is_empty() {
-            for (slot, .., outcome) in &mut settled {
+            for Settled { slot, outcome, .. } in &mut settled {
                 let key = slot.folder.as_ref().map(Arc::as_ptr);
                 if let Some(why) = key.and_then(|key| failed.get(&key)) {
                     *outcome = Err(why.clone());

@@ -203,7 +203,7 @@ impl Draft {
         let lock = if self.is_part { self.file.try_clone().ok() } else { None };
         let file = (self.at < LARGE).then_some(self.file);
         let sha256 = (self.algorithm == Algorithm::Sha256).then_some(digest);
-        Ready { scrap: self.scrap, slot, size, sha256, file, lock }
+        Ready { scrap: self.scrap, slot, size, sha256, file, resumed: 0, lock }
     }
 
     /// It is wrong.

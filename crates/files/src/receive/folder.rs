@@ -150,9 +150,13 @@ impl Slot {
                     if dry_run { None } else { Some(clear_for_folder(parent, &name, scraps)?) };
                 Ok(Entered { folder, cleared: true })
             }
-            Err(Errno::ELOOP | Errno::ENOTDIR) => {
-                Err(format!("there is something of this name that is no folder: {MAKE_WAY}"))
-            }
+            Err(Errno::ELOOP | Errno::ENOTDIR) => Err(match self.look() {
+                Ok(Some(Old { is_file: false, .. })) => format!(
+                    "there is a symbolic link of this name, and no folder; it is not followed: \
+                     name what it leads to, or {MAKE_WAY}"
+                ),
+                _ => format!("there is something of this name that is no folder: {MAKE_WAY}"),
+            }),
             Err(errno) => Err(cannot("enter this folder", errno)),
         }
     }

@@ -35,7 +35,7 @@ pub mod stream;
 use crate::error::{Error, why};
 use crate::open;
 use asked::Asked;
-use batch::{Batch, Ready};
+use batch::{Batch, Ready, Settled};
 use draft::Draft;
 use folder::{Old, Slot};
 use landing::Landing;
@@ -91,6 +91,8 @@ pub struct Receiver<'a> {
 struct Incoming {
     file: File,
     slot: Slot,
+    /// From which byte on it comes.
+    from: u64,
     /// `Err`: it cannot be stored, and what comes of it is dropped.
     draft: Result<Draft, String>,
 }
@@ -202,6 +204,7 @@ impl<'a> Receiver<'a> {
                     size: 0,
                     sha256: None,
                     file: None,
+                    resumed: 0,
                     lock: None,
                 });
                 Ok(())
@@ -228,14 +231,14 @@ impl<'a> Receiver<'a> {
             if file.whole.is_none() {
                 let slot = Slot::nowhere();
                 let draft = Err(String::new());
-                self.incoming = Some(Incoming { file, slot, draft });
+                self.incoming = Some(Incoming { file, slot, from: 0, draft });
             }
             return Ok(());
         };
         let Some(claimed) = file.whole else {
             let draft =
                 slot.look().and_then(|old| Draft::new(&slot, old, file.digest, &self.scraps));
-            self.incoming = Some(Incoming { file, slot, draft });
+            self.incoming = Some(Incoming { file, slot, from: 0, draft });
             return Ok(());
         };
         let path = slot.path.clone();
@@ -269,7 +272,7 @@ impl<'a> Receiver<'a> {
             }
             _ => slot.look().and_then(|old| Draft::new(&slot, old, file.digest, &self.scraps)),
         };
-        self.incoming = Some(Incoming { file, slot, draft });
+        self.incoming = Some(Incoming { file, slot, from, draft });
         Ok(())
     }
 
@@ -286,12 +289,12 @@ impl<'a> Receiver<'a> {
 
     fn end(&mut self, end: End) -> Result<(), Error> {
         let none = || Error::peer("the end of no file");
-        let Incoming { file, slot, draft } = self.incoming.take().ok_or_else(none)?;
+        let Incoming { file, slot, from, draft } = self.incoming.take().ok_or_else(none)?;
         let path = slot.path.clone();
         match draft.and_then(|draft| self.complete(draft, &file, end)) {
             Ok((draft, hash)) => {
                 let ready = draft.ready(slot, end.size, hash);
-                self.batch.push(ready);
+                self.batch.push(Ready { resumed: from, ..ready });
                 Ok(())
             }
             Err(message) if message.is_empty() => Ok(()),
@@ -356,7 +359,7 @@ impl<'a> Receiver<'a> {
 
     /// Puts everything that is complete in its place.
     fn settle(&mut self) -> Result<(), Error> {
-        for (slot, size, sha256, outcome) in self.batch.settle() {
+        for Settled { slot, size, sha256, resumed, outcome } in self.batch.settle() {
             match outcome {
                 Ok(cleared) => {
                     if cleared {
@@ -365,7 +368,8 @@ impl<'a> Receiver<'a> {
                     self.totals.stored += 1;
                     self.totals.bytes += size;
                     let path = ByteBuf::from(slot.path);
-                    (self.out)(ToSender::Stored(Stored { path, size, sha256, dry_run: false }))?;
+                    let stored = Stored { path, size, sha256, dry_run: false, resumed };
+                    (self.out)(ToSender::Stored(stored))?;
                 }
                 Err(message) => self.failed(slot.path, message)?,
             }
@@ -391,7 +395,8 @@ impl<'a> Receiver<'a> {
         }
         self.totals.stored += 1;
         let path = ByteBuf::from(path);
-        (self.out)(ToSender::Stored(Stored { path, size, sha256: None, dry_run: true }))
+        let stored = Stored { path, size, sha256: None, dry_run: true, resumed: 0 };
+        (self.out)(ToSender::Stored(stored))
     }
 
     fn removed(&mut self, path: Vec<u8>) -> Result<(), Error> {

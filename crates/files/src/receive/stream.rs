@@ -124,7 +124,8 @@ impl<'a> ToStream<'a> {
         self.totals.stored += 1;
         self.totals.bytes += size;
         let sha256 = (self.algorithm == Algorithm::Sha256).then_some(hash);
-        (self.out)(ToSender::Stored(Stored { path, size, sha256, dry_run: false }))
+        let stored = Stored { path, size, sha256, dry_run: false, resumed: 0 };
+        (self.out)(ToSender::Stored(stored))
     }
 
     fn failed(&mut self, path: ByteBuf, at: Option<ByteBuf>, message: String) -> Result<(), Error> {

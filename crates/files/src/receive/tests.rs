@@ -343,6 +343,7 @@ fn a_part_is_kept_and_gone_on_with() {
     assert!(bench.take(PARTS, &sent).unwrap());
     let hash = Some(sha256(piece));
     assert_eq!(bench.said[0], ToSender::Want(Want { from: 100_000, hash }));
+    assert!(matches!(bench.said[1], ToSender::Stored(Stored { resumed: 100_000, .. })));
     assert_eq!(bench.names(), ["f"]);
     assert_eq!(fs::read(bench.path().join("f")).unwrap(), whole);
 }

@@ -49,8 +49,10 @@ pub enum Sent {
     Found(u64),
     /// So many bytes of content are on their way.
     Bytes(u64),
-    /// So many bytes need not be sent.
+    /// So many bytes need not be sent: the file is there.
     Spared(u64),
+    /// So many bytes need not be sent: an earlier transfer has left them.
+    Resumed(u64),
 }
 
 /// Gives the next answer of the receiver.
@@ -272,7 +274,7 @@ impl<'a, W: Write> Sender<'a, W> {
                 match content.digest(from) {
                     Err(message) => return self.fail(message),
                     Ok(hash) if hash == claimed => {
-                        (self.watch)(Sent::Spared(from));
+                        (self.watch)(Sent::Resumed(from));
                         from
                     }
                     Ok(_) => {

@@ -208,6 +208,9 @@ pub struct Stored {
     /// Only said, not done.
     #[serde(default, skip_serializing_if = "is_false")]
     pub dry_run: bool,
+    /// How many bytes of it were here before, from an earlier transfer.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub resumed: u64,
 }
 
 /// What has the content already that was sent.

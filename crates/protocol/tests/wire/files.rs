@@ -49,13 +49,15 @@ fn to_receiver() -> Vec<(ToReceiver, &'static [u8])> {
 
 fn to_sender() -> Vec<(ToSender, &'static [u8])> {
     let (path, sha) = (ByteBuf::from("d/a"), Some(sha256()));
+    let stored = Stored { path: path.clone(), size: 6, sha256: sha, dry_run: true, resumed: 0 };
     let failed = Failed { path: path.clone(), message: "no".to_owned(), at: None };
     let finished = Finished { stored: 1, skipped: 2, failed: 3, removed: 4, bytes: 6, adjusted: 5 };
     let all: Vec<ToSender> = vec![
         ToSender::Want(Want { from: 2, hash: sha }),
         ToSender::Skip {},
         ToSender::Compare(Compare { hash: sha256(), only: true }),
-        ToSender::Stored(Stored { path: path.clone(), size: 6, sha256: sha, dry_run: true }),
+        ToSender::Stored(stored.clone()),
+        ToSender::Stored(Stored { dry_run: false, sha256: None, resumed: 2, ..stored }),
         ToSender::Skipped(Skipped { path: path.clone(), size: 6, sha256: sha, adjusted: false }),
         ToSender::Skipped(Skipped { path: path.clone(), size: 6, sha256: None, adjusted: true }),
         ToSender::Failed(failed.clone()),
