@@ -15,7 +15,8 @@
 //! What a file was is there until its successor is complete: a file is written under a temporary
 //! name in its folder, its size and digest are checked, it is made durable and then renamed. Small
 //! files are made durable many at once (see [`receive`]). Memory does not depend on the size or
-//! the number of files, except that `--delete` holds the names of one folder per level.
+//! the number of files, except that `--delete` holds the names of one folder per level, and patterns
+//! those of what matched, where two can be the same.
 //!
 //! | module | what it holds |
 //! |---|---|

@@ -1,11 +1,12 @@
 //! A local user who swaps links while a transfer runs, and an agent that offers what nobody asked for.
 
 use super::*;
+use crate::support::proc::eventually;
 use crate::support::raw::FakeAgent;
 use crate::support::raw::wire::{bin, data, frame, hello, text, uint};
 use crate::support::size_from_environment;
 use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
-use rexec_protocol::files::{Done, Entry, File, Leave, Link, Meta, ToReceiver, encode};
+use rexec_protocol::files::{Data, Done, Entry, File, Leave, Link, Meta, ToReceiver, encode};
 use rexec_protocol::{Algorithm, Digest};
 use serde_bytes::ByteBuf;
 use std::os::unix::fs::symlink;
@@ -152,6 +153,43 @@ fn an_agent_cannot_choose_names() {
         assert_eq!(debris(folder.path()), [] as [std::path::PathBuf; 0], "{what}");
         assert!(!folder.path().parent().unwrap().join("x").exists(), "{what}");
     }
+}
+
+/// A thread is in there that nothing can stop. What it works on is gone nevertheless, at once.
+#[test]
+fn a_get_that_is_cancelled_in_the_middle_of_a_hole_leaves_nothing() {
+    const HOLE: u64 = 1 << 40;
+    let fake = FakeAgent::new();
+    let folder = tempfile::tempdir().unwrap();
+    let serving = fake.serve(fake.config(), move |mut raw| {
+        let _ = raw.send(&hello());
+        raw.wait_for("exec");
+        let id = "01890a5d-ac96-774b-bcce-b302099a8057";
+        let started = [("job", text(id)), ("pid", uint(1)), ("digest", text("sha256"))];
+        let (name, size) = (ByteBuf::from("x"), Some(HOLE + 1));
+        let file =
+            File { name, size, meta: META, ask: false, digest: Algorithm::Sha256, whole: None };
+        let piece = encode(&ToReceiver::Data(Data { offset: HOLE }), 1);
+        let sent = [message(ToReceiver::File(file)), piece, b"x".to_vec()].concat();
+        let all = [frame("started", 1, &started), data(1, "out", 0, &sent, &sent)];
+        let _ = raw.send(&all.concat());
+        let _ = raw.errors();
+    });
+    let files = fake.files("alice");
+    let mut get = Command::new(crate::support::program("rexec"));
+    get.env_clear().env("REXEC_IDENTITY", files.identity);
+    get.env("REXEC_AUTHORITY", files.authority).env("REXEC_PORT", fake.port.to_string());
+    get.args(["get", "127.0.0.1:x"]).arg(folder.path()).stdin(std::process::Stdio::null());
+    let mut get = get.spawn().unwrap();
+    eventually("it is in the hole", || {
+        let drafts = debris(folder.path());
+        drafts.first().and_then(|draft| draft.metadata().ok()).is_some_and(|f| f.len() >= HOLE)
+    });
+    let pid = nix::unistd::Pid::from_raw(get.id() as i32);
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGINT).unwrap();
+    assert_eq!(get.wait().unwrap().code(), Some(130));
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+    let _ = serving.join().unwrap();
 }
 
 fn exit(sent: &[u8]) -> Vec<u8> {

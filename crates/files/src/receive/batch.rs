@@ -120,6 +120,7 @@ impl Batch {
         let mut synced = Synced { few: volatile <= FEW, systems: HashMap::new() };
         let mut folders: HashMap<*const Folder, Arc<Folder>> =
             grown.into_iter().map(|folder| (Arc::as_ptr(&folder), folder)).collect();
+        let grown: Vec<_> = folders.keys().copied().collect();
         let mut settled = Vec::with_capacity(ready.len());
         for Ready { scrap, slot, size, sha256, file, resumed, lock } in ready {
             let folder = Arc::clone(scrap.folder());
@@ -139,12 +140,12 @@ impl Batch {
             .iter()
             .filter_map(|(key, folder)| again.folder(folder).err().map(|why| (*key, why)))
             .collect();
-        if !failed.is_empty() {
-            for Settled { slot, outcome, .. } in &mut settled {
-                let key = slot.folder.as_ref().map(Arc::as_ptr);
-                if let Some(why) = key.and_then(|key| failed.get(&key)) {
-                    *outcome = Err(why.clone());
-                }
+        // What is in a new folder is as safe as the name of that.
+        let above = grown.iter().find_map(|key| failed.get(key));
+        for Settled { slot, outcome, .. } in &mut settled {
+            let key = slot.folder.as_ref().map(Arc::as_ptr);
+            if let Some(why) = key.and_then(|key| failed.get(&key)).or(above) {
+                *outcome = Err(why.clone());
             }
         }
         settled

@@ -3,12 +3,16 @@
 mod places;
 
 use super::*;
+use folder::Folder;
+use nix::fcntl::{OFlag, open};
+use nix::sys::stat::Mode;
 use rexec_protocol::Algorithm;
 use rexec_protocol::files::{Compared, Entry, Leave, MAX_ASKED, Meta, Target, Update, Want};
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::Path;
+use std::sync::Arc;
 use tempfile::TempDir;
 
 /// What a test says to a receiver, and what that did.
@@ -556,4 +560,41 @@ fn what_was_replaced_since_it_was_looked_at_is_not_changed() {
     drop(receiver);
     assert_eq!(fs::metadata(&path).unwrap().mode() & 0o7777, 0o600);
     assert!(matches!(&said[1], ToSender::Failed(failed) if failed.message.contains("replaced")));
+}
+
+/// The name of a new folder is in the one above it, and without that nothing in it is there after a
+/// crash. A descriptor that is only a path shows what is synced, because it cannot be.
+#[test]
+fn the_folder_in_which_another_was_made_is_made_durable() {
+    for (flags, stored) in [(OFlag::O_RDONLY, true), (OFlag::O_PATH, false)] {
+        let at = tempfile::tempdir().unwrap();
+        let fd = open(at.path(), flags | OFlag::O_DIRECTORY, Mode::empty()).unwrap();
+        let folder = Some(Arc::new(Folder::new(fd, false).unwrap()));
+        let landing = Landing::find(at.path().as_os_str().as_bytes(), Target::Into, true).unwrap();
+        let store = Store::default();
+        let rules = Rules { store, recursive: true, links: false, expected: &|_| true };
+        let mut said = Vec::new();
+        let mut out = |message| {
+            said.push(message);
+            Ok(())
+        };
+        let mut receiver = Receiver::new(landing, rules, Scraps::default(), &mut out);
+        let (path, meta) = (Vec::new(), META);
+        receiver.levels.push(Level { folder, skip: false, path, meta, names: None });
+        for (message, body) in [dir(b"d"), small(b"x", b"x"), leave()] {
+            receiver.take(message, body).unwrap();
+        }
+        receiver.settle().unwrap();
+        drop(receiver);
+        match &said[0] {
+            ToSender::Stored(_) => assert!(stored),
+            ToSender::Failed(failed) => {
+                assert!(
+                    !stored && failed.message.contains("cannot write its folder"),
+                    "{failed:?}"
+                );
+            }
+            other => panic!("{other:?}"),
+        }
+    }
 }
