@@ -2,8 +2,9 @@
 
 use super::Summary;
 use super::bridge::{self, FromJob, ToJob};
-use super::options::{Options, Transfer, TransferError, TransferEvent, Watch, Work};
+use super::options::{Options, Transfer, TransferError, TransferEvent, Work};
 use super::sources::have_names_of_their_own;
+use super::watched::Watched;
 use crate::child::Child;
 use crate::command::{Command, Stdio};
 use crate::error::Error;
@@ -13,7 +14,7 @@ use rexec_files::receive::landing::Landing;
 use rexec_files::receive::scraps::Scraps;
 use rexec_files::receive::stream::ToStream;
 use rexec_files::receive::{Receiver, Rules};
-use rexec_files::send::{Choice, Sender, Sent};
+use rexec_files::send::{Choice, Sender};
 use rexec_files::wire::{Reader, Writer};
 use rexec_files::{Error as Fault, open};
 use rexec_protocol::files::{
@@ -27,67 +28,11 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::sync::mpsc::sync_channel;
-use std::sync::{Arc, Mutex, PoisonError};
 use tokio::io::AsyncReadExt;
 use tokio::task::spawn_blocking;
 
 /// How much of what a helper says on stderr is kept, in bytes.
 const LAST_WORDS: u64 = 4096;
-
-/// Whoever watches, from several threads.
-#[derive(Clone)]
-struct Watched(Arc<Mutex<Watch>>);
-
-impl Watched {
-    fn tell(&self, event: TransferEvent) {
-        (self.0.lock().unwrap_or_else(PoisonError::into_inner))(event);
-    }
-
-    fn sent(&self, sent: Sent) {
-        self.tell(match sent {
-            Sent::Found(n) => TransferEvent::Found(n),
-            Sent::Bytes(n) => TransferEvent::Moved(n),
-            Sent::Spared(n) => TransferEvent::Spared(n),
-            Sent::Resumed(n) => TransferEvent::Resumed(n),
-        });
-    }
-
-    /// Takes a result. `Some` is the end.
-    fn result(&self, result: ToSender) -> Result<Option<Finished>, Fault> {
-        let event = match result {
-            ToSender::Stored(stored) => TransferEvent::Stored {
-                path: stored.path.into_vec(),
-                size: stored.size,
-                sha256: stored.sha256,
-                resumed: stored.resumed,
-                dry_run: stored.dry_run,
-            },
-            ToSender::Skipped(same) if same.adjusted => TransferEvent::Adjusted {
-                path: same.path.into_vec(),
-                size: same.size,
-                sha256: same.sha256,
-            },
-            ToSender::Skipped(skipped) => TransferEvent::Skipped {
-                path: skipped.path.into_vec(),
-                size: skipped.size,
-                sha256: skipped.sha256,
-            },
-            ToSender::Failed(failed) => {
-                let at = failed.at.unwrap_or_else(|| failed.path.clone()).into_vec();
-                let (path, message) = (failed.path.into_vec(), failed.message);
-                TransferEvent::Failed { path, at, message }
-            }
-            ToSender::Removed { path } => TransferEvent::Removed { path: path.into_vec() },
-            ToSender::Finished(finished) => return Ok(Some(finished)),
-            ToSender::Broken { message } => return Err(Fault::Other(message)),
-            ToSender::Want(_) | ToSender::Skip {} | ToSender::Compare(_) => {
-                return Err(Fault::Peer("an answer to nothing".to_owned()));
-            }
-        };
-        self.tell(event);
-        Ok(None)
-    }
-}
 
 impl Transfer {
     /// Carries it out. `Ok` says that it went to its end, and how many files failed on the way.
@@ -96,7 +41,7 @@ impl Transfer {
     /// The transfer did not go to its end. What was reported as stored is stored.
     pub async fn run(self) -> Result<Summary, TransferError> {
         let Self { session, work, options, watch } = self;
-        let watched = Watched(Arc::new(Mutex::new(watch)));
+        let watched = Watched::new(watch);
         let other = if let Work::Relay { other, .. } = &work { Some(other) } else { None };
         let digest = digest(&options, &session, other).await?;
         match work {
@@ -135,7 +80,7 @@ impl Transfer {
                     let mut out = |result| watched.result(result).map(|end| finished.set(end));
                     let mut receiver = ToStream::new(&mut output, &mut out);
                     while let Some((message, body)) = reader.read::<ToReceiver>()? {
-                        moved(&watched, &message, body);
+                        watched.came(&message, body);
                         if receiver.take(message, body)? {
                             break;
                         }
@@ -335,7 +280,7 @@ async fn receive(
                 answers.borrow_mut().flush()?;
             }
             let Some((message, body)) = reader.read::<ToReceiver>()? else { break };
-            moved(&watched, &message, body);
+            watched.came(&message, body);
             if receiver.take(message, body)? {
                 break;
             }
@@ -367,20 +312,6 @@ fn with_missing(finished: Finished, names: &Names, watched: &Watched) -> Result<
 
 fn name_of(path: &OsStr) -> Option<ByteBuf> {
     open::name(path.as_bytes()).map(ByteBuf::from)
-}
-
-fn moved(watched: &Watched, message: &ToReceiver, body: &[u8]) {
-    match message {
-        ToReceiver::File(file) => {
-            watched.tell(TransferEvent::Found(file.size.unwrap_or_default()));
-            watched.tell(TransferEvent::Moved(body.len() as u64));
-        }
-        ToReceiver::Data(_) => watched.tell(TransferEvent::Moved(body.len() as u64)),
-        ToReceiver::Begin(begin) if begin.from > 0 => {
-            watched.tell(TransferEvent::Resumed(begin.from));
-        }
-        _ => {}
-    }
 }
 
 /// Has `work` read, on a thread, what a sending job says.

@@ -8,6 +8,7 @@ mod bridge;
 mod carry;
 mod options;
 mod sources;
+mod watched;
 
 pub use options::{Summary, Transfer, TransferError, TransferEvent};
 
