@@ -1,4 +1,8 @@
 //! One member of a room, as its client sees it: what has come so far, on whichever connection.
+//!
+//! Its task ([`Membership::send`]), which ends with the last handle, sends what there is to send. So who
+//! waits for a line to be said may stop waiting at any time: the line is on its way as a whole, and the
+//! next one waits until that one is answered.
 
 use crate::error::Error;
 use crate::remote::refusal;
@@ -13,7 +17,7 @@ use rexec_protocol::message::{
 use rexec_protocol::{Frame, ProtocolError, RoomName, StreamId, msgpack};
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::{Notify, OwnedMutexGuard, oneshot};
 
 /// How many bytes of events may be under way or unread.
 const WINDOW: u64 = 512 * 1024;
@@ -32,8 +36,10 @@ pub(crate) struct Membership {
     history: u64,
     state: Mutex<State>,
     changed: Notify,
+    /// There is something to send, or there will never be.
+    sending: Notify,
     /// Held while a line waits for its answer.
-    turn: tokio::sync::Mutex<()>,
+    turn: Arc<tokio::sync::Mutex<()>>,
 }
 
 #[derive(Debug, Default)]
@@ -51,6 +57,8 @@ struct State {
     unread: u64,
     last_id: u64,
     pending: Option<Pending>,
+    /// For the connection of now: at most a line, and that this one leaves.
+    outgoing: VecDeque<Frame>,
     leaving: bool,
     over: Option<Result<(), Error>>,
 }
@@ -67,12 +75,13 @@ struct Pending {
     id: u64,
     line: Line,
     answer: oneshot::Sender<Result<(), Error>>,
+    _turn: OwnedMutexGuard<()>,
 }
 
 impl Membership {
     pub(crate) fn new(room: RoomName, history: u64) -> Arc<Self> {
-        let (state, changed, turn) = <(Mutex<State>, Notify, tokio::sync::Mutex<()>)>::default();
-        Arc::new(Self { room, history, state, changed, turn })
+        let (state, changed, sending) = <(Mutex<State>, Notify, Notify)>::default();
+        Arc::new(Self { room, history, state, changed, sending, turn: Arc::default() })
     }
 
     /// Takes `stream` of a connection as the one for this member, and gives the frame that opens it.
@@ -83,6 +92,7 @@ impl Membership {
         let credit = RecvCredit::new(stream, credit, outbox.clone());
         state.place = Some(Place { stream, outbox: outbox.clone(), credit });
         state.greeted = false;
+        state.outgoing.clear();
         let next = state.next;
         let resume = state.joined.as_ref().map(|joined| {
             let Joined { epoch, member, .. } = *joined;
@@ -100,48 +110,27 @@ impl Membership {
     /// Takes a frame of this member's stream. True if it was the last one.
     pub(crate) fn receive(&self, frame: Frame) -> Result<bool, ProtocolError> {
         let mut state = self.lock();
-        let again = match &frame.message {
+        match &frame.message {
             Message::Joined(joined) => state.greet(joined)?,
-            Message::Event(event) => {
-                state.event(*event, &frame)?;
-                None
-            }
-            Message::Missed(missed) => {
-                state.missed(*missed)?;
-                None
-            }
-            Message::Said(said) => {
-                state.was_said(said.id);
-                None
-            }
-            Message::Unsaid(unsaid) => {
-                state.unsaid(unsaid.clone());
-                None
-            }
-            Message::Detach(_) => {
-                state.end(Ok(()));
-                None
-            }
-            Message::Refused(refused) => {
-                state.end(Err(refusal(refused.clone())));
-                None
-            }
+            Message::Event(event) => state.event(*event, &frame)?,
+            Message::Missed(missed) => state.missed(*missed)?,
+            Message::Said(said) => state.was_said(said.id),
+            Message::Unsaid(unsaid) => state.unsaid(unsaid.clone()),
+            Message::Detach(_) => state.end(Ok(())),
+            Message::Refused(refused) => state.end(Err(refusal(refused.clone()))),
             Message::Error(error) => {
                 let words = match error.code {
                     rexec_protocol::ErrorCode::UnknownVerb => "this agent has no rooms".to_owned(),
                     code => format!("{} ({code})", error.message),
                 };
                 state.end(Err(Error::local(words)));
-                None
             }
-            _ => None,
-        };
-        if let (Some(frame), Some(place)) = (again, &state.place) {
-            // Who reads must not wait for room; this happens once on a connection.
-            let outbox = place.outbox.clone();
-            tokio::spawn(async move { outbox.control(frame).await });
+            _ => {}
         }
         let is_over = state.over.is_some();
+        if is_over || !state.outgoing.is_empty() {
+            self.sending.notify_one();
+        }
         drop(state);
         self.changed.notify_waiters();
         Ok(is_over)
@@ -150,7 +139,27 @@ impl Membership {
     /// There is no connection, and none will come.
     pub(crate) fn fail(&self, error: Error) {
         self.lock().end(Err(error));
+        self.sending.notify_one();
         self.changed.notify_waiters();
+    }
+
+    /// Sends what there is to send, until this member's place is gone.
+    pub(crate) async fn send(&self) {
+        loop {
+            let next = {
+                let mut state = self.lock();
+                if state.over.is_some() {
+                    return;
+                }
+                let outbox = state.place.as_ref().map(|place| place.outbox.clone());
+                outbox.and_then(|outbox| Some((outbox, state.outgoing.pop_front()?)))
+            };
+            match next {
+                // If the connection goes just now, the next one gets it.
+                Some((outbox, frame)) => drop(outbox.control(frame).await),
+                None => self.sending.notified().await,
+            }
+        }
     }
 
     /// Waits until the agent has answered.
@@ -174,11 +183,12 @@ impl Membership {
         .await
     }
 
-    /// Says a line, and waits until that is done.
+    /// Says a line, and waits until that is done. Who stops waiting before it is the line's turn has
+    /// said nothing; after that, the line is said all the same.
     pub(crate) async fn say(&self, line: Line) -> Result<(), Error> {
-        let _turn = self.turn.lock().await;
+        let turn = Arc::clone(&self.turn).lock_owned().await;
         let (answer, answered) = oneshot::channel();
-        let frame = {
+        {
             let mut state = self.lock();
             if let Some(end) = &state.over {
                 return end
@@ -186,15 +196,12 @@ impl Membership {
                     .and_then(|()| Err(Error::local("this place in the room is gone")));
             }
             state.last_id += 1;
-            let pending = Pending { id: state.last_id, line, answer };
+            let pending = Pending { id: state.last_id, line, answer, _turn: turn };
             let frame = state.line(&pending);
+            state.outgoing.extend(frame);
             state.pending = Some(pending);
-            frame
-        };
-        if let Some((outbox, frame)) = frame {
-            // If the connection goes just now, the next one gets it.
-            let _ = outbox.control(frame).await;
         }
+        self.sending.notify_one();
         answered.await.unwrap_or_else(|_| Err(Error::local("the session ended")))
     }
 
@@ -208,19 +215,21 @@ impl Membership {
     }
 
     /// Asks to leave.
-    pub(crate) async fn leave(&self) {
-        let line = self.lock().leave();
-        if let Some((outbox, frame)) = line {
-            let _ = outbox.control(frame).await;
-        }
+    pub(crate) fn leave(&self) {
+        self.lock().leave();
+        self.sending.notify_one();
     }
 
-    /// Nobody listens any more.
+    /// Nobody listens any more, and nobody sends: what was to be sent goes now.
     pub(crate) fn abandon(&self) {
         let mut state = self.lock();
-        if let Some((outbox, frame)) = state.leave() {
+        state.leave();
+        let frames = std::mem::take(&mut state.outgoing);
+        if let Some(place) = &state.place {
             // If there is no room, the end of the connection will tell.
-            let _ = outbox.try_control(frame);
+            for frame in frames {
+                let _ = place.outbox.try_control(frame);
+            }
         }
         while state.take().is_some() {}
     }
@@ -242,8 +251,8 @@ impl Membership {
 }
 
 impl State {
-    /// The agent's answer on a connection; what is to be sent again on it.
-    fn greet(&mut self, joined: &Joined) -> Result<Option<Frame>, ProtocolError> {
+    /// The agent's answer on a connection; what is to be sent again goes on it.
+    fn greet(&mut self, joined: &Joined) -> Result<(), ProtocolError> {
         if std::mem::replace(&mut self.greeted, true) {
             return Err(wrong("joined", "twice"));
         }
@@ -256,9 +265,10 @@ impl State {
             self.hear(RoomEvent::OpenedAnew, 0);
         }
         if self.leaving {
-            return Ok(self.leave().map(|(_, frame)| frame));
+            self.outgoing.extend(self.detach());
+            return Ok(());
         }
-        let Some(pending) = self.pending.take() else { return Ok(None) };
+        let Some(pending) = self.pending.take() else { return Ok(()) };
         match joined.said {
             Some(said) if said >= pending.id => answer(pending, Ok(())),
             None => {
@@ -266,12 +276,11 @@ impl State {
                 answer(pending, Err(Error::lost(words)));
             }
             Some(_) => {
-                let again = self.line(&pending);
+                self.outgoing.extend(self.line(&pending));
                 self.pending = Some(pending);
-                return Ok(again.map(|(_, frame)| frame));
             }
         }
-        Ok(None)
+        Ok(())
     }
 
     fn event(&mut self, event: Event, frame: &Frame) -> Result<(), ProtocolError> {
@@ -347,18 +356,22 @@ impl State {
     }
 
     /// A line for the connection of now, if the agent has answered on it.
-    fn line(&self, pending: &Pending) -> Option<(Outbox, Frame)> {
+    fn line(&self, pending: &Pending) -> Option<Frame> {
         let place = self.place.as_ref().filter(|_| self.greeted)?;
         let Line { text, action } = &pending.line;
         let say = Say { id: pending.id, action: *action };
-        let frame = Frame::with_body(place.stream, say.into(), text.clone().into_bytes());
-        Some((place.outbox.clone(), frame))
+        Some(Frame::with_body(place.stream, say.into(), text.clone().into_bytes()))
     }
 
-    fn leave(&mut self) -> Option<(Outbox, Frame)> {
-        self.leaving = true;
+    fn leave(&mut self) {
+        if !std::mem::replace(&mut self.leaving, true) {
+            self.outgoing.extend(self.detach());
+        }
+    }
+
+    fn detach(&self) -> Option<Frame> {
         let place = self.place.as_ref().filter(|_| self.greeted && self.over.is_none())?;
-        Some((place.outbox.clone(), Frame::new(place.stream, Detach {}.into())))
+        Some(Frame::new(place.stream, Detach {}.into()))
     }
 
     fn demand_greeting(&self, verb: &'static str) -> Result<(), ProtocolError> {

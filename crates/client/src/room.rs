@@ -6,6 +6,7 @@ use crate::session::Session;
 use rexec_protocol::RoomName;
 use rexec_protocol::message::{ConnectionInfo, Happening, Who};
 use std::sync::Arc;
+use tokio_util::task::AbortOnDropHandle;
 
 /// A way into a room, built up as a [`crate::Command`] is.
 #[derive(Debug, Clone)]
@@ -33,6 +34,8 @@ struct Seat {
     session: Session,
     name: RoomName,
     membership: Arc<Membership>,
+    /// Sends what this member says.
+    _sender: AbortOnDropHandle<()>,
 }
 
 /// What one hears in a room.
@@ -78,7 +81,9 @@ impl Join {
         })?;
         let membership = Membership::new(name.clone(), history);
         session.enter(Arc::clone(&membership)).await?;
-        let seat = Seat { session, name, membership };
+        let sends = Arc::clone(&membership);
+        let sender = AbortOnDropHandle::new(tokio::spawn(async move { sends.send().await }));
+        let seat = Seat { session, name, membership, _sender: sender };
         // From here on the place is left if this future is dropped.
         let room = Room { voice: Voice(Arc::new(seat)) };
         room.voice.0.membership.joined().await?;
@@ -138,8 +143,12 @@ impl Voice {
     /// Returns when it has its place in the room's order. It is said once, however often the
     /// connection breaks meanwhile. Voices of one member say one line after the other.
     ///
+    /// Safe to cancel: a line is said whole or not at all, and never twice. If this is dropped before
+    /// it is the line's turn, it is not said; after that it is said all the same, unless policy or a
+    /// limit is against it, of which nobody hears then.
+    ///
     /// # Errors
-    /// Why it was not said; or, if the connection is gone for good, that it is not known.
+    /// Why it was not said ([`Error::is_busy`]: it came too fast, say it again later); or, if the connection is gone for good, that it is not known.
     pub async fn say(&self, text: &str) -> Result<(), Error> {
         self.0.membership.say(Line { text: text.to_owned(), action: false }).await
     }
@@ -151,7 +160,7 @@ impl Voice {
 
     /// Leaves the room; see [`Room::leave`].
     pub async fn leave(&self) {
-        self.0.membership.leave().await;
+        self.0.membership.leave();
     }
 
     /// Who is in the room.

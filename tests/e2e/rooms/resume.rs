@@ -74,6 +74,34 @@ async fn many_cuts_lose_and_repeat_nothing() {
     println!("{} connections, {said} lines", chaos.connections.load(Ordering::Relaxed));
 }
 
+/// Whoever stops waiting has said the line whole or not at all, and what is said next has its turn.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_line_may_be_given_up_at_any_time() {
+    let agent = agent();
+    let bob = agent.session_as("bob").await;
+    let mut witness = bob.join("lobby").await.unwrap();
+    let room = agent.session().await.join("lobby").await.unwrap();
+    for n in 0..2_000 {
+        // Looked at once, or for as long as an answer may take.
+        let patience = Duration::from_micros(n % 7 * 20);
+        let _ = timeout(patience, room.say(&format!("line {n}"))).await;
+    }
+    room.say("line 2000").await.unwrap();
+    let (mut last, mut lines) = (None, 0);
+    while last != Some(2_000) {
+        let what = heard(&mut witness).await;
+        let Some(n) = what.strip_prefix("alice: line ") else { continue };
+        let n: u32 = n.parse().unwrap();
+        assert!(last.is_none_or(|last| n > last), "{n} after {last:?}");
+        (last, lines) = (Some(n), lines + 1);
+    }
+    assert!(lines > 10, "{lines}");
+    // Also the last one, with all that is to do for it given up at once.
+    drop((timeout(Duration::ZERO, room.say("bye")).await, room));
+    assert_eq!(heard(&mut witness).await, "alice: bye");
+    assert_eq!(heard(&mut witness).await, "left alice");
+}
+
 /// What was said meanwhile comes, and the others see it go and come back.
 #[tokio::test(flavor = "multi_thread")]
 async fn who_was_away_hears_what_was_said_meanwhile() {
