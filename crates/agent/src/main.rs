@@ -9,6 +9,7 @@ use rexec_agent::notify::{State, notify};
 use rexec_agent::policy::explain;
 use rexec_agent::server::{Agent, Server};
 use rexec_agent::{audit, check, connect, console, descriptors, doctor, files, keeper};
+use rexec_protocol::printable::printable;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -111,9 +112,11 @@ async fn serve(config: Config, ready_file: Option<PathBuf>, level: SetLevel) -> 
     if let Some(path) = ready_file {
         write_ready_file(&path, &listening)?;
     }
-    tracing::info!(listening, "ready");
-    notify(State::Ready);
-    server.run().await;
+    let ready = || {
+        tracing::info!(listening, "ready");
+        notify(State::Ready);
+    };
+    server.run(ready).await?;
     tracing::info!("stopped");
     Ok(())
 }
@@ -187,7 +190,8 @@ fn start_logging(config: &Config) -> Result<SetLevel, ConfigError> {
 }
 
 fn parsed(level: &str) -> Result<EnvFilter, String> {
-    EnvFilter::try_new(level).map_err(|error| format!("'{level}' is no level: {error}"))
+    EnvFilter::try_new(level)
+        .map_err(|error| format!("'{}' is no level: {error}", printable(level)))
 }
 
 #[allow(clippy::print_stderr, reason = "the last words, and there may be no log yet")]

@@ -147,9 +147,6 @@ impl Server {
         let (version, pid) = (env!("CARGO_PKG_VERSION"), std::process::id());
         agent.audit.record(&Event::AgentStarted { version, pid });
         let console = console.ok();
-        // Last: a start that fails must not forget what the agent before has left.
-        handover::begin(&agent.config.state_dir)?;
-        rooms::handover::remove(&agent.config.state_dir)?;
         Ok(Self { agent: Arc::new(agent), listeners, adoptions, before, console })
     }
 
@@ -166,8 +163,15 @@ impl Server {
     /// Serves until [`Agent::leave`], and leaves the running commands to the next agent; or until
     /// [`Agent::stop`], then until the running commands have ended or the time for that is over;
     /// [`Agent::abort`] ends them at once.
-    pub async fn run(self) {
+    ///
+    /// # Errors
+    /// Nothing was served: what the agent before has left cannot be taken over. It is taken here and
+    /// not before, because a start that fails must not forget it; then `ready` is called.
+    pub async fn run(self, ready: impl FnOnce()) -> io::Result<()> {
         let Self { agent, listeners, adoptions, before, console } = self;
+        handover::begin(&agent.config.state_dir)?;
+        rooms::handover::remove(&agent.config.state_dir)?;
+        ready();
         let (adopted, came) = mpsc::channel(ADOPTED);
         let missing = adopt::missing(&agent.jobs, &before);
         let adopting = AbortOnDropHandle::new(tokio::spawn(adopt::run(
@@ -202,6 +206,7 @@ impl Server {
         leave_rooms(&agent).await;
         agent.audit.record(&Event::AgentStopped);
         agent.audit.close().await;
+        Ok(())
     }
 }
 
@@ -234,6 +239,7 @@ async fn sweep(agent: Arc<Agent>) {
         tokio::time::sleep(SWEEP).await;
         agent.jobs.sweep();
         agent.rooms.miss_absent();
+        agent.rooms.tidy(|job| agent.jobs.find(job).is_some());
         let agent = Arc::clone(&agent);
         // If the runtime is being shut down, there is nothing left to forget.
         let _ = tokio::task::spawn_blocking(move || agent.jobs.prune()).await;

@@ -1,20 +1,28 @@
 //! Small files in the agent's private folder that the next agent reads.
 
 use crate::trusted;
-use std::fs::{self, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
-/// What is in it; `None` if there is none. One that somebody else could have changed is an error.
+/// To open what may be a link, or a pipe into which nobody writes.
+const FLAGS: i32 = libc::O_NOFOLLOW | libc::O_NONBLOCK;
+
+/// What is in it; `None` if there is none. One that somebody else could have changed is an error, and
+/// so is what is no file: nobody waits for a pipe.
 pub fn read(state: &Path, name: &str) -> io::Result<Option<Vec<u8>>> {
     let path = state.join(name);
-    let opened = OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW).open(&path);
+    let opened = OpenOptions::new().read(true).custom_flags(FLAGS).open(&path);
     let mut file = match opened {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         opened => opened?,
     };
-    trusted::demand_unchangeable(&path, &file.metadata()?).map_err(io::Error::other)?;
+    let metadata = file.metadata()?;
+    if !metadata.is_file() {
+        return Err(io::Error::other("it is no regular file; remove it"));
+    }
+    trusted::demand_unchangeable(&path, &metadata).map_err(io::Error::other)?;
     let mut bytes = Vec::new();
     file.read_to_end(&mut bytes)?;
     Ok(Some(bytes))
@@ -28,4 +36,35 @@ pub fn write(state: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
     let options = options.write(true).create_new(true).mode(0o600);
     options.custom_flags(libc::O_NOFOLLOW).open(&new)?.write_all(bytes)?;
     fs::rename(&new, &path)
+}
+
+/// Removes it, if it is there: once this has returned it is gone, also after a loss of power.
+pub fn remove(state: &Path, name: &str) -> io::Result<()> {
+    match fs::remove_file(state.join(name)) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        removed => removed.and_then(|()| File::open(state)?.sync_all()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use nix::sys::stat::Mode;
+    use std::os::unix::fs::symlink;
+
+    #[test]
+    fn what_is_no_file_holds_up_nobody() {
+        let state = tempfile::tempdir().unwrap();
+        let path = state.path().join("rooms");
+        nix::unistd::mkfifo(&path, Mode::from_bits_truncate(0o600)).unwrap();
+        let error = read(state.path(), "rooms").unwrap_err();
+        assert!(error.to_string().contains("no regular file"), "{error}");
+        remove(state.path(), "rooms").unwrap();
+        symlink("elsewhere", &path).unwrap();
+        assert!(read(state.path(), "rooms").is_err());
+        remove(state.path(), "rooms").unwrap();
+        assert!(read(state.path(), "rooms").unwrap().is_none());
+        write(state.path(), "rooms", b"[]").unwrap();
+        assert_eq!(read(state.path(), "rooms").unwrap().unwrap(), b"[]");
+    }
 }

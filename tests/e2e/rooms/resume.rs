@@ -167,6 +167,50 @@ fn restart(agent: &mut TestAgent) {
     });
 }
 
+/// Until the last thing that can fail has not, what the agent before has left is the next one's.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_start_that_fails_leaves_rooms_and_jobs_to_the_next() {
+    let mut agent = agent();
+    let alice = agent.session().await;
+    let mut child = alice.command("cat").spawn().await.unwrap();
+    let mut room = alice.join("lobby").await.unwrap();
+    room.say("before").await.unwrap();
+    let state = ["rooms", "handover"].map(|name| agent.path("state").join(name));
+    let read = || state.each_ref().map(|file| std::fs::read(file).unwrap());
+    block_in_place(|| {
+        agent.signal(Signal::SIGTERM);
+        assert!(agent.wait().success());
+        let before = read();
+        assert!(!agent.start_in_vain().success());
+        assert_eq!(read(), before);
+        agent.start_again();
+    });
+    room.say("after").await.unwrap();
+    let expected = ["joined alice", "alice: before", "alice: after"];
+    assert_eq!(super::hear(&mut room, 3).await, expected);
+    drop(child.stdin.take());
+    assert_eq!(child.wait().await.unwrap().code(), Some(0));
+}
+
+/// A pipe in the place of the file into which nobody writes.
+#[tokio::test(flavor = "multi_thread")]
+async fn rooms_that_are_no_file_do_not_hold_up_the_start() {
+    let mut agent = agent();
+    block_in_place(|| {
+        agent.signal(Signal::SIGTERM);
+        assert!(agent.wait().success());
+        let rooms = agent.path("state").join("rooms");
+        std::fs::remove_file(&rooms).unwrap();
+        let mode = nix::sys::stat::Mode::from_bits_truncate(0o600);
+        nix::unistd::mkfifo(&rooms, mode).unwrap();
+        agent.start_again();
+    });
+    assert!(agent.log().contains("it is no regular file"), "{}", agent.log());
+    let mut room = agent.session().await.join("lobby").await.unwrap();
+    assert_eq!(heard(&mut room).await, "joined alice");
+    assert!(!agent.path("state").join("rooms").exists());
+}
+
 /// Restarted again and again while two talk: each hears every line once, and nothing else.
 #[tokio::test(flavor = "multi_thread")]
 async fn rooms_go_on_in_the_next_agent() {

@@ -130,15 +130,29 @@ impl TestAgent {
 
     /// The same with another program in the place of the old one, as after an upgrade.
     pub fn start_again_as(&mut self, program: Option<&Path>) {
+        (self.child, _) = await_ready(self.command(program, "ready"), self.dir.path());
+    }
+
+    /// A start of the agent, which must have ended, that fails in the end: it cannot say that it is
+    /// ready.
+    pub fn start_in_vain(&self) -> ExitStatus {
+        self.command(None, "missing/ready").status().unwrap()
+    }
+
+    fn command(&self, program: Option<&Path>, ready: &str) -> Command {
         let listen = OsString::from(format!("127.0.0.1:{}", self.port));
-        let words =
-            self.start.iter().map(|word| if word == "127.0.0.1:0" { &listen } else { word });
+        let (before, now) = (self.path("ready"), self.path(ready).into_os_string());
+        let words = self.start.iter().map(|word| match word {
+            word if word == "127.0.0.1:0" => &listen,
+            word if *word == before => &now,
+            word => word,
+        });
         let mut words = words.cloned();
         let first = words.next().unwrap();
         let log = File::options().append(true).open(self.path("log")).unwrap();
         let mut command = Command::new(program.map_or(first, |program| program.into()));
         command.args(words).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
-        (self.child, _) = await_ready(command, self.dir.path());
+        command
     }
 
     /// `kill -9`, without waiting for anything but the process.

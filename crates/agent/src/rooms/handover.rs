@@ -6,7 +6,6 @@
 
 use super::room::LeftRoom;
 use crate::state_file;
-use std::fs;
 use std::io;
 use std::path::Path;
 
@@ -20,14 +19,10 @@ pub fn read(state: &Path) -> io::Result<Vec<LeftRoom>> {
 
 /// Removes it: this agent has it now.
 pub fn remove(state: &Path) -> io::Result<()> {
-    let path = state.join(FILE);
-    match fs::remove_file(&path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            let words = format!("cannot remove {}: {error}", path.display());
-            Err(io::Error::new(error.kind(), words))
-        }
-        _ => Ok(()),
-    }
+    state_file::remove(state, FILE).map_err(|error| {
+        let path = state.join(FILE);
+        io::Error::new(error.kind(), format!("cannot remove {}: {error}", path.display()))
+    })
 }
 
 /// Leaves it.

@@ -37,6 +37,7 @@ use rexec_guard::holds;
 use rexec_protocol::message::{HappeningKind, Join, Joined};
 use rexec_protocol::{JobId, RoomName};
 use room::{Cursor, Departure, LeftRoom, Limits, Seat};
+use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -61,7 +62,8 @@ impl Rooms {
         let pace = || Pace::new(settings.lines_per_second, settings.lines_burst);
         let (pace, walls) = (pace(), pace());
         let limits = limits(&settings);
-        let rooms = left.into_iter().map(|left| Room::inherit(left, limits));
+        let rooms = chosen(left, settings.rooms).into_iter();
+        let rooms = rooms.filter_map(|left| Room::inherit(left, limits));
         let table = rooms.map(|room| (room.name.clone(), Arc::new(room))).collect();
         Self { settings, table: Mutex::new(table), pace, walls }
     }
@@ -74,6 +76,18 @@ impl Rooms {
     /// Announces those who were in rooms of the agent before and have not come back.
     pub fn miss_absent(&self) {
         self.all().iter().for_each(|room| room.miss_absent());
+    }
+
+    /// Forgets what is empty for long enough, and rooms of jobs that are not known any more.
+    pub fn tidy(&self, has_job: impl Fn(&JobId) -> bool) {
+        // Jobs have a lock of their own, so they are asked for before the table is locked.
+        let is_over = |room: &Arc<Room>| room.name.job().is_some_and(|job| !has_job(&job));
+        let over: Vec<Arc<Room>> = self.all().into_iter().filter(is_over).collect();
+        let mut table = self.lock();
+        self.sweep(&mut table, Instant::now());
+        for room in over.iter().filter(|room| room.population() == 0) {
+            table.remove(&room.name);
+        }
     }
 
     /// How many rooms one connection may be in.
@@ -202,6 +216,19 @@ impl Rooms {
     }
 }
 
+/// As many as there may be, beside the lobby: those in which something happened last.
+fn chosen(mut left: Vec<LeftRoom>, rooms: usize) -> Vec<LeftRoom> {
+    left.sort_by_key(|room| (room.name().as_str() != LOBBY, Reverse(room.last_ms())));
+    let has_lobby = left.first().is_some_and(|room| room.name().as_str() == LOBBY);
+    let most = rooms.saturating_add(usize::from(has_lobby));
+    if left.len() > most {
+        let forgotten = left.len() - most;
+        tracing::warn!(forgotten, rooms, "the agent before has left more rooms than may be here");
+    }
+    left.truncate(most);
+    left
+}
+
 fn limits(settings: &Settings) -> Limits {
     let Settings { members, history, history_kib, .. } = *settings;
     Limits { members, events: history, bytes: history_kib * 1024 }
@@ -298,6 +325,47 @@ mod tests {
         rooms.sweep(&mut rooms.lock(), Instant::now() + room::UNUSED);
         let names = ["quiet", "deploys", "busy"].map(|name| RoomName::new(name).unwrap());
         assert_eq!(names.map(|name| rooms.find(&name).is_some()), [false, true, true]);
+    }
+
+    /// Whatever was said there: nobody can come to it any more.
+    #[test]
+    fn the_room_of_a_job_goes_with_the_job() {
+        let rooms = rooms(Settings::default());
+        let mut seats = Vec::new();
+        for name in ["job:gone", "job:there", "job:full", "deploys"] {
+            let (room, seat) = enter(&rooms, "alice", name).unwrap();
+            assert!(room.say(&seat, 1, "hm", false));
+            seats.push((room, seat));
+        }
+        let full = seats.remove(2);
+        seats.iter().for_each(|(room, seat)| rooms.leave(room, seat, Departure::Left));
+        rooms.tidy(|job| job.as_str() == "there");
+        let names = || {
+            let mut names: Vec<String> =
+                rooms.all().iter().map(|room| room.name.to_string()).collect();
+            names.sort();
+            names
+        };
+        assert_eq!(names(), ["deploys", "job:full", "job:there"]);
+        rooms.leave(&full.0, &full.1, Departure::Lost);
+        rooms.tidy(|_| false);
+        assert_eq!(names(), ["deploys"]);
+    }
+
+    #[test]
+    fn more_rooms_than_there_may_be_are_not_taken_over() {
+        let before = rooms(Settings::default());
+        for name in ["a", LOBBY, "b", "c"] {
+            let (room, seat) = enter(&before, "alice", name).unwrap();
+            assert!(room.say(&seat, 1, "hm", false));
+            // Of the same millisecond there is no last one.
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        let left = || before.leave_behind();
+        let some = Rooms::new(Settings { rooms: 2, ..Settings::default() }, left());
+        let has = |name: &str| some.find(&RoomName::new(name).unwrap()).is_some();
+        assert_eq!(["a", LOBBY, "b", "c"].map(has), [false, true, true, true]);
+        assert_eq!(Rooms::new(Settings::default(), left()).count().0, 4);
     }
 
     #[test]

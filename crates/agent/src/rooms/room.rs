@@ -56,6 +56,13 @@ pub struct Limits {
     pub bytes: usize,
 }
 
+impl Limits {
+    /// Members that were cut off.
+    fn remembered(&self) -> usize {
+        REMEMBERED.max(self.members)
+    }
+}
+
 #[derive(Debug)]
 struct State {
     records: VecDeque<Record>,
@@ -222,7 +229,7 @@ impl Room {
             state.empty_since = Some(Instant::now());
         }
         if why != Departure::Left {
-            if state.lost.len() >= REMEMBERED.max(self.limits.members) {
+            if state.lost.len() >= self.limits.remembered() {
                 state.lost.pop_front();
             }
             let (owner, announced) = (owner.clone(), why == Departure::Lost);
@@ -548,7 +555,7 @@ mod tests {
         let text = serde_json::to_vec(&room.leave_behind().unwrap()).unwrap();
         // Bob was still there, and says what nobody will hear.
         assert!(room.say(&bob, 1, "too late", false));
-        let room = Room::inherit(serde_json::from_slice(&text).unwrap(), LIMITS);
+        let room = Room::inherit(serde_json::from_slice(&text).unwrap(), LIMITS).unwrap();
         let resume = Resume { epoch: joined.epoch, member: joined.member, next: 3 };
         let (seat, mut cursor, again) = enter(&room, "alice", Some(resume));
         assert_eq!((again.epoch, again.member, again.said), (joined.epoch, 1, Some(7)));
@@ -574,13 +581,40 @@ mod tests {
             assert!(room.say(&seat, id, &format!("line {id}"), false));
         }
         let left = room.leave_behind().unwrap();
-        let room = Room::inherit(left, Limits { events: 2, ..LIMITS });
+        let room = Room::inherit(left, Limits { events: 2, ..LIMITS }).unwrap();
         let seen = read(&room, &mut cursor);
         assert_eq!(
             seen,
             ["missed to 20 lines 18", "20 Said alice line 19", "21 Said alice line 20"]
         );
         assert!(Room::new(RoomName::new("x").unwrap(), "alice", LIMITS).leave_behind().is_none());
+    }
+
+    /// Whatever is in the file: it does no harm.
+    #[test]
+    fn numbers_that_no_room_has_are_not_taken_over() {
+        let room = room();
+        let (seat, ..) = enter(&room, "alice", None);
+        assert!(room.say(&seat, 1, "hi", false));
+        let good = serde_json::to_value(room.leave_behind().unwrap()).unwrap();
+        for n in [0, 1, u64::MAX / 2, u64::MAX - 1, u64::MAX] {
+            for key in ["/first", "/lines", "/last_member", "/epoch", "/away/0/0", "/away/0/1/said"]
+            {
+                let mut left = good.clone();
+                *left.pointer_mut(key).unwrap() = n.into();
+                let left = serde_json::from_value(left).unwrap();
+                let Some(room) = Room::inherit(left, LIMITS) else { continue };
+                let (seat, mut cursor, _) = enter(&room, "bob", None);
+                assert!(room.say(&seat, 1, "on", false));
+                assert!(!read(&room, &mut cursor).is_empty(), "{key} {n}");
+                room.miss_absent();
+            }
+        }
+        let mut crowd = good.clone();
+        let one = crowd.pointer("/away/0").unwrap().clone();
+        *crowd.pointer_mut("/away").unwrap() = vec![one; 5000].into();
+        let room = Room::inherit(serde_json::from_value(crowd).unwrap(), LIMITS).unwrap();
+        assert_eq!(room.lock().lost.len(), REMEMBERED);
     }
 
     #[test]

@@ -3,6 +3,9 @@
 
 use super::*;
 
+/// No agent has counted so many events, lines or members of a room.
+const BEYOND: u64 = 1 << 62;
+
 /// A room as it is left.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct LeftRoom {
@@ -16,6 +19,27 @@ pub struct LeftRoom {
     lines: u64,
     last_member: u64,
     away: Vec<(u64, Remembered)>,
+}
+
+impl LeftRoom {
+    /// Its name.
+    pub fn name(&self) -> &RoomName {
+        &self.name
+    }
+
+    /// When something happened in it last, by the clock of the agent before.
+    pub fn last_ms(&self) -> u64 {
+        self.events.last().map_or(0, |event| event.time_ms)
+    }
+
+    /// Whether its numbers can be those of a room, and can go on.
+    fn is_sound(&self) -> bool {
+        let Self { first, lines, last_member, .. } = *self;
+        (1..BEYOND).contains(&first)
+            && lines < BEYOND
+            && last_member < BEYOND
+            && self.away.iter().all(|(member, _)| (1..=last_member).contains(member))
+    }
 }
 
 impl Room {
@@ -45,15 +69,20 @@ impl Room {
         })
     }
 
-    /// Goes on with a room that the agent before has left.
-    pub fn inherit(left: LeftRoom, limits: Limits) -> Self {
+    /// Goes on with a room that the agent before has left; `None` if it is none.
+    pub fn inherit(left: LeftRoom, limits: Limits) -> Option<Self> {
+        if !left.is_sound() {
+            return None;
+        }
         let LeftRoom { name, opened_by, epoch, first, events, lines, last_member, away } = left;
         let kept = events.iter().filter(|event| is_line(event.kind)).count() as u64;
         let lines_before = lines.saturating_sub(kept);
         let mut state = State { first, lines: lines_before, last_member, ..State::empty() };
-        state.lost = away.into();
+        // The last ones, as if they had been cut off from this one.
+        let extra = away.len().saturating_sub(limits.remembered());
+        state.lost = away.into_iter().skip(extra).collect();
         events.iter().for_each(|event| state.append(event, limits));
-        Self::with(name, opened_by, epoch, limits, state)
+        Some(Self::with(name, opened_by, epoch, limits, state))
     }
 
     /// Announces those who have not come back, where that is not known yet.
