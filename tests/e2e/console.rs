@@ -1,6 +1,7 @@
 //! `rexec-agent ctl`: the console of a running agent.
 
 use crate::rooms::open_to_all;
+use crate::support::disk::SmallDisk;
 use crate::support::proc::eventually;
 use crate::support::{TestAgent, program};
 use nix::unistd::Uid;
@@ -76,6 +77,16 @@ async fn kick_and_kill_end_what_they_name() {
     agent.data(&["kill", child.job().as_str()]);
     assert_eq!(child.wait().await.unwrap().outcome(), &Outcome::Cancelled);
     assert_eq!(agent.ctl(&["kill", child.job().as_str()]).status.code(), Some(1));
+    // A part of a long id is enough, if it is a part of one.
+    let mut one = bob.command("sleep").arg("1000").spawn().await.unwrap();
+    let mut two = bob.command("sleep").arg("1000").spawn().await.unwrap();
+    let (id, other) = (one.job().as_str().to_owned(), two.job().as_str().to_owned());
+    let output = agent.ctl(&["kill", &id[..4]]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text(&output).contains(&id) && text(&output).contains(&other), "{output:?}");
+    assert_eq!(agent.data(&["kill", &id[24..]])["job"], *id);
+    assert_eq!(one.wait().await.unwrap().outcome(), &Outcome::Cancelled);
+    two.kill().await.unwrap();
     let mut room = alice.join("lobby").await.unwrap();
     assert_eq!(agent.data(&["kick", "alice", "go", "home"])["kicked"], 1);
     // Whoever is kicked is told why, and does not come back by itself.
@@ -131,7 +142,12 @@ async fn reload_log_level_and_quit() {
     let before = agent.log().len();
     agent.data(&["status"]);
     assert_eq!(agent.log().len(), before, "nothing is said at this level");
-    assert_eq!(agent.ctl(&["log-level", "a=b=c"]).status.code(), Some(1));
+    for bad in ["a=b=c", "inof", "x\x1b[2J"] {
+        let output = agent.ctl(&["log-level", bad]);
+        assert_eq!(output.status.code(), Some(1), "{bad:?}");
+        assert!(text(&output).contains("no level of the log") && !text(&output).contains('\x1b'));
+    }
+    assert_eq!(agent.data(&["log-level"])["level"], "warn");
     agent.data(&["log-level", "debug"]);
     agent.data(&["status"]);
     assert!(agent.log().len() > before);
@@ -141,6 +157,9 @@ async fn reload_log_level_and_quit() {
     assert_eq!((output.status.code(), text(&output).as_str()), (Some(2), ""));
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(said.contains("does the agent run"), "{said}");
+    // Help is there without one.
+    let output = agent.ctl(&["help"]);
+    assert!(output.status.success() && text(&output).contains("log-level [LEVEL]"), "{output:?}");
     let audit = fs::read_to_string(agent.path("audit.jsonl")).unwrap();
     let quits = audit.lines().filter(|line| line.contains("\"console\"") && line.contains("quit"));
     assert_eq!(quits.count(), 1, "{audit}");
@@ -220,20 +239,48 @@ async fn interrupted_drains_leave_the_console_to_others() {
     assert_eq!(agent.data(&["status"])["state"], "draining");
 }
 
-/// In a pipe the same words, a line each; the last one decides the exit status.
+/// In a pipe the same words, a line each. That all were done is success, and nothing else.
 #[test]
 fn words_come_from_a_pipe_as_well() {
     let agent = agent();
     let mut command = agent.ctl_command();
     command.stdin(Stdio::piped()).stdout(Stdio::piped());
     let mut child = command.spawn().unwrap();
-    child.stdin.take().unwrap().write_all(b"status\n\nhelp\nwho\nreboot\n").unwrap();
+    child.stdin.take().unwrap().write_all(b"status\n\nhelp\nreboot\nwho\n").unwrap();
     let output = child.wait_with_output().unwrap();
     let shown = text(&output);
     for part in ["state        running", "log-level [LEVEL]", "ID  USER", "means nothing here"] {
         assert!(shown.contains(part), "{part}: {shown}");
     }
     assert_eq!(output.status.code(), Some(1));
+}
+
+/// The other way round, what happened could be on no record.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_be_on_record_is_not_done() {
+    let Some(disk) = SmallDisk::mount("256k") else { return };
+    let config = format!("[audit]\nfile = '{}'", disk.path("audit.jsonl").display());
+    let agent = TestAgent::with_both(&config, &open_to_all());
+    let session = agent.session().await;
+    let _child = session.command("sleep").arg("1000").spawn().await.unwrap();
+    disk.fill();
+    // The last block of the file still has some room.
+    let long = "x".repeat(500);
+    let mut words = String::new();
+    for _ in 0..50 {
+        words = text(&agent.ctl(&["kick", "nobody-at-all", &long]));
+        if words.contains("nothing was done") {
+            break;
+        }
+    }
+    assert!(words.contains("nothing was done: audit_unavailable"), "{words}");
+    let output = agent.ctl(&["kick", "alice"]);
+    assert!(output.status.code() == Some(1) && text(&output).contains("nothing was done"));
+    assert!(session.ping().await.is_ok());
+    // To look is possible all the same.
+    assert_eq!(agent.data(&["status"])["jobs_running"], 1);
+    disk.drain();
+    eventually("it is possible again", || agent.ctl(&["kick", "alice"]).status.success());
 }
 
 #[test]

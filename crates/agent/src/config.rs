@@ -3,7 +3,7 @@
 use crate::admission::settings::{self, Penalties};
 use crate::policy::PolicyPaths;
 use crate::trusted;
-use crate::{audit, jobs, rooms};
+use crate::{audit, jobs, log_level, rooms};
 use rexec_net::credentials::Files;
 use rexec_net::rates::Rates;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -242,6 +242,9 @@ impl Config {
             return Err(ConfigError::Value("'listen' names no address".to_owned()));
         }
         settings::validate(&self.limits).map_err(ConfigError::Value)?;
+        if let Err(error) = log_level::check(&self.log.level) {
+            return Err(ConfigError::Value(format!("'log.level': {error}")));
+        }
         if let Err(error) = tracing_subscriber::EnvFilter::try_new(&self.log.level) {
             return Err(ConfigError::Value(format!("'log.level': {error}")));
         }

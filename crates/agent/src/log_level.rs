@@ -1,5 +1,6 @@
 //! What is logged, to be changed while the agent runs.
 
+use rexec_protocol::printable::printable;
 use std::fmt;
 use std::sync::{Mutex, OnceLock, PoisonError};
 
@@ -40,8 +41,45 @@ impl LogLevel {
     }
 }
 
+/// The levels.
+const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
+
+/// Whether this is a level, or directives of the form `TARGET=LEVEL`, with commas between them. The
+/// filter itself would take any word for the name of a part of the program, and log nothing else.
+pub fn check(words: &str) -> Result<(), String> {
+    let is_level = |word: &str| LEVELS.iter().any(|level| word.eq_ignore_ascii_case(level));
+    let is_good = |word: &str| match word.rsplit_once('=') {
+        None => is_level(word),
+        Some((target, level)) => !target.trim().is_empty() && is_level(level),
+    };
+    match words.split(',').map(str::trim).find(|word| !is_good(word)) {
+        None => Ok(()),
+        Some(word) => Err(format!(
+            "'{}' is no level of the log: {}, or TARGET=LEVEL,…",
+            printable(word),
+            LEVELS.join(", ")
+        )),
+    }
+}
+
 impl fmt::Debug for LogLevel {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("LogLevel").field("now", &self.now()).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_word_that_is_no_level_is_refused() {
+        for good in ["info", "WARN", "off", "info,rexec_agent=debug", "a::b=trace, c[d]=error"] {
+            assert_eq!(check(good), Ok(()), "{good}");
+        }
+        for bad in ["", "inof", "info,", "rexec_agent", "a=loud", "=info", "\u{1b}[2J"] {
+            let error = check(bad).unwrap_err();
+            assert!(error.contains("is no level") && !error.contains('\u{1b}'), "{error}");
+        }
     }
 }

@@ -69,6 +69,7 @@ pub use rexec_protocol::message::{
     Offsets, OnDisconnect, OnFull, TerminalSize, Usage, Walled,
 };
 pub use rexec_protocol::printable::printable;
+pub use rexec_protocol::short_id;
 pub use rexec_protocol::stream::Tally;
 pub use rexec_protocol::{Algorithm, Digest, JobId, NeverStarted, Outcome, Signal};
 pub use room::{Join, Room, RoomEvent, Voice};

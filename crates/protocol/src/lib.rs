@@ -17,6 +17,7 @@
 //! | [`outcome`] | how a command ended, in one vocabulary, with its exit code |
 //! | [`line`](mod@line) | what may be said in a room |
 //! | [`printable`] | which text of a peer may reach a terminal as it is |
+//! | [`short_id`] | a job by a part of its id |
 //! | [`error`] | what a peer did wrong, and the code it is told |
 
 pub mod digest;
@@ -31,6 +32,7 @@ pub mod message;
 pub mod msgpack;
 pub mod outcome;
 pub mod printable;
+pub mod short_id;
 pub mod signal;
 pub mod stream;
 mod text;

@@ -1,6 +1,6 @@
 //! What can be done on the console, and in which words.
 
-use rexec_protocol::JobId;
+use crate::log_level;
 use rexec_protocol::outcome::printable;
 
 /// What each action is for.
@@ -9,7 +9,7 @@ status               how the agent is doing
 who                  who is connected: from where, since when, in which rooms, on which jobs
 jobs                 the jobs that run, and those whose end waits for somebody
 kick USER|ID [WHY]   end the connections of an identity, or one by its number in 'who'
-kill JOB             end a job with all that it has started
+kill JOB             end a job with all that it has started; a part of a long id is enough
 drain [off]          take no new commands and wait for the running ones; 'off': take them again
 reload               look at certificates, revocation lists and policy now
 log-level [LEVEL]    show or set what is logged: error, warn, info, debug, trace, or directives
@@ -33,8 +33,8 @@ pub enum Action {
     },
     /// End a job.
     Kill {
-        /// Which.
-        job: JobId,
+        /// Its id, or a part of it.
+        job: String,
     },
     /// Take no new commands, or take them again.
     Drain {
@@ -76,15 +76,15 @@ impl Action {
                 let reason = if reason.is_empty() { None } else { Some(printable(&reason)) };
                 Self::Kick { whose: (*whose).to_owned(), reason }
             }
-            ["kill", job] => match JobId::new(job) {
-                Some(job) => Self::Kill { job },
-                None => return Err(format!("'{}' is no job's id", printable(job))),
-            },
+            ["kill", job] => Self::Kill { job: (*job).to_owned() },
             ["drain"] => Self::Drain { off: false },
             ["drain", "off"] => Self::Drain { off: true },
             ["reload"] => Self::Reload,
             ["log-level"] => Self::LogLevel { level: None },
-            ["log-level", level] => Self::LogLevel { level: Some((*level).to_owned()) },
+            ["log-level", level] => {
+                log_level::check(level)?;
+                Self::LogLevel { level: Some((*level).to_owned()) }
+            }
             ["quit"] => Self::Quit(Running::Left),
             ["quit", "wait"] => Self::Quit(Running::Awaited),
             ["quit", "now"] => Self::Quit(Running::Ended),
@@ -93,6 +93,11 @@ impl Action {
                 return Err(format!("'{typed}' means nothing here; there are:\n{HELP}"));
             }
         })
+    }
+
+    /// Whether it only shows something. The rest is on record before it is done, or is not done.
+    pub fn only_shows(&self) -> bool {
+        matches!(self, Self::Status | Self::Who | Self::Jobs | Self::LogLevel { level: None })
     }
 
     /// The first word, by which policy knows it.
@@ -144,7 +149,9 @@ mod tests {
             assert!(HELP.lines().any(|line| line.starts_with(name)), "{name}");
         }
         assert_eq!(HELP.lines().count(), CONSOLE.len());
-        for bad in ["", "reboot", "kick", "kill", "kill ../x", "drain on", "quit later", "who x"] {
+        for bad in
+            ["", "reboot", "kick", "kill", "drain on", "quit later", "who x", "log-level loud"]
+        {
             assert!(parse(bad).is_err(), "{bad}");
         }
     }

@@ -23,6 +23,11 @@ const NO_AGENT: u8 = 2;
 
 /// Carries out `words`, or without any what is typed. 0: done, 1: refused, 2: no agent.
 pub fn run(state: &Path, words: Vec<String>, json: bool, out: &mut dyn Write) -> ExitCode {
+    if words == ["help"] {
+        // No agent has to run for that. If the reader is gone, it needs no help.
+        let _ = writeln!(out, "{HELP}");
+        return ExitCode::SUCCESS;
+    }
     let ended = Console::open(state).and_then(|mut console| match words.is_empty() {
         true => console.converse(json, out),
         false => console.once(words, json, out),
@@ -80,7 +85,7 @@ impl Console {
         Ok(answer.ok)
     }
 
-    /// Whether the last of what was asked was done.
+    /// Whether all that was asked was done; of what is typed, only the last counts.
     fn converse(&mut self, json: bool, out: &mut dyn Write) -> io::Result<bool> {
         let config = Config::builder().auto_add_history(true).build();
         let history = MemHistory::with_config(&config);
@@ -101,7 +106,10 @@ impl Console {
                 None => {}
                 Some("exit") => return Ok(done),
                 Some("help") => writeln!(out, "{HELP}\nexit                 leave the console")?,
-                Some(_) => done = helper.0.borrow_mut().once(words, json, out)?,
+                Some(_) => {
+                    let was_done = helper.0.borrow_mut().once(words, json, out)?;
+                    done = was_done && (done || is_typed);
+                }
             }
         }
     }

@@ -3,8 +3,8 @@
 //!
 //! Who may is decided three times: the socket is in the agent's private folder, with a mode that lets
 //! nobody but its owner in; the kernel says who connected, and only root and the agent's own user are
-//! heard; and a deny rule of the policy can keep even them from something. Every action is on record
-//! before it is done.
+//! heard; and a deny rule of the policy can keep even them from something. Every action that changes
+//! something is on record before it is done.
 //!
 //! A request is one line of JSON, and so is its answer; see [`wire`]. [`client`] is `rexec-agent ctl`.
 
@@ -109,11 +109,15 @@ async fn talk(agent: Arc<Agent>, stream: UnixStream, own: String) {
         }
         let answer = match &person {
             Err(refused) => Answer::no(refused.clone()),
-            Ok(person) => tokio::select! {
-                biased;
-                answer = answer(&agent, person, &line) => answer,
-                // An interrupted 'drain' is not to keep a place that others need.
-                () = left(&mut from) => return,
+            Ok(person) => match decide(&agent, person, &line).await {
+                Err(answer) => answer,
+                // What is on record is begun, whoever has gone meanwhile.
+                Ok(action) => tokio::select! {
+                    biased;
+                    answer = perform::perform(&agent, action) => answer,
+                    // An interrupted 'drain' is not to keep a place that others need.
+                    () = left(&mut from) => return,
+                },
             },
         };
         if to.write_all(&answer.line()).await.is_err() || person.is_err() {
@@ -129,25 +133,32 @@ async fn left(from: &mut (impl AsyncBufRead + Unpin)) {
     }
 }
 
-async fn answer(agent: &Arc<Agent>, person: &Person, line: &[u8]) -> Answer {
-    let words = match serde_json::from_slice::<Request>(line) {
-        Ok(request) => request.words,
-        Err(error) => return Answer::no(format!("no request: {error}")),
-    };
-    let action = match Action::parse(&words) {
-        Ok(action) => action,
-        Err(usage) => return Answer::no(usage),
-    };
+/// What is to be done, once that is on record; or the answer to what is not done.
+async fn decide(agent: &Agent, person: &Person, line: &[u8]) -> Result<Action, Answer> {
+    let request = serde_json::from_slice::<Request>(line);
+    let words = request.map_err(|error| Answer::no(format!("no request: {error}")))?.words;
+    let action = Action::parse(&words).map_err(Answer::no)?;
     let policy = agent.policy.current();
     let allowed = policy::may_control_agent(&policy, &person.name, action.name());
     let reason = allowed.err().map(|denied| denied.message);
     let said = words.iter().map(Text::of).collect();
     let refused = reason.as_deref().map(Text::of);
     let (user, uid) = (&person.name, person.uid);
-    agent.audit.record(&Event::Console { user, uid, words: said, refused });
+    let event = Event::Console { user, uid, words: said, refused };
     tracing::info!(user, ?words, refused = reason, "at the console");
-    match reason {
-        Some(reason) if !holds("console.policy", false) => Answer::no(reason),
-        _ => perform::perform(agent, action).await,
+    if let Some(reason) = reason
+        && !holds("console.policy", false)
+    {
+        agent.audit.record(&event);
+        return Err(Answer::no(reason));
     }
+    // What only shows something is for those, too, who look why nothing is on record any more.
+    if action.only_shows() {
+        agent.audit.record(&event);
+    } else if let Err(unavailable) = agent.audit.commit(&event).await
+        && !holds("console.on_record_first", false)
+    {
+        return Err(Answer::no(format!("nothing was done: {unavailable}")));
+    }
+    Ok(action)
 }

@@ -9,7 +9,7 @@ use crate::supervisor::Control;
 use rexec_net::tls::Refreshed;
 use rexec_protocol::message::{Cancel, ConnectionInfo, JobInfo};
 use rexec_protocol::outcome::printable;
-use rexec_protocol::{JobId, Signal};
+use rexec_protocol::{Signal, short_id};
 use serde_json::{Value, json};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -108,8 +108,13 @@ fn kick(agent: &Agent, whose: &str, reason: Option<String>) -> Answer {
     }
 }
 
-fn kill(agent: &Agent, id: &JobId) -> Answer {
-    let Some(job) = agent.jobs.find(id).filter(|job| !job.has_ended()) else {
+fn kill(agent: &Agent, name: &str) -> Answer {
+    let jobs = agent.jobs.list(|_| true);
+    let id = match short_id::meant(name, jobs.iter().map(|info| &info.job)) {
+        Ok(id) => id,
+        Err(no) => return Answer::no(no.to_string()),
+    };
+    let Some(job) = agent.jobs.find(&id).filter(|job| !job.has_ended()) else {
         return Answer::no(format!("no job {id} runs here"));
     };
     let grace_ms = u64::try_from(agent.config.limits.kill_grace.as_millis()).unwrap_or(u64::MAX);

@@ -1,17 +1,8 @@
-//! A job by what the user has typed for it.
-//!
-//! Ids that rexec made are long, and may be cut: 4 or more characters from the start, or from the end,
-//! which is the part that differs between jobs of the same minute. Ids that people chose are taken as
-//! they are, or `kill deploy-1` might end `deploy-12` once `deploy-1` is forgotten.
+//! A job by what the user has typed for it; see [`short_id`].
 
 use super::{Place, local};
 use crate::attend::Stop;
-use rexec_client::{JobId, JobInfo};
-
-/// The fewest characters that stand for more.
-const SHORTEST: usize = 4;
-/// The length of an id that rexec made: a UUID.
-const UUID: usize = 36;
+use rexec_client::{JobId, JobInfo, short_id};
 
 /// A job that was asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,7 +16,7 @@ impl Place {
     /// The job of this name, without asking the agent if the name is whole.
     pub(super) async fn find(&mut self, name: &str) -> Result<JobId, Stop> {
         let id = match JobId::new(name) {
-            Some(id) if !is_cut(name) => id,
+            Some(id) if !short_id::is_cut(name) => id,
             _ => self.find_with_info(name).await?.id,
         };
         Ok(self.job.insert(id).clone())
@@ -43,40 +34,10 @@ impl Place {
 
 /// The one of `jobs` that `name` means.
 pub(super) fn choose(name: &str, jobs: Vec<JobInfo>) -> Result<Found, String> {
-    let Some(id) = JobId::new(name) else {
-        return Err(format!("'{}' is no job id", name.escape_debug()));
-    };
-    let is_it = |job: &JobInfo| job.job == id;
-    if !is_cut(name) || jobs.iter().any(is_it) {
-        let info = jobs.into_iter().find(is_it);
-        return Ok(Found { id, info });
-    }
-    let short = name.to_ascii_lowercase();
-    let fits = |job: &JobInfo| {
-        let id = job.job.as_str();
-        is_uuid(id) && (id.starts_with(&short) || id.ends_with(&short))
-    };
-    let mut fitting: Vec<JobInfo> = jobs.into_iter().filter(fits).collect();
-    match fitting.pop() {
-        Some(info) if fitting.is_empty() => Ok(Found { id: info.job.clone(), info: Some(info) }),
-        // The agent says that there is none, or remembers its end.
-        None => Ok(Found { id, info: None }),
-        Some(last) => {
-            let ids: Vec<&str> =
-                fitting.iter().chain([&last]).map(|job| job.job.as_str()).collect();
-            Err(format!("'{name}' may be any of {}: write more of it", ids.join(", ")))
-        }
-    }
-}
-
-/// Whether this may be a part of an id that rexec made.
-fn is_cut(name: &str) -> bool {
-    (SHORTEST..UUID).contains(&name.len())
-        && name.bytes().all(|byte| byte.is_ascii_hexdigit() || byte == b'-')
-}
-
-fn is_uuid(id: &str) -> bool {
-    id.len() == UUID && id.split('-').map(str::len).eq([8, 4, 4, 4, 12])
+    let id = short_id::meant(name, jobs.iter().map(|job| &job.job)).map_err(|no| no.to_string())?;
+    // If it is not there, the agent says so, or remembers its end.
+    let info = jobs.into_iter().find(|job| job.job == id);
+    Ok(Found { id, info })
 }
 
 #[cfg(test)]
@@ -103,29 +64,14 @@ pub(super) mod tests {
         }
     }
 
-    const ONE: &str = "01a204f4-0000-7000-8000-00000000beef";
-    const TWO: &str = "01a204f4-0000-7000-8000-0000000cafe1";
-
-    fn choose_id(name: &str) -> Result<String, String> {
-        let jobs = vec![info(ONE), info(TWO), info("deploy-12"), info("abcd")];
-        choose(name, jobs).map(|found| found.id.as_str().to_owned())
-    }
-
     #[test]
-    fn an_id_that_rexec_made_may_be_cut_at_either_end() {
-        assert_eq!(choose_id("beef"), Ok(ONE.to_owned()));
-        assert_eq!(choose_id("CAFE1"), Ok(TWO.to_owned()));
-        assert_eq!(choose_id("01a204f4-0000-7000-8000-00000000be"), Ok(ONE.to_owned()));
-        assert_eq!(choose_id(TWO), Ok(TWO.to_owned()));
-        let error = choose_id("01a204f4").unwrap_err();
-        assert!(error.contains(ONE) && error.contains(TWO), "{error}");
-    }
-
-    #[test]
-    fn an_id_of_the_users_own_is_what_it_is() {
-        assert_eq!(choose_id("deploy-1"), Ok("deploy-1".to_owned()), "not deploy-12");
-        assert_eq!(choose_id("abcd"), Ok("abcd".to_owned()));
-        assert_eq!(choose_id("eef"), Ok("eef".to_owned()), "too short");
-        assert!(choose_id("-x\u{1b}").unwrap_err().contains("\\u{1b}"));
+    fn what_is_meant_comes_with_what_is_known_of_it() {
+        let id = "01a204f4-0000-7000-8000-00000000beef";
+        let jobs = || vec![info(id), info("deploy-12")];
+        let found = choose("beef", jobs()).unwrap();
+        assert_eq!((found.id.as_str(), found.info), (id, Some(info(id))));
+        let found = choose("deploy-1", jobs()).unwrap();
+        assert_eq!((found.id.as_str(), found.info), ("deploy-1", None));
+        assert!(choose("../x", jobs()).is_err());
     }
 }
