@@ -37,6 +37,7 @@ pub mod ssh;
 pub mod status;
 pub mod stdin;
 pub mod stdio;
+mod table;
 pub mod target;
 pub mod tty;
 pub mod values;

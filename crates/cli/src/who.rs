@@ -3,6 +3,7 @@
 use crate::args::Who;
 use crate::people::{ask, refused};
 use crate::status::{VERSION, json_line, time};
+use crate::table::table;
 use rexec_client::{ConnectionInfo, JobId, printable};
 use serde::Serialize;
 use std::io::{self, Write};
@@ -29,7 +30,7 @@ pub fn run(who: Who) -> ExitCode {
         ask(&who.target, who.connect, async |session: rexec_client::Session| session.who().await);
     match asked {
         Ok(all) if who.json => crate::written(json(&all)),
-        Ok(all) => crate::written(io::stdout().write_all(table(&all).as_bytes())),
+        Ok(all) => crate::written(io::stdout().write_all(shown(&all).as_bytes())),
         Err(ended) => refused(ended, who.json),
     }
 }
@@ -55,29 +56,10 @@ fn json(all: &[ConnectionInfo]) -> io::Result<()> {
     Ok(())
 }
 
-/// Columns as wide as what is in them; the last two, which may be long, are the last.
-fn table(all: &[ConnectionInfo]) -> String {
-    let mut rows =
-        vec![["ID", "USER", "FROM", "SINCE", "IN", "OUT", "ROOMS", "JOBS"].map(String::from)];
-    rows.extend(all.iter().map(row));
-    let mut widths = [0; 8];
-    for row in &rows {
-        for (width, cell) in widths.iter_mut().zip(row) {
-            *width = (*width).max(cell.chars().count());
-        }
-    }
-    let line = |row: &[String; 8]| {
-        let cells: Vec<String> = row
-            .iter()
-            .zip(widths)
-            .map(|(cell, width)| {
-                let blanks = width.saturating_sub(cell.chars().count());
-                format!("{cell}{:blanks$}", "")
-            })
-            .collect();
-        cells.join("  ").trim_end().to_owned() + "\n"
-    };
-    rows.iter().map(line).collect()
+/// The columns that may be long are the last.
+fn shown(all: &[ConnectionInfo]) -> String {
+    let titles = ["ID", "USER", "FROM", "SINCE", "IN", "OUT", "ROOMS", "JOBS"];
+    table(titles, all.iter().map(row).collect())
 }
 
 fn row(info: &ConnectionInfo) -> [String; 8] {
@@ -132,7 +114,7 @@ mod tests {
             received: 1023,
             sent: 5_000_000,
         };
-        let table = table(&[info]);
+        let table = shown(&[info]);
         let lines: Vec<&str> = table.lines().collect();
         assert!(lines[0].starts_with("ID  USER"), "{table}");
         assert!(lines[1].starts_with("3   al\\u{1b}[1mice  192.0.2.7:40000"), "{table}");

@@ -1,6 +1,7 @@
 //! Jobs as a table for people.
 
 use super::list::moment;
+use crate::table::table;
 use rexec_client::{JobInfo, Outcome, printable};
 use std::time::{Duration, SystemTime};
 
@@ -11,19 +12,7 @@ const SHOWN: usize = 60;
 /// likes, unless it is cut.
 pub(super) fn of(jobs: &[JobInfo], now: SystemTime, is_cut: bool) -> String {
     let titles = ["ID", "WHO", "AS", "STATE", "SINCE", "BYTES", "ATTACHED", "COMMAND"];
-    let mut rows = vec![titles.map(str::to_owned)];
-    rows.extend(jobs.iter().map(|job| row(job, now, is_cut)));
-    let width = |column: usize| {
-        let cells = rows.iter().filter_map(|row| row.get(column));
-        cells.map(|cell| cell.chars().count()).max().unwrap_or_default()
-    };
-    let widths: Vec<usize> = (0..titles.len() - 1).map(width).chain([0]).collect();
-    let line = |row: &[String; 8]| {
-        let cells: Vec<String> =
-            row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
-        cells.join("  ") + "\n"
-    };
-    rows.iter().map(line).collect()
+    table(titles, jobs.iter().map(|job| row(job, now, is_cut)).collect())
 }
 
 fn row(job: &JobInfo, now: SystemTime, is_cut: bool) -> [String; 8] {
