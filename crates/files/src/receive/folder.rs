@@ -5,6 +5,7 @@ use super::scraps::{Scrap, Scraps};
 use crate::open::{SAFE, c_string};
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, openat, readlinkat};
+use nix::libc::nlink_t;
 use nix::sys::stat::{Mode, SFlag, fstat, fstatat, mkdirat};
 use rexec_guard::holds;
 use rexec_protocol::files::Meta;
@@ -57,7 +58,7 @@ pub(crate) struct Old {
     pub(crate) device: u64,
     pub(crate) inode: u64,
     /// How many names it has.
-    pub(crate) links: u64,
+    pub(crate) links: nlink_t,
 }
 
 impl Old {
@@ -66,7 +67,7 @@ impl Old {
     }
 
     /// Which file it is.
-    pub(super) fn id(&self) -> (u64, u64, u64) {
+    pub(super) fn id(&self) -> (u64, u64, nlink_t) {
         (self.device, self.inode, self.links)
     }
 }
