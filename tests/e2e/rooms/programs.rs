@@ -178,6 +178,13 @@ async fn a_pipe_that_is_too_fast_waits() {
     for n in 0..25 {
         assert_eq!(heard(&mut room).await, format!("alice: {n}"));
     }
+    // Joining counts as a line, so that waits as well.
+    let limits = "[rooms]\nlines_per_second = 2\nlines_burst = 2\n";
+    let agent = TestAgent::with_both(limits, &open_to_all());
+    for _ in 0..2 {
+        let output = piped(&agent, &[], b"again\n");
+        assert_eq!((code(&output), &output.stderr[..]), (0, &b""[..]), "{output:?}");
+    }
 }
 
 /// Who has said all that one may may still have to tell everybody something.

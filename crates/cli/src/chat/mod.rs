@@ -35,7 +35,7 @@ use std::io::{self, IsTerminal};
 use std::process::ExitCode;
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 use typed::Typed;
 
 /// Lines that wait to be said; typing and pipes wait for room.
@@ -43,6 +43,10 @@ const QUEUE: usize = 16;
 
 /// How long what was shown before a signal has to get through.
 const LAST_LINES: Duration = Duration::from_millis(200);
+
+/// How long a pipe tries to join where the agent is busy, and how long it waits in between.
+const JOINING: Duration = Duration::from_secs(10);
+const PAUSE: Duration = Duration::from_millis(200);
 
 /// How long the agent has to answer that this one leaves.
 const LEAVING: Duration = Duration::from_secs(3);
@@ -109,7 +113,7 @@ async fn whole(
     let is_typed = !wish.read_only && io::stdin().is_terminal() && io::stdout().is_terminal();
     // Who only has something to say wants no history, unless it is asked for.
     let history = wish.history.unwrap_or(if wish.read_only || is_typed { u64::MAX } else { 0 });
-    let room = session.room(&wish.room).history(history).join().await.map_err(outcome)?;
+    let room = join(&session, &wish.room, history, is_typed).await.map_err(outcome)?;
     if !wish.read_only && !room.may_say() {
         let name = room.name();
         let message = format!(
@@ -148,6 +152,20 @@ async fn whole(
         _ = interrupts.next() => Err(Outcome::Cancelled),
     };
     ended.and(shown)
+}
+
+/// Joins the room. A pipe waits a while if the agent is busy: joining counts as a line, and a script may
+/// post many of them, each by a pipe of its own.
+async fn join(session: &Session, room: &str, history: u64, is_typed: bool) -> Result<Room, Error> {
+    let patience = Instant::now() + JOINING;
+    loop {
+        match session.room(room).history(history).join().await {
+            Err(error) if error.is_busy() && !is_typed && Instant::now() < patience => {
+                sleep(PAUSE).await;
+            }
+            joined => return joined,
+        }
+    }
 }
 
 /// Why nothing more is shown.
