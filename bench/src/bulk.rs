@@ -1,5 +1,5 @@
-//! Output and input by the gigabyte: rexec with its digests, ssh with its fastest cipher, and a
-//! bare copy through the same TLS. Source and sink are the same for all three.
+//! Output and input by the gigabyte: rexec with either digest, ssh with its fastest cipher, and a
+//! bare copy through the same TLS. Source and sink are the same for all of them.
 
 use crate::Result;
 use crate::lab::Lab;
@@ -18,32 +18,41 @@ pub(crate) fn measure(lab: &Lab, quick: bool, table: &mut Table) -> Result<()> {
     let megabytes = size as f64 / 1e6;
     let sink = "cat >/dev/null";
 
-    let mut out = [const { Vec::new() }; 3];
-    let mut input = [const { Vec::new() }; 3];
+    let mut out = [const { Vec::new() }; 4];
+    let mut input = [const { Vec::new() }; 4];
     for round in 1..=rounds {
         progress(&format!(
-            "bulk: round {round} of {rounds}, {megabytes:.0} MB each way, three ways"
+            "bulk: round {round} of {rounds}, {megabytes:.0} MB each way, four ways"
         ));
-        let ways =
-            [lab.rexec(&source), lab.ssh("cold", &source), lab.bare_copy(port, Some(&source))?];
+        let bare = lab.bare_copy(port, Some(&source))?;
+        let ways = [lab.rexec(&source), by_blake3(lab, &source), lab.ssh("cold", &source), bare];
         for (found, way) in out.iter_mut().zip(ways) {
             found.push(megabytes / receive(way, size)?);
         }
-        let ways = [lab.rexec(sink), lab.ssh("cold", sink), lab.bare_copy(port, None)?];
+        let bare = lab.bare_copy(port, None)?;
+        let ways = [lab.rexec(sink), by_blake3(lab, sink), lab.ssh("cold", sink), bare];
         for (found, way) in input.iter_mut().zip(ways) {
             found.push(megabytes / send(way, &source)?);
         }
     }
     for (name, found) in [("stdout", out), ("stdin", input)] {
-        let [rexec, ssh, bare] = found.map(median);
+        let [rexec, blake3, ssh, bare] = found.map(median);
         table.head(format!("bulk {name}: {megabytes:.0} MB, median of {rounds}"));
         table.value("rexec, SHA-256 at both ends", format!("{rexec:.0} MB/s"));
+        table.value("rexec, BLAKE3 at both ends", format!("{blake3:.0} MB/s"));
         table.value("ssh -c aes128-gcm@openssh.com", format!("{ssh:.0} MB/s"));
         table.value("bare tokio-rustls, SHA-256 at both ends", format!("{bare:.0} MB/s"));
         table.ratio("rexec / ssh", rexec / ssh, Wanted::AtLeast(1.4));
+        table.value("rexec with BLAKE3 / ssh", format!("{:.3}", blake3 / ssh));
         table.ratio("rexec / bare", rexec / bare, Wanted::AtLeast(0.9));
     }
     Ok(())
+}
+
+fn by_blake3(lab: &Lab, line: &str) -> Command {
+    let mut rexec = lab.rexec(line);
+    rexec.env("REXEC_HASH", "blake3");
+    rexec
 }
 
 /// Seconds until all of a command's stdout is here.
