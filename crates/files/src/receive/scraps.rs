@@ -168,7 +168,7 @@ impl Scrap {
         let (fd, temporary) = (&folder.fd, temporary.as_c_str());
         match renameat2(fd, temporary, fd, name, RenameFlags::RENAME_EXCHANGE) {
             // This file system cannot do that.
-            Err(Errno::EINVAL | Errno::ENOSYS) => self.clear_and_rename(name),
+            Err(Errno::EINVAL | Errno::ENOSYS | Errno::EXDEV) => self.clear_and_rename(name),
             exchanged => exchanged,
         }
     }
