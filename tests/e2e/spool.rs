@@ -173,6 +173,7 @@ async fn a_command_waits_at_its_limit_for_its_owner() {
     let job = session.shell("seq 1 1000000; exit 3").detach().await.unwrap();
     let known = until(&session, &job, |info| info.size.out > 1_700_000).await;
     assert_eq!(known.outcome, None);
+    assert!(known.kept_from.out == 0 && known.size.out <= 2 << 20, "{known:?}");
     eventually("it says so", || agent.log().contains("'jobs.max_output'"));
     let child = session.attach(job.clone()).control(true).join().await.unwrap();
     let output = child.wait_with_output().await.unwrap();

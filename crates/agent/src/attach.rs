@@ -209,7 +209,7 @@ impl Attached {
         if self.keeps.load(Ordering::Acquire) && self.job.is_unheard() {
             let message = format!(
                 "job {} goes on, but the process that watches it could not be told to keep it, so that it may end \
-                 with this agent; attach to it and leave once more",
+                 with this agent",
                 self.job.id
             );
             return self.send(Refused { reason: Refusal::Unheard, message }.into()).await;

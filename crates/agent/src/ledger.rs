@@ -52,6 +52,9 @@ pub struct Place {
 }
 
 impl Ledger {
+    /// Which layout the slots have. With another one, here or there, a job cannot be taken over, and runs on.
+    pub const LAYOUT: u32 = 1;
+
     /// An empty one.
     pub fn new(algorithm: Algorithm) -> io::Result<Self> {
         let ledger = Self(memfd_create(c"rexec-ledger", MFdFlags::MFD_CLOEXEC)?.into());

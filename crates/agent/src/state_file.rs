@@ -38,10 +38,15 @@ pub fn write(state: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
     fs::rename(&new, &path)
 }
 
-/// Removes it, if it is there: once this has returned it is gone, also after a loss of power.
+/// Removes it, if it is there: once this has returned it is gone, also after a loss of power. A folder of
+/// its name is none of it, and stays.
 pub fn remove(state: &Path, name: &str) -> io::Result<()> {
     match fs::remove_file(state.join(name)) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error)
+            if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::IsADirectory) =>
+        {
+            Ok(())
+        }
         removed => removed.and_then(|()| File::open(state)?.sync_all()),
     }
 }
@@ -64,6 +69,11 @@ mod tests {
         assert!(read(state.path(), "rooms").is_err());
         remove(state.path(), "rooms").unwrap();
         assert!(read(state.path(), "rooms").unwrap().is_none());
+        // It would make every start fail, and the first of them forget what else was left.
+        fs::create_dir(&path).unwrap();
+        assert!(read(state.path(), "rooms").is_err());
+        remove(state.path(), "rooms").unwrap();
+        fs::remove_dir(&path).unwrap();
         write(state.path(), "rooms", b"[]").unwrap();
         assert_eq!(read(state.path(), "rooms").unwrap().unwrap(), b"[]");
     }

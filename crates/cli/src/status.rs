@@ -8,7 +8,7 @@ use serde::{Serialize, Serializer};
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::{BorrowedFd, OwnedFd};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 /// Version of all JSON that rexec prints.
 pub const VERSION: u8 = 1;
@@ -134,7 +134,14 @@ impl<'a> Record<'a> {
 
 /// RFC 3339 in UTC, with six digits of fraction.
 pub fn time(time: SystemTime) -> String {
-    humantime::format_rfc3339_micros(time).to_string()
+    humantime::format_rfc3339_micros(writable(time)).to_string()
+}
+
+/// The same, or the end of the year 9999: a later one, which only a peer that is wrong sends, cannot be
+/// written in RFC 3339.
+pub fn writable(time: SystemTime) -> SystemTime {
+    let last = SystemTime::UNIX_EPOCH + Duration::from_millis(253_402_300_799_999);
+    time.min(last)
 }
 
 /// A value as one line of JSON.
@@ -233,6 +240,12 @@ mod tests {
             assert!(value["stdout"].is_null() && value["elapsed_ms"].is_null());
             assert!(value["time"].as_str().unwrap().ends_with('Z'));
         }
+    }
+
+    #[test]
+    fn no_time_of_a_peer_is_too_late_to_be_written() {
+        let late = SystemTime::UNIX_EPOCH + Duration::from_millis(u64::MAX);
+        assert_eq!(time(late), "9999-12-31T23:59:59.999000Z");
     }
 
     #[test]

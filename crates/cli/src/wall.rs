@@ -5,13 +5,14 @@ use crate::chat::pipe;
 use crate::event::Ended;
 use crate::fail;
 use crate::people::{ask, refused};
-use rexec_client::{Error, NoLine, Outcome, Session, Walled, line};
+use rexec_client::{Error, NoLine, Outcome, Session, Walled};
 use std::io::{self, BufRead, Write};
 use std::process::ExitCode;
 
 /// Lines that are told at most: who tells everybody more means another thing. An agent lets one tell
 /// 50 at once, unless it is told otherwise.
 const MOST: usize = 20;
+
 /// Tells it, and says to how many.
 pub fn run(wall: Wall) -> ExitCode {
     let lines = match lines(&wall.words) {
@@ -41,8 +42,7 @@ fn lines(words: &[String]) -> Result<Vec<String>, String> {
     match words {
         [word] if word == "-" => read(&mut io::stdin().lock()),
         words => {
-            let text = words.join(" ");
-            line(text.as_bytes()).map_err(|why| why.to_string())?;
+            let text = pipe::sayable(&words.join(" ")).map_err(|why| why.to_string())?;
             Ok(vec![text])
         }
     }
@@ -55,8 +55,7 @@ fn read(from: &mut impl BufRead) -> Result<Vec<String>, String> {
         pipe::next(from).map_err(|error| format!("cannot read stdin: {error}"))?
     {
         number += 1;
-        let text = next.map(|text| text.trim_end().replace('\t', "    "));
-        match text.and_then(|text| line(text.as_bytes()).map(str::to_owned)) {
+        match next.and_then(|text| pipe::sayable(text.trim_end())) {
             Ok(text) => lines.push(text),
             Err(NoLine::Empty) => {}
             Err(why) => return Err(format!("nothing was told: line {number} of stdin: {why}")),

@@ -299,7 +299,7 @@ impl State {
             happening.kind,
             HappeningKind::Said | HappeningKind::Action | HappeningKind::Wall
         );
-        self.lines += u64::from(is_line);
+        self.lines = self.lines.saturating_add(u64::from(is_line));
         self.hear(RoomEvent::Happened(happening), length);
         Ok(())
     }

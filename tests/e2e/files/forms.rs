@@ -209,6 +209,23 @@ fn streams_and_patterns() {
     assert!(said(&output).contains("no such file"));
 }
 
+/// What is refused takes no name, and what two patterns find comes once.
+#[test]
+fn only_what_comes_has_its_name() {
+    let agent = TestAgent::start();
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name);
+    fs::create_dir_all(path("src/a/x")).unwrap();
+    fs::create_dir_all(path("src/b")).unwrap();
+    fs::create_dir(path("to")).unwrap();
+    fs::write(path("src/b/x"), "file").unwrap();
+    let patterns = ["src/a/*", "src/b/x*", "src/b/*x"].map(|pattern| there(path(pattern)));
+    let output = ends(rexec(&agent, "get --glob").args(patterns).arg(path("to")), 1);
+    assert_eq!(fs::read(path("to/x")).unwrap(), b"file");
+    assert!(said(&output).contains("is a folder"), "{output:?}");
+    assert!(!said(&output).contains("has the name"), "{output:?}");
+}
+
 /// As cp, which will not overwrite what it has just created.
 #[test]
 fn two_sources_of_one_name_are_refused_before_anything_moves() {

@@ -78,9 +78,18 @@ fn holds_secret(at: &Path) -> bool {
 const META: Meta = Meta { mode: 0o644, mtime: 0, nsec: 0 };
 
 fn file(name: &[u8], body: &[u8]) -> Vec<u8> {
-    let whole = Some(Digest::of(Algorithm::Sha256, body));
+    file_by(Algorithm::Sha256, name, body)
+}
+
+fn by_blake3(name: &[u8], body: &[u8]) -> Vec<u8> {
+    [file_by(Algorithm::Blake3, name, body), message(ToReceiver::Done(Done { entries: 1 }))]
+        .concat()
+}
+
+fn file_by(digest: Algorithm, name: &[u8], body: &[u8]) -> Vec<u8> {
+    let whole = Some(Digest::of(digest, body));
     let (name, size) = (ByteBuf::from(name), Some(body.len() as u64));
-    let file = File { name, size, meta: META, ask: false, digest: Algorithm::Sha256, whole };
+    let file = File { name, size, meta: META, ask: false, digest, whole };
     [encode(&ToReceiver::File(file), body.len()), body.to_vec()].concat()
 }
 
@@ -102,6 +111,7 @@ fn done(entries: u64) -> Vec<u8> {
 fn an_agent_cannot_choose_names() {
     let link = Link { name: ByteBuf::from("l"), target: ByteBuf::from("/tmp"), meta: META };
     let cases: Vec<(&str, Vec<u8>, &str)> = vec![
+        ("another digest", by_blake3(b"x", b"right"), "it proves a file by blake3"),
         ("another name", file(b".profile", b"evil"), "not asked for"),
         ("a path", file(b"../x", b"evil"), "a file named"),
         ("an absolute path", file(b"/tmp/x", b"evil"), "a file named"),
@@ -138,12 +148,7 @@ fn an_agent_cannot_choose_names() {
             let _ = raw.send(&all.concat());
             let _ = raw.errors();
         });
-        let files = fake.files("alice");
-        let mut get = Command::new(crate::support::program("rexec"));
-        get.env_clear().env("REXEC_IDENTITY", files.identity);
-        get.env("REXEC_AUTHORITY", files.authority).env("REXEC_PORT", fake.port.to_string());
-        get.args(["get", "-r", "127.0.0.1:dir/x"]).arg(folder.path());
-        let output = get.stdin(std::process::Stdio::null()).output().unwrap();
+        let output = get(&fake, &["-r", "127.0.0.1:dir/x"], folder.path()).output().unwrap();
         let _ = serving.join().unwrap();
         assert!(said(&output).contains(says), "{what}: {output:?}");
         assert!(matches!(code(&output), 254 | 1), "{what}: {output:?}");
@@ -175,12 +180,7 @@ fn a_get_that_is_cancelled_in_the_middle_of_a_hole_leaves_nothing() {
         let _ = raw.send(&all.concat());
         let _ = raw.errors();
     });
-    let files = fake.files("alice");
-    let mut get = Command::new(crate::support::program("rexec"));
-    get.env_clear().env("REXEC_IDENTITY", files.identity);
-    get.env("REXEC_AUTHORITY", files.authority).env("REXEC_PORT", fake.port.to_string());
-    get.args(["get", "127.0.0.1:x"]).arg(folder.path()).stdin(std::process::Stdio::null());
-    let mut get = get.spawn().unwrap();
+    let mut get = get(&fake, &["127.0.0.1:x"], folder.path()).spawn().unwrap();
     eventually("it is in the hole", || {
         let drafts = debris(folder.path());
         drafts.first().and_then(|draft| draft.metadata().ok()).is_some_and(|f| f.len() >= HOLE)
@@ -190,6 +190,18 @@ fn a_get_that_is_cancelled_in_the_middle_of_a_hole_leaves_nothing() {
     assert_eq!(get.wait().unwrap().code(), Some(130));
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
     let _ = serving.join().unwrap();
+}
+
+/// `rexec get` of what a hostile agent has.
+fn get(fake: &FakeAgent, words: &[&str], to: &std::path::Path) -> Command {
+    let files = fake.files("alice");
+    let mut get = Command::new(crate::support::program("rexec"));
+    // `scripts/guards` switches a check of the program off by this.
+    let guard = std::env::var_os("REXEC_GUARD_OFF").map(|name| ("REXEC_GUARD_OFF", name));
+    get.env_clear().envs(guard).env("REXEC_IDENTITY", files.identity);
+    get.env("REXEC_AUTHORITY", files.authority).env("REXEC_PORT", fake.port.to_string());
+    get.arg("get").args(words).arg(to).stdin(std::process::Stdio::null());
+    get
 }
 
 fn exit(sent: &[u8]) -> Vec<u8> {

@@ -107,8 +107,13 @@ async fn talk(agent: Arc<Agent>, stream: UnixStream, own: String) {
         if !matches!(read, Ok(n) if n > 0) {
             return;
         }
+        // The rest of a longer one is no request.
+        let is_whole = line.ends_with(b"\n") || (line.len() as u64) < LONGEST;
         let answer = match &person {
             Err(refused) => Answer::no(refused.clone()),
+            Ok(_) if !is_whole => {
+                Answer::no(format!("a request is a line of at most {LONGEST} bytes"))
+            }
             Ok(person) => match decide(&agent, person, &line).await {
                 Err(answer) => answer,
                 // What is on record is begun, whoever has gone meanwhile.
@@ -120,7 +125,7 @@ async fn talk(agent: Arc<Agent>, stream: UnixStream, own: String) {
                 },
             },
         };
-        if to.write_all(&answer.line()).await.is_err() || person.is_err() {
+        if to.write_all(&answer.line()).await.is_err() || person.is_err() || !is_whole {
             return;
         }
     }

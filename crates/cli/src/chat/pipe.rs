@@ -2,7 +2,7 @@
 
 use super::typed::{Typed, said};
 use crate::stdio::STACK;
-use rexec_client::{MAX_LINE, NoLine};
+use rexec_client::{MAX_LINE, NoLine, line};
 use std::io::{self, BufRead, Read};
 use std::thread;
 use tokio::sync::mpsc;
@@ -41,6 +41,12 @@ pub(crate) fn next(from: &mut impl BufRead) -> io::Result<Option<Result<String, 
     }
     let text = String::from_utf8(line).map_err(|_| NoLine::NotText);
     Ok((length > 0).then_some(text))
+}
+
+/// With tabs as blanks, if the rest may be said as it is.
+pub(crate) fn sayable(text: &str) -> Result<String, NoLine> {
+    let text = text.replace('\t', "    ");
+    line(text.as_bytes()).map(str::to_owned)
 }
 
 /// Reads to the end of the line: how many bytes that were, without the newline.

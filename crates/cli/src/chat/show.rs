@@ -68,7 +68,8 @@ impl Show {
     fn time(&self, ms: u64) -> String {
         let nanos = i128::from(ms) * 1_000_000;
         let time = OffsetDateTime::from_unix_timestamp_nanos(nanos);
-        let Ok(time) = time.map(|time| time.to_offset(self.offset)) else { return "?".to_owned() };
+        let time = time.ok().and_then(|time| time.checked_to_offset(self.offset));
+        let Some(time) = time else { return "?".to_owned() };
         format!("{:02}:{:02}:{:02}", time.hour(), time.minute(), time.second())
     }
 }

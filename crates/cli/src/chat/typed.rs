@@ -1,6 +1,7 @@
 //! What is typed, as something to do.
 
-use rexec_client::{NoLine, line, printable};
+use super::pipe::sayable;
+use rexec_client::{NoLine, printable};
 
 /// What `/help` shows.
 pub(super) const HELP: &str = "\
@@ -37,7 +38,7 @@ pub(super) fn typed(line: &str) -> Typed {
         return said(command);
     }
     match command.split_once(char::is_whitespace).unwrap_or((command, "")) {
-        ("me", text) if !text.trim().is_empty() => sayable(text.trim(), Typed::Act),
+        ("me", text) if !text.trim().is_empty() => spoken(text.trim(), Typed::Act),
         ("who", "") => Typed::Who,
         ("quit", "") => Typed::Quit,
         ("help", "") => Typed::Help,
@@ -47,7 +48,7 @@ pub(super) fn typed(line: &str) -> Typed {
 
 /// A line of a pipe: it is said as it is.
 pub(super) fn said(line: &str) -> Typed {
-    sayable(line.trim_end(), Typed::Say)
+    spoken(line.trim_end(), Typed::Say)
 }
 
 /// What to say about a command that there is not.
@@ -55,11 +56,9 @@ pub(super) fn unknown(word: &str) -> String {
     format!("/{} is no command here, or says too little; /help shows all", printable(word))
 }
 
-/// With tabs as blanks, if the rest may be said as it is.
-fn sayable(text: &str, say: fn(String) -> Typed) -> Typed {
-    let text = text.replace('\t', "    ");
-    match line(text.as_bytes()) {
-        Ok(_) => say(text),
+fn spoken(text: &str, say: fn(String) -> Typed) -> Typed {
+    match sayable(text) {
+        Ok(text) => say(text),
         Err(NoLine::Empty) => Typed::Nothing,
         Err(why) => Typed::Refused(why.to_string()),
     }

@@ -27,14 +27,17 @@ pub fn run(logs: &Logs) -> ExitCode {
     } else {
         Renderer::new(call.json, call.notes)
     };
+    let mut is_gone = false;
     let (end, trace) = call.visit(OnSignal::Leave, async |place| {
         let found = place.find_with_info(&logs.name.job).await?;
+        // Only the end of the job is remembered.
+        is_gone = found.info.is_none();
         if logs.asciicast {
             renderer = Renderer::recording(header(&found));
         }
         show(&call, place, &mut renderer, logs, found).await
     });
-    let end = if logs.verify { end.and_then(verified) } else { end };
+    let end = if logs.verify || is_gone { end.and_then(verified) } else { end };
     let has_shown = end.is_ok();
     let end = call.end(end, trace);
     if !has_shown {

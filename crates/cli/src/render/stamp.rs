@@ -1,5 +1,6 @@
 //! The time before each line.
 
+use crate::status::writable;
 use std::time::SystemTime;
 
 /// Puts times before lines, however they are cut into pieces.
@@ -13,7 +14,7 @@ impl Stamp {
     /// `bytes`, which came at `time`, with that time (RFC 3339, UTC, milliseconds) before each line that
     /// begins in them.
     pub(super) fn push(&mut self, bytes: &[u8], time: SystemTime) -> Vec<u8> {
-        let prefix = format!("{} ", humantime::format_rfc3339_millis(time));
+        let prefix = format!("{} ", humantime::format_rfc3339_millis(writable(time)));
         let mut stamped = Vec::with_capacity(bytes.len() + 2 * prefix.len());
         for line in bytes.split_inclusive(|byte| *byte == b'\n') {
             if !self.within {

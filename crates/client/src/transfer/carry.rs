@@ -17,6 +17,7 @@ use rexec_files::receive::{Receiver, Rules};
 use rexec_files::send::{Choice, Sender};
 use rexec_files::wire::{Reader, Writer};
 use rexec_files::{Error as Fault, open};
+use rexec_guard::holds;
 use rexec_protocol::files::{
     Failed, FilesRequest, Finished, Get, MAX_ASKED, Put, Target, ToReceiver, ToSender,
 };
@@ -71,7 +72,7 @@ impl Transfer {
                 check_names(&files, &options)?;
                 let child =
                     start(&session, get(&files, &options, digest), options.user.clone()).await?;
-                receive(child, files, to, options, watched).await
+                receive(child, files, to, (options, digest), watched).await
             }
             Work::GetStream { file, mut output } => {
                 let child = start(&session, get(&[file], &options, digest), options.user).await?;
@@ -80,6 +81,7 @@ impl Transfer {
                     let mut out = |result| watched.result(result).map(|end| finished.set(end));
                     let mut receiver = ToStream::new(&mut output, &mut out);
                     while let Some((message, body)) = reader.read::<ToReceiver>()? {
+                        demand(digest, &message)?;
                         watched.came(&message, body);
                         if receiver.take(message, body)? {
                             break;
@@ -253,7 +255,7 @@ async fn receive(
     child: Child,
     files: Vec<OsString>,
     to: PathBuf,
-    options: Options,
+    (options, digest): (Options, Algorithm),
     watched: Watched,
 ) -> Result<Summary, TransferError> {
     let landing = Landing::find(to.as_os_str().as_bytes(), options.target, true)
@@ -280,6 +282,7 @@ async fn receive(
                 answers.borrow_mut().flush()?;
             }
             let Some((message, body)) = reader.read::<ToReceiver>()? else { break };
+            demand(digest, &message)?;
             watched.came(&message, body);
             if receiver.take(message, body)? {
                 break;
@@ -289,6 +292,17 @@ async fn receive(
         finished.get().map(|finished| with_missing(finished, &names, &watched)).transpose()
     })
     .await
+}
+
+/// What is shown as proven was proven by what was asked for.
+fn demand(digest: Algorithm, message: &ToReceiver) -> Result<(), Fault> {
+    match message {
+        ToReceiver::File(file) if !holds("files.digest_asked", file.digest == digest) => {
+            let message = format!("it proves a file by {}, asked was {digest}", file.digest);
+            Err(Fault::Peer(message))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// An agent that says nothing of a file has not sent it.

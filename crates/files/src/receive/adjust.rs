@@ -76,8 +76,8 @@ impl Slot {
         let file = openat(&self.folder()?.fd, name.as_c_str(), flags, Mode::empty())
             .map_err(|errno| cannot("open what is there", errno))?;
         let now = fstat(&file).map_err(|errno| cannot("look at what is there", errno))?;
-        if !holds("files.adjust_same", (now.st_dev, now.st_ino, now.st_nlink) == old.id()) {
-            return Err("what is there was replaced meanwhile, and was left alone".to_owned());
+        if !holds("files.adjust_same", old.is_still(&now)) {
+            return Err("what is there was changed meanwhile, and was left alone".to_owned());
         }
         if let Some(mode) = mode {
             fchmod(&file, Mode::from_bits_truncate(mode))

@@ -195,9 +195,9 @@ fn put_in_place(scrap: &Scrap, slot: &Slot, name: &CStr) -> Result<bool, String>
         Ok(()) => Ok(false),
         Err(Errno::EISDIR) if slot.clears => {
             remove::contents(scrap.folder(), name)
-                .map_err(|errno| cannot("remove the folder in its place", errno))?;
+                .map_err(|errno| cannot("empty the folder in its place to the end", errno))?;
             let placed = scrap.exchange(name).map(|()| true);
-            placed.map_err(|errno| cannot("put it in the place of a folder", errno))
+            placed.map_err(|errno| cannot("put it in the place of a folder, now empty", errno))
         }
         Err(errno) => Err(cannot("put it in its place", errno)),
     }

@@ -6,7 +6,7 @@ use crate::open::{SAFE, c_string};
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, openat, readlinkat};
 use nix::libc::nlink_t;
-use nix::sys::stat::{Mode, SFlag, fstat, fstatat, mkdirat};
+use nix::sys::stat::{FileStat, Mode, SFlag, fstat, fstatat, mkdirat};
 use rexec_guard::holds;
 use rexec_protocol::files::Meta;
 use rexec_protocol::{Algorithm, Digest, Hasher};
@@ -59,6 +59,8 @@ pub(crate) struct Old {
     pub(crate) inode: u64,
     /// How many names it has.
     pub(crate) links: nlink_t,
+    /// When anything of it was changed last, which nobody can set.
+    changed: (i64, i64),
 }
 
 impl Old {
@@ -66,9 +68,12 @@ impl Old {
         self.mtime == (meta.mtime, meta.nsec)
     }
 
-    /// Which file it is.
-    pub(super) fn id(&self) -> (u64, u64, nlink_t) {
-        (self.device, self.inode, self.links)
+    /// Whether it is still that file, and as it was: the number of one that was removed is given anew.
+    pub(super) fn is_still(&self, now: &FileStat) -> bool {
+        let changed = (now.st_ctime, now.st_ctime_nsec);
+        let size = now.st_size.unsigned_abs();
+        (now.st_dev, now.st_ino, size, changed)
+            == (self.device, self.inode, self.size, self.changed)
     }
 }
 
@@ -122,6 +127,7 @@ impl Slot {
                 device: stat.st_dev,
                 inode: stat.st_ino,
                 links: stat.st_nlink,
+                changed: (stat.st_ctime, stat.st_ctime_nsec),
             })),
             _ => Err(format!("there is a device, FIFO or socket of this name: {MAKE_WAY}")),
         }

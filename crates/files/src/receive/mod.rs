@@ -331,6 +331,9 @@ impl<'a> Receiver<'a> {
             };
             return self.failed_at(slot.path, fail.at, message);
         };
+        if !holds("files.fail_name", name.is_empty() || is_name(&name)) {
+            return Err(Error::peer(format!("it speaks of a file named '{}'", open::shown(&name))));
+        }
         self.entries += 1;
         let level = self.levels.last_mut();
         let mut path = level.as_ref().map_or_else(Vec::new, |level| level.path.clone());

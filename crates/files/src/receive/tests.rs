@@ -120,6 +120,17 @@ fn names_that_lead_elsewhere_are_refused() {
 }
 
 #[test]
+fn a_failure_has_a_name_as_a_file_has() {
+    let fail = |name: &[u8]| {
+        let (name, message) = (Some(ByteBuf::from(name)), "no".to_owned());
+        (ToReceiver::Fail(Fail { name, message, at: None }), &b""[..])
+    };
+    refused(Bench::new().take(Store::default(), &[fail(b"../../etc")]), "speaks of a file");
+    let mut bench = Bench::new();
+    assert!(bench.take(Store::default(), &[fail(b"x"), fail(b""), done(2)]).unwrap());
+}
+
+#[test]
 fn names_that_were_not_asked_for_are_refused() {
     let mut bench = Bench::new();
     refused(bench.take(Store::default(), &[small(b".profile", b"x")]), "not asked for");
@@ -559,7 +570,37 @@ fn what_was_replaced_since_it_was_looked_at_is_not_changed() {
     receiver.take(ToReceiver::Compared(Compared { same: true }), b"").unwrap();
     drop(receiver);
     assert_eq!(fs::metadata(&path).unwrap().mode() & 0o7777, 0o600);
-    assert!(matches!(&said[1], ToSender::Failed(failed) if failed.message.contains("replaced")));
+    assert!(
+        matches!(&said[1], ToSender::Failed(failed) if failed.message.contains("changed meanwhile"))
+    );
+}
+
+#[test]
+fn what_was_written_to_since_it_was_looked_at_is_not_changed() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("f");
+    fs::write(&path, "same").unwrap();
+    let store = Store { preserve: true, update: Some(Update::Digest), ..Store::default() };
+    let rules = Rules { store, recursive: false, links: false, expected: &|_| true };
+    let landing = Landing::find(dir.path().as_os_str().as_bytes(), Target::Into, true).unwrap();
+    let mut said = Vec::new();
+    let mut out = |message| {
+        said.push(message);
+        Ok(())
+    };
+    let mut receiver = Receiver::new(landing, rules, Scraps::default(), &mut out);
+    receiver.take(ask(4).0, b"").unwrap();
+    let time = fs::metadata(&path).unwrap().modified().unwrap();
+    let mut file = fs::OpenOptions::new().append(true).open(&path).unwrap();
+    std::io::Write::write_all(&mut file, b", and more").unwrap();
+    // As if nothing had been.
+    file.set_modified(time).unwrap();
+    receiver.take(ToReceiver::Compared(Compared { same: true }), b"").unwrap();
+    drop(receiver);
+    assert_eq!(fs::metadata(&path).unwrap().modified().unwrap(), time);
+    assert!(
+        matches!(&said[1], ToSender::Failed(failed) if failed.message.contains("changed meanwhile"))
+    );
 }
 
 /// The name of a new folder is in the one above it, and without that nothing in it is there after a

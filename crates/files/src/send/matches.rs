@@ -6,6 +6,7 @@ use crate::open;
 use crate::pattern::{self, Match};
 use nix::sys::stat::SFlag;
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::io::Write;
 
 const LINK: &str = "is a symbolic link, and a pattern follows none; name it to copy what it leads to, \
@@ -30,17 +31,23 @@ impl<W: Write> Sender<'_, W> {
         let expanded = if pattern::is_pattern(pattern) {
             pattern::expand(pattern, links, whole, &mut |found| {
                 count += 1;
-                match is_taken(sent, &path_of(found)) {
-                    Some(message) => self.refuse(path_of(found), found.name.to_bytes(), message),
-                    None => self.matched(found),
+                let (path, name) = (path_of(found), found.name.to_bytes());
+                if let Some(why) = self.refusal(found.kind) {
+                    return self.refuse(path, name, why.to_owned());
+                }
+                match turn(sent, &path) {
+                    Turn::First => self.matched(found),
+                    Turn::Again => Ok(()),
+                    Turn::Taken(why) => self.refuse(path, name, why),
                 }
             })
         } else {
             count += 1;
             let name = open::name(pattern).unwrap_or_default();
-            Ok(match is_taken(sent, pattern) {
-                Some(message) => self.refuse(pattern.to_vec(), name, message),
-                None => self.path(pattern),
+            Ok(match turn(sent, pattern) {
+                Turn::First => self.path(pattern),
+                Turn::Again => Ok(()),
+                Turn::Taken(why) => self.refuse(pattern.to_vec(), name, why),
             })
         };
         match expanded {
@@ -52,21 +59,20 @@ impl<W: Write> Sender<'_, W> {
         }
     }
 
-    fn matched(&mut self, found: &Match<'_>) -> Result<(), Error> {
-        let name = found.name.to_bytes();
-        match found.kind {
-            SFlag::S_IFDIR if !self.choice.recursive => {
-                self.refuse(path_of(found), name, FOLDER.to_owned())
-            }
-            SFlag::S_IFLNK if !self.choice.recursive => {
-                self.refuse(path_of(found), name, LINK.to_owned())
-            }
-            kind => {
-                let mut levels = Vec::new();
-                self.entry(&mut levels, found.folder, found.name, Some(kind))?;
-                self.walk(levels)
-            }
+    /// Why something of this kind is not sent.
+    fn refusal(&self, kind: SFlag) -> Option<&'static str> {
+        match kind {
+            _ if self.choice.recursive => None,
+            SFlag::S_IFDIR => Some(FOLDER),
+            SFlag::S_IFLNK => Some(LINK),
+            _ => None,
         }
+    }
+
+    fn matched(&mut self, found: &Match<'_>) -> Result<(), Error> {
+        let mut levels = Vec::new();
+        self.entry(&mut levels, found.folder, found.name, Some(found.kind))?;
+        self.walk(levels)
     }
 }
 
@@ -74,10 +80,26 @@ fn path_of(found: &Match<'_>) -> Vec<u8> {
     found.folder.path_of(found.name.to_bytes())
 }
 
-/// Why a path cannot be sent: what has the same name was.
-fn is_taken(sent: &mut Option<HashMap<Vec<u8>, Vec<u8>>>, path: &[u8]) -> Option<String> {
-    let name = open::name(path).unwrap_or_default().to_vec();
-    let before = sent.as_mut()?.insert(name, path.to_vec())?;
-    let before = open::shown(&before);
-    Some(format!("has the name of {before}, which was sent; copy it to another folder"))
+/// Whether something with the name of this path came before.
+enum Turn {
+    First,
+    /// By another pattern, this itself.
+    Again,
+    /// Another: this is why it cannot be sent.
+    Taken(String),
+}
+
+fn turn(sent: &mut Option<HashMap<Vec<u8>, Vec<u8>>>, path: &[u8]) -> Turn {
+    let Some(sent) = sent else { return Turn::First };
+    match sent.entry(open::name(path).unwrap_or_default().to_vec()) {
+        Entry::Vacant(place) => {
+            place.insert(path.to_vec());
+            Turn::First
+        }
+        Entry::Occupied(before) if before.get() == path => Turn::Again,
+        Entry::Occupied(before) => {
+            let before = open::shown(before.get());
+            Turn::Taken(format!("has the name of {before}, which comes; copy it to another folder"))
+        }
+    }
 }

@@ -3,6 +3,7 @@
 //! Names are those of one file in the folder that was entered last. So no message holds a path that a
 //! receiver would have to follow.
 
+use super::is_default;
 use crate::digest::{Algorithm, Digest};
 use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
@@ -114,7 +115,7 @@ pub struct File {
     /// Mode and time.
     pub meta: Meta,
     /// The receiver shall say whether it is wanted.
-    #[serde(default, skip_serializing_if = "is_false")]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub ask: bool,
     /// The function of all digests that are about this file, in both directions.
     #[serde(default, skip_serializing_if = "is_default")]
@@ -178,7 +179,7 @@ pub struct Done {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Want {
     /// How many bytes of it are here.
-    #[serde(default, skip_serializing_if = "is_zero")]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub from: u64,
     /// The digest of these.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -191,7 +192,7 @@ pub struct Compare {
     /// Its digest.
     pub hash: Digest,
     /// Even if it differs, the content is not wanted.
-    #[serde(default, skip_serializing_if = "is_false")]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub only: bool,
 }
 
@@ -206,10 +207,10 @@ pub struct Stored {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sha256: Option<Digest>,
     /// Only said, not done.
-    #[serde(default, skip_serializing_if = "is_false")]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub dry_run: bool,
     /// How many bytes of it were here before, from an earlier transfer.
-    #[serde(default, skip_serializing_if = "is_zero")]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub resumed: u64,
 }
 
@@ -224,7 +225,7 @@ pub struct Skipped {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sha256: Option<Digest>,
     /// Mode or time were others, and are now those that were sent; or they would be.
-    #[serde(default, skip_serializing_if = "is_false")]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub adjusted: bool,
 }
 
@@ -255,18 +256,6 @@ pub struct Finished {
     /// Bytes of content of what was stored.
     pub bytes: u64,
     /// Files and links of which only mode or time were changed.
-    #[serde(default, skip_serializing_if = "is_zero")]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub adjusted: u64,
-}
-
-fn is_default(algorithm: &Algorithm) -> bool {
-    *algorithm == Algorithm::default()
-}
-
-fn is_false(flag: &bool) -> bool {
-    !flag
-}
-
-fn is_zero(n: &u64) -> bool {
-    *n == 0
 }

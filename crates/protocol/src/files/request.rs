@@ -1,5 +1,6 @@
 //! What is asked of an agent: fetch these, or put something there.
 
+use super::is_default;
 use crate::digest::Algorithm;
 use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
@@ -21,20 +22,20 @@ pub struct Get {
     /// What to send; at least one.
     pub paths: Vec<ByteBuf>,
     /// Folders too, with all that is in them.
-    #[serde(default, skip_serializing_if = "is_false")]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub recursive: bool,
     /// The paths are patterns: `*`, `?`, `[…]` and `{…,…}` within a part, `**` for any depth.
-    #[serde(default, skip_serializing_if = "is_false")]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub glob: bool,
     /// Ask before each file whether, and from where on, it is wanted.
-    #[serde(default, skip_serializing_if = "is_false")]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub ask: bool,
     /// The function that shall prove the files.
     #[serde(default, skip_serializing_if = "is_default")]
     pub digest: Algorithm,
     /// Symbolic links in the paths themselves may be followed; never those below them. An agent
     /// whose policy does not allow everything takes this back.
-    #[serde(default, skip_serializing_if = "is_false")]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub links: bool,
 }
 
@@ -54,13 +55,13 @@ pub struct Put {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub sources: Vec<ByteBuf>,
     /// They are patterns.
-    #[serde(default, skip_serializing_if = "is_false")]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub glob: bool,
     /// Folders too, with all that is in them.
-    #[serde(default, skip_serializing_if = "is_false")]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub recursive: bool,
     /// As in [`Get`].
-    #[serde(default, skip_serializing_if = "is_false")]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub links: bool,
     /// How.
     #[serde(default)]
@@ -85,23 +86,23 @@ pub enum Target {
 #[serde(default)]
 pub struct Store {
     /// Keep modes and times.
-    #[serde(skip_serializing_if = "is_false")]
+    #[serde(skip_serializing_if = "is_default")]
     pub preserve: bool,
     /// Keep the bits for set-user-id, set-group-id and sticky, too.
-    #[serde(skip_serializing_if = "is_false")]
+    #[serde(skip_serializing_if = "is_default")]
     pub special: bool,
     /// Leave alone what is the same already. The sender has to ask.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub update: Option<Update>,
     /// Keep what came of a large file when its transfer fails, and go on from there the next time.
     /// The sender has to ask.
-    #[serde(skip_serializing_if = "is_false")]
+    #[serde(skip_serializing_if = "is_default")]
     pub partial: bool,
     /// Remove from folders that are sent what was not sent.
-    #[serde(skip_serializing_if = "is_false")]
+    #[serde(skip_serializing_if = "is_default")]
     pub delete: bool,
     /// Change nothing; only say what would be done. The sender has to ask.
-    #[serde(skip_serializing_if = "is_false")]
+    #[serde(skip_serializing_if = "is_default")]
     pub dry_run: bool,
 }
 
@@ -177,12 +178,4 @@ impl FilesRequest {
         let words = ["files", verb].into_iter().chain(flags).map(|word| word.as_bytes().into());
         words.chain(self.paths().iter().map(|path| path.as_slice().into())).collect()
     }
-}
-
-fn is_default(algorithm: &Algorithm) -> bool {
-    *algorithm == Algorithm::default()
-}
-
-fn is_false(flag: &bool) -> bool {
-    !flag
 }
