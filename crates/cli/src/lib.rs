@@ -30,6 +30,7 @@ mod people;
 pub mod ping;
 pub mod plan;
 pub mod pump;
+mod reader;
 pub mod render;
 mod rows;
 pub mod run;

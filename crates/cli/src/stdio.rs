@@ -4,6 +4,7 @@
 //! the open file, and would break the shell's side of it. Each is served by a plain thread that is
 //! started when there is something to write, because a thread costs as much as a small command.
 
+use crate::reader::Reader;
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -44,6 +45,14 @@ impl Output {
         }
     }
 
+    /// Who reads it. Nothing that looks on leaves because nobody reads its stderr, before it says something.
+    pub(crate) fn reader(self) -> Arc<Reader> {
+        Arc::new(match self {
+            Self::Stdout => Reader::of_stdout(),
+            Self::Stderr => Reader::unknown(),
+        })
+    }
+
     /// The descriptor itself: the buffers and locks of std are passed by.
     fn write(self, bytes: &[u8]) -> nix::Result<usize> {
         match self {
@@ -77,6 +86,7 @@ pub enum Piece {
 pub struct Writer {
     pieces: mpsc::Sender<Piece>,
     failure: Arc<OnceLock<io::Error>>,
+    reader: Arc<Reader>,
 }
 
 /// Why nothing more can be written.
@@ -100,6 +110,11 @@ impl fmt::Display for Halt {
 impl Writer {
     /// Starts the thread.
     pub fn start(output: Output) -> Result<Self, Halt> {
+        Self::start_for(output.reader(), output)
+    }
+
+    /// The same for an output whose reader is known already.
+    pub(crate) fn start_for(reader: Arc<Reader>, output: Output) -> Result<Self, Halt> {
         let (pieces, mut queue) = mpsc::channel(QUEUE);
         let failure = Arc::new(OnceLock::new());
         let slot = Arc::clone(&failure);
@@ -112,7 +127,7 @@ impl Writer {
         };
         let thread = thread::Builder::new().name(output.name().to_owned()).stack_size(STACK);
         match thread.spawn(work) {
-            Ok(_) => Ok(Self { pieces, failure }),
+            Ok(_) => Ok(Self { pieces, failure, reader }),
             Err(error) => Err(Halt::Failed(format!("no thread for {}: {error}", output.name()))),
         }
     }
@@ -131,6 +146,14 @@ impl Writer {
 
     /// Waits until nothing more can be written.
     pub async fn halted(&self) -> Halt {
+        tokio::select! {
+            halt = self.failed() => halt,
+            () = self.reader.left() => Halt::Closed,
+        }
+    }
+
+    /// Waits until something could not be written.
+    pub async fn failed(&self) -> Halt {
         self.pieces.closed().await;
         self.halt()
     }

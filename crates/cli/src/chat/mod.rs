@@ -217,7 +217,7 @@ impl Talk {
                     patience = Instant::now() + LEAVING;
                 }
                 () = sleep_until(patience), if is_leaving => return talked.unwrap_or(Ok(())),
-                halt = self.halted() => return Err(stopped(halt)),
+                halt = self.halted(read_only) => return Err(stopped(halt)),
                 changed = link.changed() => if changed.is_ok() { self.tell_of(&mut link).await? },
             }
         }
@@ -266,11 +266,12 @@ impl Talk {
         }
     }
 
-    /// Waits until nothing more can be shown.
-    async fn halted(&self) -> Halt {
+    /// Waits until nothing more can be shown. Only who looks on leaves before there is something to show.
+    async fn halted(&self, read_only: bool) -> Halt {
         match &self.place {
             Place::Prompt(_) => std::future::pending().await,
-            Place::Plain(writer) => writer.halted().await,
+            Place::Plain(writer) if read_only => writer.halted().await,
+            Place::Plain(writer) => writer.failed().await,
         }
     }
 

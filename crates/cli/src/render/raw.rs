@@ -2,10 +2,11 @@
 //! each line.
 
 use crate::exit::Notes;
+use crate::reader::Reader;
 use crate::render::stamp::Stamp;
 use crate::stdio::{Halt, Output, Piece, Writer};
 use rexec_client::Chunk;
-use std::future;
+use std::sync::Arc;
 use std::time::SystemTime;
 
 /// One stream of output. Its thread is started with the first byte.
@@ -13,13 +14,20 @@ use std::time::SystemTime;
 pub struct Raw {
     output: Output,
     writer: Option<Writer>,
+    reader: Arc<Reader>,
     notes: Notes,
     stamp: Option<Stamp>,
 }
 
 impl Raw {
     pub(super) fn new(output: Output, notes: Notes, with_times: bool) -> Self {
-        Self { output, writer: None, notes, stamp: with_times.then(Stamp::default) }
+        Self {
+            output,
+            writer: None,
+            reader: output.reader(),
+            notes,
+            stamp: with_times.then(Stamp::default),
+        }
     }
 
     pub(super) async fn take(&mut self, chunk: Chunk) -> Result<(), Halt> {
@@ -32,7 +40,10 @@ impl Raw {
         };
         let writer = match &self.writer {
             Some(writer) => writer,
-            None => self.writer.insert(Writer::start(self.output)?),
+            None => {
+                let reader = Arc::clone(&self.reader);
+                self.writer.insert(Writer::start_for(reader, self.output)?)
+            }
         };
         writer.write(piece).await
     }
@@ -55,7 +66,10 @@ impl Raw {
     pub(super) async fn halted(&self) -> Halt {
         match &self.writer {
             Some(writer) => writer.halted().await,
-            None => future::pending().await,
+            None => {
+                self.reader.left().await;
+                Halt::Closed
+            }
         }
     }
 
