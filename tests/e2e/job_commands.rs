@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 impl TestAgent {
     /// `rexec SUBCOMMAND TARGET WORDS…`, with options before the target.
-    fn job_command(&self, words: &[&str]) -> Command {
+    pub(crate) fn job_command(&self, words: &[&str]) -> Command {
         let mut command = self.rexec();
         let words = words.iter().map(|word| word.replace("HOST", &self.target()));
         command.args(words);
@@ -26,7 +26,7 @@ impl TestAgent {
     }
 
     /// Runs `line` detached and gives its id.
-    fn detached(&self, line: &str) -> String {
+    pub(crate) fn detached(&self, line: &str) -> String {
         let output = self.jobs(&["-d", "HOST", line]);
         assert_eq!(code(&output), 0, "{output:?}");
         let id = text(&output.stdout).trim_end().to_owned();
@@ -173,7 +173,7 @@ fn logs_are_whole_ordered_and_can_be_verified() {
         lines(&both).iter().map(|line| line["type"].as_str().unwrap().to_owned()).collect();
     // What one command wrote may have been read in two pieces, and what two wrote in one.
     types.dedup();
-    assert_eq!(types.join(" "), "start stdout stderr stdout stderr stdout detached");
+    assert_eq!(types.join(" "), "start stdout stderr stdout stderr stdout exit");
     // One of them, or a part.
     let of = |words: &[&str]| {
         let words: Vec<&str> =

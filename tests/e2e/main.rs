@@ -32,6 +32,7 @@ mod held_pipes;
 mod hostile;
 mod identity;
 mod job_commands;
+mod job_logs;
 mod kill_tree;
 mod lifecycle;
 mod networks;

@@ -129,9 +129,9 @@ Examples:
   rexec logs --asciicast web1 build-7 | asciinema play -
 
 Exit status:
-  0        what there is was printed, however the job ended
+  0        what was asked for was printed, however the job ended
   125      no such job, refused, usage
-  254      altered; with --verify also if a byte is gone
+  254      altered, or a byte of a job that has ended is gone
   255      no connection";
 
 pub(crate) const ATTACH: &str = "\

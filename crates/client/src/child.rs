@@ -4,7 +4,9 @@ use crate::error::Error;
 use crate::remote::{End, Remote};
 use crate::session::Session;
 use crate::streams::{ChildStderr, ChildStdin, ChildStdout};
-use rexec_protocol::message::{Cancel, Channel, Detach, Exit, Started, TerminalSize, Usage};
+use rexec_protocol::message::{
+    Cancel, Channel, Detach, Exit, Offsets, Started, TerminalSize, Usage,
+};
 use rexec_protocol::stream::Tally;
 use rexec_protocol::{Algorithm, JobId, Outcome, Signal};
 use std::sync::Arc;
@@ -45,10 +47,12 @@ pub struct ExitStatus {
     exit: Exit,
     algorithm: Algorithm,
     verified: bool,
+    missing: Offsets,
 }
 
 /// What a client's place at a job came to.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[allow(clippy::large_enum_variant, reason = "there is one value, at the end")]
 pub enum JobEnd {
     /// The job has ended.
     Exited(ExitStatus),
@@ -180,7 +184,10 @@ impl Child {
                 // Of a job that was lost the agent knows only what it has kept.
                 let has_end = !matches!(exit.outcome, Outcome::Lost { .. });
                 let verified = has_end && self.remote.is_verified(&exit);
-                JobEnd::Exited(ExitStatus { exit, algorithm: self.started.digest, verified })
+                let missing = |channel| self.remote.output(channel).missing();
+                let missing = Offsets { out: missing(Channel::Out), err: missing(Channel::Err) };
+                let algorithm = self.started.digest;
+                JobEnd::Exited(ExitStatus { exit, algorithm, verified, missing })
             }
             End::Detached => JobEnd::Detached,
         })
@@ -259,6 +266,12 @@ impl ExitStatus {
     /// job with [`crate::Attach`] can see anything else.
     pub fn is_verified(&self) -> bool {
         self.verified
+    }
+
+    /// How many bytes of stdout and of stderr were asked for and will never come: see [`crate::Attach`]. Those
+    /// too that were under way when this side closed an output.
+    pub fn missing(&self) -> Offsets {
+        self.missing
     }
 
     /// True for exit status 0 and nothing else.

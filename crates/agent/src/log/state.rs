@@ -6,7 +6,7 @@ use super::now_ms;
 use crate::ledger;
 use crate::spool::{Ended, Known, Mark, Prefix};
 use bytes::Bytes;
-use rexec_protocol::message::{Channel, Eof, Gap, Message, Offsets};
+use rexec_protocol::message::{Channel, Eof, Exit, Gap, Message, Offsets};
 use rexec_protocol::stream::{Sender, Tally};
 use rexec_protocol::{Algorithm, Frame, Hasher, StreamId};
 use std::collections::VecDeque;
@@ -300,6 +300,11 @@ impl State {
             let record = usize::try_from(index).ok().and_then(|index| self.records.get(index));
             let exit = || self.exit.as_ref().filter(|_| cursor.next == self.end.number);
             let Some(record) = record.or_else(exit) else { return Step::Wait };
+            if let Message::Exit(end) = &record.frame.message
+                && let Some(item) = lost_end(cursor, end)
+            {
+                return Step::Item(item);
+            }
             if let Some(item) = cursor.take(record) {
                 return Step::Item(item);
             }
@@ -334,6 +339,27 @@ impl State {
         let frame = self.eof_frame(channel);
         Some(Item { frame, record: cursor.next, time_ms: now_ms() })
     }
+}
+
+/// What a job had printed when it ended, and another agent process did not find on its disk: its end says how
+/// much there was.
+fn lost_end(cursor: &mut Cursor, end: &Exit) -> Option<Item> {
+    let tally = |channel| if channel == Channel::Err { end.stderr } else { end.stdout };
+    let message: Message = OUTPUTS.into_iter().find_map(|channel| {
+        let Tally { size, hash } = tally(channel);
+        let is_short = size > cursor.at.of(channel);
+        if is_short {
+            *cursor.at.of_mut(channel) = size;
+            return Some(Gap { channel, to: size }.into());
+        }
+        if !cursor.ended.has(channel) {
+            cursor.ended.set(channel);
+            return Some(Eof { channel, size, hash }.into());
+        }
+        None
+    })?;
+    let frame = Frame::new(StreamId::CONNECTION, message);
+    Some(Item { frame, record: cursor.next, time_ms: now_ms() })
 }
 
 /// Whether a reader who has this much has all of a record.

@@ -2,7 +2,7 @@
 
 use super::find::Found;
 use super::list::moment;
-use super::{Call, Place, local, verified};
+use super::{Call, Place, local, verified, whole};
 use crate::args::Logs;
 use crate::attend::{OnSignal, Stop, Streams};
 use crate::render::cast::Header;
@@ -16,7 +16,8 @@ use std::time::SystemTime;
 const COLUMNS: u16 = 80;
 const ROWS: u16 = 24;
 
-/// Prints what there is, and with `-f` what comes; succeeds if that could be done, however the job ended.
+/// Prints what there is, and with `-f` what comes; succeeds if that could be done, however the job ended, and
+/// if no output of a job that has ended is missing.
 pub fn run(logs: &Logs) -> ExitCode {
     let call = match Call::new(&logs.name.target, logs.connect.clone(), &logs.report) {
         Ok(call) => call,
@@ -37,7 +38,9 @@ pub fn run(logs: &Logs) -> ExitCode {
         }
         show(&call, place, &mut renderer, logs, found).await
     });
-    let end = if logs.verify || is_gone { end.and_then(verified) } else { end };
+    let end = end.and_then(|status| {
+        if logs.verify || is_gone { verified(status) } else { whole(status, wanted(logs)) }
+    });
     let has_shown = end.is_ok();
     let end = call.end(end, trace);
     if !has_shown {
@@ -62,22 +65,28 @@ async fn show(
         )));
     }
     let begin = begin(place, logs, found.info.as_ref()).await?;
-    // An offset is one of one stream.
-    let is_offset = matches!(logs.since, Some(Since::Offset(_)));
-    let only_stdout = logs.stdout || (is_offset && !logs.stderr);
+    // What has ended has an end, which tells whether all of it is there.
+    let has_ended = found.info.as_ref().is_some_and(|info| info.outcome.is_some());
     let attach = place.session.attach(found.id).from(begin).times(true);
-    let joining = attach.follow(logs.follow || logs.verify).join();
+    let joining = attach.follow(logs.follow || logs.verify || has_ended).join();
     let child = place.visit.start(joining).await?;
     let sinks = renderer.started(&call.started(&child)).await;
+    let (wants_stdout, wants_stderr) = wanted(logs);
     // What is to be verified must be read, whoever sees it.
     let unseen = || logs.verify.then_some(Sink::Nowhere);
     let streams = sinks.map(|(stdout, stderr)| Streams {
-        stdout: if logs.stderr { unseen() } else { Some(stdout) },
-        stderr: if only_stdout { unseen() } else { Some(stderr) },
+        stdout: if wants_stdout { Some(stdout) } else { unseen() },
+        stderr: if wants_stderr { Some(stderr) } else { unseen() },
         stdin: false,
         keys: None,
     });
     place.visit.attend(child, streams).await
+}
+
+/// Whether stdout is to be seen, and whether stderr is. An offset is one of one stream.
+fn wanted(logs: &Logs) -> (bool, bool) {
+    let is_offset = matches!(logs.since, Some(Since::Offset(_)));
+    (!logs.stderr, !(logs.stdout || is_offset && !logs.stderr))
 }
 
 async fn begin(place: &mut Place, logs: &Logs, info: Option<&JobInfo>) -> Result<Begin, Stop> {

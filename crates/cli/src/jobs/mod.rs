@@ -185,6 +185,23 @@ fn verified(status: ExitStatus) -> Result<ExitStatus, Stop> {
     Err(Outcome::Incomplete { message }.into())
 }
 
+/// The outcome of output that is `wanted`, stdout and stderr, and of which some is missing, is that instead of
+/// its job's status.
+fn whole(status: ExitStatus, wanted: (bool, bool)) -> Result<ExitStatus, Stop> {
+    let missing = status.missing();
+    let of = |wanted, bytes: u64, name| {
+        (wanted && bytes > 0).then(|| format!("{bytes} bytes of {name}"))
+    };
+    let gone = [of(wanted.0, missing.out, "stdout"), of(wanted.1, missing.err, "stderr")];
+    let gone: Vec<String> = gone.into_iter().flatten().collect();
+    if gone.is_empty() {
+        return Ok(status);
+    }
+    let (gone, outcome) = (gone.join(" and "), status.outcome());
+    let message = format!("{gone} are gone; the command itself {outcome}");
+    Err(Outcome::Incomplete { message }.into())
+}
+
 /// A failure on this side, or of the one who typed.
 fn local(message: String) -> Stop {
     Outcome::Local { message }.into()

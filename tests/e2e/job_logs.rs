@@ -1,0 +1,158 @@
+//! `rexec logs` where bytes are missing, and for programs; and readers that leave.
+
+use crate::rooms::open_to_all;
+use crate::support::TestAgent;
+use crate::support::cli::code;
+use crate::support::proc::eventually;
+use serde_json::Value;
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader};
+use std::process::{Child, Output, Stdio};
+
+impl TestAgent {
+    /// A detached job that has ended.
+    fn ended(&self, line: &str) -> String {
+        let id = self.detached(line);
+        self.jobs(&["wait", "HOST", &id]);
+        id
+    }
+
+    /// Cuts the end of a file of a job off, as a disk may that has lost something.
+    fn cut(&self, job: &str, name: &str, length: u64) {
+        let file = self.path("state/jobs").join(job).join(name);
+        File::options().write(true).open(file).unwrap().set_len(length).unwrap();
+    }
+}
+
+fn said(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+fn last(output: &Output) -> Value {
+    let text = str::from_utf8(&output.stdout).unwrap();
+    serde_json::from_str(text.lines().last().unwrap()).unwrap()
+}
+
+/// 588,895 bytes.
+const MUCH: &str = "seq 100000; echo bad >&2";
+
+#[test]
+fn logs_of_a_job_that_lost_bytes_on_disk_end_with_254() {
+    let agent = TestAgent::start();
+    let id = agent.ended(MUCH);
+    assert_eq!(code(&agent.jobs(&["logs", "HOST", &id])), 0);
+    agent.cut(&id, "out", 1000);
+    // Also when the agent knows of it already.
+    for _ in 0..2 {
+        for words in [&["logs"][..], &["logs", "-q"], &["logs", "--stdout"], &["logs", "-f"]] {
+            let logs = agent.jobs(&[words, &["HOST", &id]].concat());
+            assert_eq!(code(&logs), 254, "{words:?}: {}", said(&logs));
+            let gone = said(&logs);
+            assert!(gone.contains(" bytes of stdout") && gone.contains(" are gone; "), "{gone}");
+        }
+    }
+    let logs = agent.jobs(&["logs", "--json", "HOST", &id]);
+    let end = last(&logs);
+    assert_eq!(
+        (code(&logs), &end["type"], &end["outcome"]),
+        (254, &"exit".into(), &"incomplete".into())
+    );
+}
+
+/// Another agent finds less than there was at the job's end.
+#[test]
+fn what_is_missing_at_the_end_of_output_on_disk_is_a_gap() {
+    let mut agent = TestAgent::start();
+    let id = agent.ended(MUCH);
+    agent.kill();
+    agent.cut(&id, "out", 300_000);
+    agent.start_again();
+    let logs = agent.jobs(&["logs", "HOST", &id]);
+    assert_eq!(code(&logs), 254, "{}", said(&logs));
+    let whole: String = (1..=100_000).map(|n| format!("{n}\n")).collect();
+    let shown = logs.stdout.len();
+    assert!(shown <= 300_000 && whole.as_bytes().starts_with(&logs.stdout), "{shown} bytes");
+    let gone = format!("{} bytes of stdout are gone here", whole.len() - shown);
+    assert!(said(&logs).contains(&gone), "{gone}: {}", said(&logs));
+    assert!(said(&logs).contains("exited with status 0"), "{}", said(&logs));
+    // As who comes to it is told.
+    let attach = agent.jobs(&["attach", "--read-only", "HOST", &id]);
+    assert_eq!((code(&attach), &attach.stdout), (254, &logs.stdout), "{}", said(&attach));
+    assert!(said(&attach).contains(&gone), "{}", said(&attach));
+}
+
+#[test]
+fn logs_as_json_end_with_what_is_known_of_the_job() {
+    let agent = TestAgent::start();
+    let id = agent.ended("echo out; exit 7");
+    let logs = agent.jobs(&["logs", "--json", "HOST", &id]);
+    let end = last(&logs);
+    assert_eq!((code(&logs), &end["type"], &end["outcome"]), (0, &"exit".into(), &"exited".into()));
+    assert_eq!((&end["status"], &end["verified"]), (&7.into(), &true.into()));
+    assert_eq!(end["stdout"]["bytes"], 4);
+    // One that runs on has no end.
+    let running = agent.detached("echo out; sleep 60");
+    let end = last(&agent.jobs(&["logs", "--json", "HOST", &running]));
+    assert_eq!((&end["type"], &end["id"]), (&"detached".into(), &running.as_str().into()));
+    agent.jobs(&["kill", "HOST", &running]);
+}
+
+/// The reader has read one line, and there will be no other.
+fn leaves(mut reader: Child) -> Option<i32> {
+    let mut line = String::new();
+    let mut out = BufReader::new(reader.stdout.take().unwrap());
+    assert!(out.read_line(&mut line).unwrap() > 0);
+    drop(out);
+    eventually("it leaves", || reader.try_wait().unwrap().is_some());
+    reader.wait().unwrap().code()
+}
+
+#[test]
+fn who_looks_on_leaves_with_its_reader() {
+    let agent = TestAgent::with_both("", &open_to_all());
+    let id = agent.detached("echo out; sleep 60");
+    for words in [
+        &["logs", "-f"][..],
+        &["logs", "-f", "--json"],
+        &["logs", "-f", "--timestamps"],
+        &["attach", "--read-only"],
+    ] {
+        let words = [words, &["HOST", &id]].concat();
+        let reader = agent.job_command(&words).stdout(Stdio::piped()).spawn().unwrap();
+        assert_eq!(leaves(reader), Some(141), "{words:?}");
+    }
+    // Before there was anything to read.
+    let silent = agent.detached("sleep 60");
+    let mut reader =
+        agent.job_command(&["logs", "-f", "HOST", &silent]).stdout(Stdio::piped()).spawn().unwrap();
+    drop(reader.stdout.take());
+    eventually("it leaves", || reader.try_wait().unwrap().is_some());
+    let mut chat = agent.rexec();
+    chat.args(["chat", "--read-only", &agent.target()]).stdout(Stdio::piped());
+    leaves(chat.spawn().unwrap());
+    for job in [id, silent] {
+        assert_eq!(code(&agent.jobs(&["kill", "HOST", &job])), 0, "it went on");
+    }
+}
+
+/// As with a local pipe: the command goes on until it writes, and then it is told.
+#[test]
+fn a_command_whose_reader_has_left_goes_on_until_it_writes() {
+    let agent = TestAgent::start();
+    let (gate, mark) = (agent.path("gate"), agent.path("mark"));
+    let line = format!(
+        "echo first; until test -e {}; do sleep 0.01; done; touch {}; while echo more; do :; done",
+        gate.display(),
+        mark.display()
+    );
+    let mut running = agent.rexec();
+    let mut running =
+        running.args([&agent.target(), &line]).stdout(Stdio::piped()).spawn().unwrap();
+    let mut first = String::new();
+    let mut out = BufReader::new(running.stdout.take().unwrap());
+    out.read_line(&mut first).unwrap();
+    drop(out);
+    fs::write(gate, "").unwrap();
+    assert_eq!(running.wait().unwrap().code(), Some(141));
+    assert!(mark.exists());
+}
