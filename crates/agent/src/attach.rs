@@ -335,7 +335,7 @@ mod tests {
         let attached =
             Attached::new(job.clone(), StreamId(1), outbox, 1 << 20, rights, From::Start);
         job.keeper_knows(keeper_knows);
-        assert!(job.keep(attached.leave_kept()));
+        job.keep(attached.leave_kept());
         // As its supervisor does once the keeper was told, or could not be.
         attached.leave();
         let place = Place::Have(Offsets::default());

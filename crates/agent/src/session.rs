@@ -307,12 +307,11 @@ impl Session {
             Message::Cancel(cancel) => control(attached, "cancel", Control::Cancel(cancel)),
             Message::Resize(resize) => control(attached, "resize", Control::Resize(resize.size)),
             Message::Detach(_) => {
-                if !attached.job.is_held_by(attached.attachment) {
-                    attached.leave();
-                } else if attached.job.keep(attached.leave_kept()) {
+                if attached.job.is_held_by(attached.attachment) {
+                    attached.job.keep(attached.leave_kept());
                     attached.job.let_go(attached.attachment);
                 } else {
-                    return Err(ProtocolError::Flood("controls"));
+                    attached.leave();
                 }
                 Ok(())
             }
@@ -384,7 +383,8 @@ fn stdin_of<'a>(
 
 fn control(attached: &Attached, verb: &'static str, control: Control) -> Result<(), ProtocolError> {
     demand_control(attached, verb)?;
-    if attached.job.control(control) { Ok(()) } else { Err(ProtocolError::Flood("controls")) }
+    attached.job.control(control);
+    Ok(())
 }
 
 fn demand_control(attached: &Attached, verb: &'static str) -> Result<(), ProtocolError> {

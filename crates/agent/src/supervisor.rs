@@ -9,6 +9,7 @@ use crate::clock::at;
 use crate::config::Limits;
 use crate::heir::{Heir, Terms};
 use crate::intake::{Got, Intake};
+use crate::jobs::orders::Orders;
 use crate::jobs::{Attendance, Controls, Job};
 use crate::keeper::{Event, Keeper, Reader, Status, Terminal, Writer};
 use crate::output::Output;
@@ -21,7 +22,7 @@ use rexec_protocol::{Outcome, Signal};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 use tokio::task::spawn_blocking;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -148,7 +149,7 @@ pub struct Supervisor {
     /// What both outputs are, if it is a terminal.
     terminal: Option<Terminal>,
     keeper: Keeper,
-    control: mpsc::Receiver<Control>,
+    orders: Orders,
     attended: watch::Receiver<Attendance>,
     /// The job was abandoned: nobody's absence matters any more.
     abandoned: bool,
@@ -216,7 +217,7 @@ impl Supervisor {
             keeper,
             feeding: stdin.map(feed),
             leaving,
-            control: controls.orders,
+            orders: controls.orders,
             attended: controls.attended,
             abandoned: false,
             started,
@@ -302,7 +303,7 @@ impl Supervisor {
             () = self.leaving.cancelled() => Next::Leave,
             event = self.keeper.next(), if keeper_matters => Next::Keeper(event),
             () = fed(&mut self.feeding) => Next::Fed,
-            Some(control) = self.control.recv() => Next::Control(control),
+            control = self.orders.next() => Next::Control(control),
             // The job holds the other end.
             Ok(()) = self.attended.changed() => Next::Again,
             () = at(until) => Next::Unattended,

@@ -5,6 +5,7 @@ mod holding;
 pub use holding::{Attachment, Attendance, Leases, Leave};
 
 use super::meta::{End, Meta, Owner};
+use super::orders::{Desk, Orders, orders};
 use super::store::{Left, Store};
 use crate::log::disk::Full;
 use crate::log::{self, Log};
@@ -19,11 +20,8 @@ use rexec_protocol::outcome::{printable, shorten};
 use rexec_protocol::{Algorithm, Digest, JobId, Outcome};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
-
-/// Controls that wait for a busy supervisor; more at once is a flood.
-pub const CONTROLS: usize = 256;
 
 /// A job. Whoever holds it can see and do everything: who may is decided before.
 #[derive(Debug)]
@@ -56,7 +54,7 @@ pub struct Job {
     terminal_size: Option<TerminalSize>,
     store: Arc<Store>,
     begun_ms: u64,
-    control: mpsc::Sender<Control>,
+    control: Desk,
     stage: watch::Sender<Stage>,
     attendance: watch::Sender<Attendance>,
     state: Mutex<State>,
@@ -117,7 +115,7 @@ impl Job {
         store: Arc<Store>,
     ) -> (Arc<Self>, Controls) {
         let Submission { id, body, owner, algorithm, durable, resumable, detach } = submission;
-        let (control, orders) = mpsc::channel(CONTROLS);
+        let (control, orders) = orders();
         let (attendance, attended) = watch::channel(Attendance::Attended);
         let keep = matches!(spec.on_disconnect, Some(OnDisconnect::Keep {}));
         let job = Self {
@@ -182,7 +180,7 @@ impl Job {
         pid: u32,
         store: Arc<Store>,
     ) -> (Arc<Self>, Controls) {
-        let (control, orders) = mpsc::channel(CONTROLS);
+        let (control, orders) = orders();
         let (attendance, attended) = watch::channel(Attendance::Attended);
         let state = State { kept: meta.kept, user: meta.user, ..State::default() };
         let job = Arc::new(Self {
@@ -212,11 +210,10 @@ impl Job {
         (job, Controls { orders, attended })
     }
 
-    /// Asks the supervisor; false if it has more to do already than any honest client wants done.
-    #[must_use]
-    pub fn control(&self, control: Control) -> bool {
+    /// Asks the supervisor.
+    pub fn control(&self, control: Control) {
         // A command that has just ended needs no more control.
-        !matches!(self.control.try_send(control), Err(mpsc::error::TrySendError::Full(_)))
+        let _ = self.control.ask(control);
     }
 
     /// This is to be removed before the job's own place is made on disk.
@@ -251,18 +248,11 @@ impl Job {
 
     /// From now on the job goes on without a client, and is kept when it has ended; what it prints is
     /// on disk. Cancels `told` once its keeper was told, too; [`Job::is_unheard`] says whether it could be.
-    /// False as [`Job::control`].
-    #[must_use]
-    pub fn keep(&self, told: CancellationToken) -> bool {
+    pub fn keep(&self, told: CancellationToken) {
         self.lock().kept = true;
-        match self.control.try_send(Control::Keep(told)) {
-            Ok(()) => true,
-            // It has just ended, and so has its keeper.
-            Err(mpsc::error::TrySendError::Closed(Control::Keep(told))) => {
-                told.cancel();
-                true
-            }
-            Err(_) => false,
+        // It has just ended, and so has its keeper.
+        if let Err(Control::Keep(told)) = self.control.ask(Control::Keep(told)) {
+            told.cancel();
         }
     }
 
@@ -406,9 +396,7 @@ impl Job {
 
     /// The agent stops, and the job ends with it.
     pub fn shut_down(&self) {
-        if !self.control(Control::Shutdown) {
-            self.attendance.send_replace(Attendance::Gone);
-        }
+        self.control(Control::Shutdown);
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -420,7 +408,7 @@ impl Job {
 #[derive(Debug)]
 pub struct Controls {
     /// What clients ask for.
-    pub orders: mpsc::Receiver<Control>,
+    pub orders: Orders,
     /// Whether there is anybody.
     pub attended: watch::Receiver<Attendance>,
 }

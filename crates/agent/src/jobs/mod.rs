@@ -17,6 +17,7 @@ mod inherit;
 pub mod job;
 pub mod journal;
 pub mod meta;
+pub mod orders;
 pub mod settings;
 pub mod store;
 
