@@ -678,6 +678,7 @@ fn what_makes_no_sense_is_said_before_anything_is_done() {
         (&["--on-disconnect", "stay", "HOST", "true"], "lease=DURATION"),
         (&["--on-full", "cry", "HOST", "true"], "discard-oldest"),
         (&["-q", "jobs", "HOST"], "go after it"),
+        (&["-d", "HOST"], "-d needs a command"),
     ] {
         let output = agent.jobs(words);
         assert_eq!(code(&output), 125, "{words:?}: {output:?}");

@@ -77,6 +77,19 @@ fn probes_are_answered_without_a_connection() {
     assert!(text(&output.stderr).contains("OpenSSH"));
 }
 
+/// What would be done is also what the settings of rexec say.
+#[test]
+fn a_probe_tells_the_port_of_the_environment() {
+    let agent = TestAgent::start();
+    let told = |front: &mut Command| text(&front.args(["-G", "web1"]).output().unwrap().stdout);
+    let said = told(agent.rexec_ssh().env("REXEC_USER", "bob"));
+    for line in [&format!("port {}", agent.port), "user bob"] {
+        assert!(said.lines().any(|said| said == line), "{said}");
+    }
+    assert!(told(agent.rexec_ssh().args(["-p", "99"])).contains("port 99\n"));
+    assert!(told(agent.rexec_ssh().env_remove("REXEC_PORT")).contains("port 8512\n"));
+}
+
 /// As over ssh: the session lasts as long as its pipes.
 #[test]
 fn what_a_child_writes_after_the_command_arrives_with_its_status() {

@@ -113,6 +113,13 @@ impl Plan {
         let again = again(&connect, &typed);
         let target = Target::parse(&target)?;
         let is_login = words.is_empty() && command.script.is_none();
+        if is_login && job.detach {
+            // As with ssh -f.
+            return Err(
+                "-d needs a command, or --script FILE: nobody is there to type to a login shell"
+                    .to_owned(),
+            );
+        }
         let wish = terminal::wish(&command, is_login, io::stdin().is_terminal());
         // What was typed comes before what is on this machine: no file is looked for in vain.
         if wish == Wish::Yes && output.json {

@@ -46,6 +46,16 @@ fn without_a_command_it_is_a_login_shell() {
 }
 
 #[test]
+fn a_detached_login_shell_is_refused() {
+    for line in [&["-d", "w"][..], &["-d", "-tt", "w"], &["-d", "w", "--"], &["-d", "--json", "w"]]
+    {
+        assert!(plan(line).unwrap_err().contains("-d needs a command"), "{line:?}");
+    }
+    assert!(plan(&["-d", "w", "x"]).unwrap().detach);
+    assert!(plan(&["-d", "--script", "/dev/null", "w"]).unwrap().detach);
+}
+
+#[test]
 fn a_terminal_as_ssh_decides_it() {
     let wish = |line: &[&str], stdin_is_terminal| {
         let words = std::iter::once("rexec").chain(line.iter().copied()).map(OsString::from);

@@ -20,6 +20,7 @@ mod ports;
 mod probe;
 
 use crate::args::Run;
+use crate::config::Settings;
 use crate::event::{End, Ended};
 use crate::exit::Notes;
 use crate::plan::{self, Plan};
@@ -78,7 +79,8 @@ fn carry_out(args: Vec<OsString>) -> Result<ExitCode, String> {
     let env = |name: &str| std::env::var_os(name);
     adapt::read_file(&mut options, &place, &env)?;
     if options.print {
-        return Ok(written(io::stdout().write_all(probe::answer(&options, &place).as_bytes())));
+        let answer = probe::answer(&options, &place, &Settings::load(None, &env)?);
+        return Ok(written(io::stdout().write_all(answer.as_bytes())));
     }
     if let Some(file) = &options.log_file {
         crate::exit::say_to(file)?;

@@ -3,13 +3,15 @@
 
 use super::options::{Options, RequestTerminal};
 use super::place::Place;
+use crate::config::Settings;
 use rexec_client::DEFAULT_PORT;
+use std::num::NonZeroU16;
 
-/// One line for each key that has a meaning here.
-pub(super) fn answer(options: &Options, place: &Place) -> String {
-    let port = options.port.unwrap_or(DEFAULT_PORT).to_string();
-    let timeout =
-        options.connect_timeout.map_or("none".to_owned(), |time| time.as_secs().to_string());
+/// One line for each key that has a meaning here. `settings` are rexec's own, for what the options leave open.
+pub(super) fn answer(options: &Options, place: &Place, settings: &Settings) -> String {
+    let port = options.port.or(settings.port.map(NonZeroU16::get)).unwrap_or(DEFAULT_PORT);
+    let timeout = options.connect_timeout.or(settings.connect_timeout);
+    let timeout = timeout.map_or("none".to_owned(), |time| time.as_secs().to_string());
     let alive = options.alive_interval.map_or(0, |time| time.as_secs()).to_string();
     let terminal = match options.terminal {
         Some(RequestTerminal::No) => "false",
@@ -21,7 +23,7 @@ pub(super) fn answer(options: &Options, place: &Place) -> String {
     let mut lines = vec![
         ("host", place.host.clone()),
         ("hostname", options.host_name.clone().unwrap_or_else(|| place.host.clone())),
-        ("port", port),
+        ("port", port.to_string()),
         ("batchmode", "yes".to_owned()),
         ("connecttimeout", timeout),
         ("controlmaster", "false".to_owned()),
@@ -31,7 +33,7 @@ pub(super) fn answer(options: &Options, place: &Place) -> String {
         ("serveraliveinterval", alive),
         ("stdinnull", no_stdin.to_owned()),
     ];
-    if let Some(user) = &options.user {
+    if let Some(user) = options.user.as_ref().or(settings.user.as_ref()) {
         lines.insert(1, ("user", user.clone()));
     }
     lines.extend(options.send_env.iter().map(|pattern| ("sendenv", pattern.clone())));
