@@ -239,6 +239,43 @@ async fn interrupted_drains_leave_the_console_to_others() {
     assert_eq!(agent.data(&["status"])["state"], "draining");
 }
 
+#[test]
+fn the_seventeenth_console_is_told_that_there_are_sixteen() {
+    let agent = agent();
+    let mut idle = Vec::new();
+    for _ in 0..16 {
+        let mut stream = UnixStream::connect(agent.path("state/console.sock")).unwrap();
+        stream.write_all(b"{\"words\":[\"who\"]}\n").unwrap();
+        assert!(stream.read(&mut [0; 4096]).unwrap() > 0);
+        idle.push(stream);
+    }
+    let output = agent.ctl(&["status"]);
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    assert!(text(&output).contains("has its 16 consoles open already"), "{output:?}");
+    let output = agent.ctl(&["--json", "status"]);
+    let answer: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(answer["ok"], false, "{answer}");
+    drop(idle.pop());
+    eventually("there is a place again", || agent.ctl(&["status"]).status.success());
+}
+
+#[test]
+fn help_as_json_is_json() {
+    let agent = agent();
+    let output = agent.ctl(&["--json", "help"]);
+    let help: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((&help["ok"], &help["data"][4]["words"]), (&true.into(), &"kill JOB".into()));
+    let mut command = agent.ctl_command();
+    command.arg("--json").stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    child.stdin.take().unwrap().write_all(b"help\nkill\n").unwrap();
+    let output = child.wait_with_output().unwrap();
+    let answers: Vec<Value> =
+        text(&output).lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(answers[0]["data"], help["data"]);
+    assert!(answers[1]["text"].as_str().unwrap().starts_with("usage: kill JOB"), "{answers:?}");
+}
+
 /// In a pipe the same words, a line each. That all were done is success, and nothing else.
 #[test]
 fn words_come_from_a_pipe_as_well() {

@@ -15,6 +15,17 @@ reload               look at certificates, revocation lists and policy now
 log-level [LEVEL]    show or set what is logged: error, warn, info, debug, trace, or directives
 quit [wait|now]      stop; what runs is left to the next agent; 'wait': may finish; 'now': is ended";
 
+/// [`HELP`] line by line: the words, and what they are for.
+pub fn help() -> impl Iterator<Item = (&'static str, &'static str)> {
+    HELP.lines().filter_map(|line| line.split_once("  ")).map(|(words, what)| (words, what.trim()))
+}
+
+/// How an action is called, if `word` is one.
+fn usage(word: &str) -> Option<String> {
+    let mut known = help().filter(|(words, _)| words.split(' ').next() == Some(word));
+    known.next().map(|(words, what)| format!("usage: {words}: {what}"))
+}
+
 /// An action with what it is about.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Action {
@@ -90,7 +101,10 @@ impl Action {
             ["quit", "now"] => Self::Quit(Running::Ended),
             _ => {
                 let typed = printable(&words.join(" "));
-                return Err(format!("'{typed}' means nothing here; there are:\n{HELP}"));
+                let usage = words.first().and_then(|word| usage(word));
+                return Err(usage.unwrap_or_else(|| {
+                    format!("'{typed}' means nothing here; there are:\n{HELP}")
+                }));
             }
         })
     }
@@ -154,5 +168,20 @@ mod tests {
         {
             assert!(parse(bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn an_action_without_its_words_is_told_how_it_is_called() {
+        for (bad, usage) in [
+            ("kill", "usage: kill JOB: end a job"),
+            ("kill a b", "usage: kill JOB: "),
+            ("kick", "usage: kick USER|ID [WHY]: "),
+            ("quit later", "usage: quit [wait|now]: "),
+            ("who x", "usage: who: who is connected"),
+        ] {
+            let told = parse(bad).unwrap_err();
+            assert!(told.starts_with(usage), "{told}");
+        }
+        assert_eq!(help().count(), CONSOLE.len());
     }
 }

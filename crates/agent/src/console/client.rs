@@ -1,7 +1,7 @@
 //! `rexec-agent ctl`: the words of a command line, or a prompt, to the console of the agent on this
 //! machine.
 
-use super::action::HELP;
+use super::action::{self, HELP};
 use super::wire::{Answer, Request};
 use crate::policy::CONSOLE;
 use rustyline::completion::Completer;
@@ -25,7 +25,7 @@ const NO_AGENT: u8 = 2;
 pub fn run(state: &Path, words: Vec<String>, json: bool, out: &mut dyn Write) -> ExitCode {
     if words == ["help"] {
         // No agent has to run for that. If the reader is gone, it needs no help.
-        let _ = writeln!(out, "{HELP}");
+        let _ = show(&help(HELP.to_owned()), json, out);
         return ExitCode::SUCCESS;
     }
     let ended = Console::open(state).and_then(|mut console| match words.is_empty() {
@@ -40,6 +40,19 @@ pub fn run(state: &Path, words: Vec<String>, json: bool, out: &mut dyn Write) ->
             let _ = writeln!(io::stderr(), "rexec-agent: {error}");
             ExitCode::from(NO_AGENT)
         }
+    }
+}
+
+/// What can be done, as an answer.
+fn help(text: String) -> Answer {
+    let row = |(words, what)| serde_json::json!({ "words": words, "what": what });
+    Answer::yes(text, action::help().map(row).collect::<Vec<_>>())
+}
+
+fn show(answer: &Answer, json: bool, out: &mut dyn Write) -> io::Result<()> {
+    match json {
+        true => writeln!(out, "{}", serde_json::to_string(answer)?),
+        false => writeln!(out, "{}", answer.text),
     }
 }
 
@@ -67,9 +80,11 @@ impl Console {
     fn ask(&mut self, words: Vec<String>) -> io::Result<Answer> {
         let mut line = serde_json::to_vec(&Request { words })?;
         line.push(b'\n');
-        self.stream.get_mut().write_all(&line)?;
+        let sent = self.stream.get_mut().write_all(&line);
         let mut answer = String::new();
-        if self.stream.read_line(&mut answer)? == 0 {
+        // Who is not served is told so before anything is asked.
+        if !self.stream.read_line(&mut answer).is_ok_and(|length| length > 0) {
+            sent?;
             return Err(io::Error::other("the agent has closed the console"));
         }
         Ok(serde_json::from_str(&answer)?)
@@ -77,11 +92,7 @@ impl Console {
 
     fn once(&mut self, words: Vec<String>, json: bool, out: &mut dyn Write) -> io::Result<bool> {
         let answer = self.ask(words)?;
-        if json {
-            writeln!(out, "{}", serde_json::to_string(&answer)?)?;
-        } else {
-            writeln!(out, "{}", answer.text)?;
-        }
+        show(&answer, json, out)?;
         Ok(answer.ok)
     }
 
@@ -105,7 +116,10 @@ impl Console {
             match words.first().map(String::as_str) {
                 None => {}
                 Some("exit") => return Ok(done),
-                Some("help") => writeln!(out, "{HELP}\nexit                 leave the console")?,
+                Some("help") => {
+                    let text = format!("{HELP}\nexit                 leave the console");
+                    show(&help(text), json, out)?;
+                }
                 Some(_) => {
                     let was_done = helper.0.borrow_mut().once(words, json, out)?;
                     done = was_done && (done || is_typed);

@@ -67,7 +67,14 @@ pub async fn serve(agent: Arc<Agent>, listener: UnixListener) {
     loop {
         while talks.try_join_next().is_some() {}
         match listener.accept().await {
-            Ok(_) if talks.len() >= MOST => tracing::warn!("too many consoles at once"),
+            Ok((stream, _)) if talks.len() >= MOST => {
+                tracing::warn!("too many consoles at once");
+                let full = Answer::no(format!(
+                    "this agent has its {MOST} consoles open already; leave one of them first"
+                ));
+                // A new socket has room for a line. If not, its end says as much.
+                let _ = stream.try_write(&full.line());
+            }
             Ok((stream, _)) => {
                 talks.spawn(talk(Arc::clone(&agent), stream, own.clone()));
             }
