@@ -245,9 +245,6 @@ impl Config {
         if let Err(error) = log_level::check(&self.log.level) {
             return Err(ConfigError::Value(format!("'log.level': {error}")));
         }
-        if let Err(error) = tracing_subscriber::EnvFilter::try_new(&self.log.level) {
-            return Err(ConfigError::Value(format!("'log.level': {error}")));
-        }
         if self.limits.handshake.is_zero() || self.limits.keepalive.is_zero() {
             let message = "'limits.handshake' and 'limits.keepalive' must not be 0";
             return Err(ConfigError::Value(message.to_owned()));

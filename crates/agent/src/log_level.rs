@@ -3,6 +3,8 @@
 use rexec_protocol::printable::printable;
 use std::fmt;
 use std::sync::{Mutex, OnceLock, PoisonError};
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::{Directive, LevelFilter};
 
 /// Puts another level in force, or says what is wrong with it.
 type Set = Box<dyn Fn(&str) -> Result<(), String> + Send + Sync>;
@@ -41,25 +43,28 @@ impl LogLevel {
     }
 }
 
-/// The levels.
-const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
-
-/// Whether this is a level, or directives of the form `TARGET=LEVEL`, with commas between them. The
-/// filter itself would take any word for the name of a part of the program, and log nothing else.
-pub fn check(words: &str) -> Result<(), String> {
-    let is_level = |word: &str| LEVELS.iter().any(|level| word.eq_ignore_ascii_case(level));
-    let is_good = |word: &str| match word.rsplit_once('=') {
-        None => is_level(word),
-        Some((target, level)) => !target.trim().is_empty() && is_level(level),
+/// The filter that these words mean: a level, or directives as [`EnvFilter`] has them, with commas between them.
+/// To the parser any word is the name of a part of some program, of which all would be logged, and of the rest
+/// nothing; so a word alone is a level, or a part of this one.
+pub fn filter(words: &str) -> Result<EnvFilter, String> {
+    let words: Vec<&str> = words.split(',').map(str::trim).collect();
+    let is_level = |word: &str| word.parse::<LevelFilter>().is_ok();
+    let is_part = |word: &str| word.starts_with("rexec_") || word.contains(['=', '[', ':']);
+    let is_good = |word: &&&str| {
+        !word.is_empty() && (is_level(word) || is_part(word)) && word.parse::<Directive>().is_ok()
     };
-    match words.split(',').map(str::trim).find(|word| !is_good(word)) {
-        None => Ok(()),
-        Some(word) => Err(format!(
-            "'{}' is no level of the log: {}, or TARGET=LEVEL,…",
-            printable(word),
-            LEVELS.join(", ")
-        )),
+    if let Some(word) = words.iter().find(|word| !is_good(word)) {
+        return Err(format!(
+            "'{}' is no level of the log: off, error, warn, info, debug, trace, or TARGET=LEVEL,…",
+            printable(word)
+        ));
     }
+    EnvFilter::try_new(words.join(",")).map_err(|error| error.to_string())
+}
+
+/// Whether they mean one.
+pub fn check(words: &str) -> Result<(), String> {
+    filter(words).map(drop)
 }
 
 impl fmt::Debug for LogLevel {
@@ -74,12 +79,32 @@ mod tests {
 
     #[test]
     fn a_word_that_is_no_level_is_refused() {
-        for good in ["info", "WARN", "off", "info,rexec_agent=debug", "a::b=trace, c[d]=error"] {
-            assert_eq!(check(good), Ok(()), "{good}");
-        }
-        for bad in ["", "inof", "info,", "rexec_agent", "a=loud", "=info", "\u{1b}[2J"] {
+        for bad in ["", "inof", "info,", "tokio", "a=loud", "=info", "\u{1b}[2J", "a[{b"] {
             let error = check(bad).unwrap_err();
             assert!(error.contains("is no level") && !error.contains('\u{1b}'), "{error}");
         }
+        // The parser itself cuts at each comma.
+        assert!(check("info,rexec_agent[{a,b}]=debug").is_err());
+        assert!(EnvFilter::try_new("info,rexec_agent[{a,b}]=debug").is_err());
+    }
+
+    #[test]
+    fn what_the_parser_takes_is_a_level() {
+        for good in [
+            "info",
+            "WARN",
+            "off",
+            "info,rexec_agent=debug",
+            "rexec_agent",
+            "info,rexec_agent::session",
+            "[connection]",
+            "info,rexec_agent[connection{from}]=debug",
+            "[{user=alice}]=trace",
+        ] {
+            assert_eq!(check(good), Ok(()), "{good}");
+        }
+        // A blank would be a part of the name to the parser.
+        let spaced = filter("a::b=trace, c[d]=error").unwrap().to_string();
+        assert_eq!(spaced, filter("a::b=trace,c[d]=error").unwrap().to_string());
     }
 }

@@ -8,14 +8,12 @@ use rexec_agent::config::{Config, ConfigError, LogFormat};
 use rexec_agent::notify::{State, notify};
 use rexec_agent::policy::explain;
 use rexec_agent::server::{Agent, Server};
-use rexec_agent::{audit, check, connect, console, descriptors, doctor, files, keeper};
-use rexec_protocol::printable::printable;
+use rexec_agent::{audit, check, connect, console, descriptors, doctor, files, keeper, log_level};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use tokio::signal::unix::{SignalKind, signal};
-use tracing_subscriber::EnvFilter;
 
 fn main() -> ExitCode {
     // Before any thread exists: the zygote forks.
@@ -170,7 +168,7 @@ fn stop_on_signals(agent: Arc<Agent>) -> io::Result<()> {
 type SetLevel = Box<dyn Fn(&str) -> Result<(), String> + Send + Sync>;
 
 fn start_logging(config: &Config) -> Result<SetLevel, ConfigError> {
-    let filter = EnvFilter::try_new(&config.log.level)
+    let filter = log_level::filter(&config.log.level)
         .map_err(|error| ConfigError::Value(format!("'log.level': {error}")))?;
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
     Ok(match config.log.format {
@@ -178,20 +176,19 @@ fn start_logging(config: &Config) -> Result<SetLevel, ConfigError> {
             let log = log.with_ansi(false).with_filter_reloading();
             let handle = log.reload_handle();
             log.init();
-            Box::new(move |level| handle.reload(parsed(level)?).map_err(|error| error.to_string()))
+            Box::new(move |level| {
+                handle.reload(log_level::filter(level)?).map_err(|error| error.to_string())
+            })
         }
         LogFormat::Json => {
             let log = log.json().with_filter_reloading();
             let handle = log.reload_handle();
             log.init();
-            Box::new(move |level| handle.reload(parsed(level)?).map_err(|error| error.to_string()))
+            Box::new(move |level| {
+                handle.reload(log_level::filter(level)?).map_err(|error| error.to_string())
+            })
         }
     })
-}
-
-fn parsed(level: &str) -> Result<EnvFilter, String> {
-    EnvFilter::try_new(level)
-        .map_err(|error| format!("'{}' is no level: {error}", printable(level)))
 }
 
 #[allow(clippy::print_stderr, reason = "the last words, and there may be no log yet")]
