@@ -89,6 +89,35 @@ async fn what_does_not_start_is_on_record_too() {
     assert_good(&agent);
 }
 
+/// It has accepted nothing, and whoever starts the next agent finds the log closed.
+#[test]
+fn a_start_that_fails_late_is_no_start_on_record() {
+    let mut agent = TestAgent::start();
+    let file = agent.path("audit.jsonl");
+    agent.signal(nix::sys::signal::Signal::SIGTERM);
+    assert!(agent.wait().success());
+    // Where what is to be handed over is written.
+    let in_the_way = agent.path("state/handover.new");
+    fs::create_dir(&in_the_way).unwrap();
+    assert!(!agent.start_that_fails().success());
+    let log = agent.log();
+    assert!(log.contains("handover"), "{log}");
+    assert_eq!(log.matches("the audit log is open").count(), 2);
+    assert_eq!(log.matches("the audit log is closed").count(), 2, "{log}");
+    let starts = || records(&file).iter().filter(|it| it["event"] == "agent_started").count();
+    assert_eq!(starts(), 1);
+    fs::remove_dir(in_the_way).unwrap();
+    // Nor is one that cannot listen.
+    let taken = std::net::TcpListener::bind(("127.0.0.1", agent.port)).unwrap();
+    assert!(!agent.start_that_fails().success());
+    assert_eq!(agent.log().matches("the audit log is closed").count(), 3);
+    drop(taken);
+    agent.start_again();
+    wait_for(&file, "agent_started", |it| it["pid"] == agent.pid());
+    assert_eq!(starts(), 2);
+    assert_good(&agent);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn connections_that_come_go_and_are_refused_are_on_record() {
     let mut agent = TestAgent::start();

@@ -186,7 +186,7 @@ async fn give_up(agent: &Agent, meta: &Meta, adopted: Adopted, error: &io::Error
         format!("what its agent had noted of it cannot be read ({error}), so it was ended");
     let exit = Exit::of_nothing(Outcome::Lost { message }, meta.algorithm);
     dismiss(adopted.keeper).await;
-    if !agent.jobs.records_loss_of(job) {
+    if agent.jobs.declare_lost(job) {
         let ended = Event::ended(job, &meta.owner.name, Some(pid), &exit, meta.algorithm);
         agent.audit.record(&ended);
     }

@@ -104,6 +104,21 @@ impl Server {
         let policy = policy::Reloading::new(config.policy_paths()).map_err(io::Error::other)?;
         let settings = config.audit.clone();
         let audit = tokio::task::spawn_blocking(move || Audit::start(&settings)).await??;
+        let files = (accounts, policy, tls);
+        let made = Self::with(config, exe, files, audit.clone()).await;
+        if made.is_err() {
+            audit.close().await;
+        }
+        made
+    }
+
+    /// The rest of [`Server::start`], with what the files say.
+    async fn with(
+        config: Config,
+        exe: &Path,
+        (accounts, policy, tls): (Accounts, policy::Reloading, Reloading),
+        audit: Audit,
+    ) -> io::Result<Self> {
         let mut listeners = Vec::new();
         for address in &config.listen {
             let listener = TcpListener::bind(address).await.map_err(|error| {
@@ -144,8 +159,6 @@ impl Server {
         if let Err(error) = &console {
             tracing::error!(%error, "there will be no console");
         }
-        let (version, pid) = (env!("CARGO_PKG_VERSION"), std::process::id());
-        agent.audit.record(&Event::AgentStarted { version, pid });
         let console = console.ok();
         Ok(Self { agent: Arc::new(agent), listeners, adoptions, before, console })
     }
@@ -169,8 +182,14 @@ impl Server {
     /// not before, because a start that fails must not forget it; then `ready` is called.
     pub async fn run(self, ready: impl FnOnce()) -> io::Result<()> {
         let Self { agent, listeners, adoptions, before, console } = self;
-        handover::begin(&agent.config.state_dir)?;
-        rooms::handover::remove(&agent.config.state_dir)?;
+        let state = &agent.config.state_dir;
+        let begun = handover::begin(state).and_then(|()| rooms::handover::remove(state));
+        if begun.is_err() {
+            agent.audit.close().await;
+            return begun;
+        }
+        let (version, pid) = (env!("CARGO_PKG_VERSION"), std::process::id());
+        agent.audit.record(&Event::AgentStarted { version, pid });
         ready();
         let (adopted, came) = mpsc::channel(ADOPTED);
         let missing = adopt::missing(&agent.jobs, &before);

@@ -139,6 +139,11 @@ impl TestAgent {
         self.command(None, "missing/ready").status().unwrap()
     }
 
+    /// A start of the agent, which must have ended, that fails for a reason of the caller's.
+    pub fn start_that_fails(&self) -> ExitStatus {
+        self.command(None, "ready").status().unwrap()
+    }
+
     fn command(&self, program: Option<&Path>, ready: &str) -> Command {
         let listen = OsString::from(format!("127.0.0.1:{}", self.port));
         let (before, now) = (self.path("ready"), self.path(ready).into_os_string());

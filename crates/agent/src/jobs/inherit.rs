@@ -90,11 +90,15 @@ impl Jobs {
         here.map(|left| left.meta.job.clone()).collect()
     }
 
-    /// Whether a job with which nobody comes is declared lost here, or was.
-    pub fn records_loss_of(&self, id: &JobId) -> bool {
-        let table = self.lock();
+    /// A job is lost although its keeper came: true if its end has to be put on record for that, as it is not
+    /// where the job ended otherwise, or is declared lost by [`Jobs::give_up_pending`].
+    pub fn declare_lost(&self, id: &JobId) -> bool {
+        let mut table = self.lock();
         let is_waited_for = table.pending.contains_key(id) || table.expected.contains(id);
-        is_waited_for || table.jobs.contains_key(id) || table.past.contains_key(id)
+        // Of one that had a begin and no end the journal knows as well, and nobody has put that on record.
+        let has_end = table.past.get(id).is_some_and(|past| !is_loss(&past.exit));
+        let is_on_record = has_end || table.jobs.contains_key(id);
+        !(is_waited_for || is_on_record) && table.declared_lost.insert(id.clone())
     }
 
     /// Nobody will come any more with jobs that the agent before has left: they count as lost, and are given
@@ -104,6 +108,7 @@ impl Jobs {
         let expected = std::mem::take(&mut table.expected);
         table.after_kill = false;
         let pending = std::mem::take(&mut table.pending);
+        table.declared_lost.extend(expected.iter().chain(pending.keys()).cloned());
         let known = |id: JobId| table.past.get(&id).cloned().map(|past| (id, past));
         let only_known = expected.into_iter().filter(|id| !pending.contains_key(id));
         let mut lost: Vec<_> = only_known.filter_map(known).collect();
@@ -197,8 +202,6 @@ impl Jobs {
 impl Table {
     /// Whether a job runs, or it is known how it ended.
     fn is_settled(&self, id: &JobId) -> bool {
-        let is_loss =
-            |exit: &Exit| matches!(&exit.outcome, Outcome::Lost { message } if message == DIED);
         let is_lost = |held: &Held| held.ended.as_ref().is_some_and(|ended| is_loss(&ended.exit));
         let is_over = |past: &Past| !matches!(past.exit.outcome, Outcome::Lost { .. });
         self.jobs.get(id).is_some_and(|held| !is_lost(held))
@@ -213,6 +216,7 @@ impl Table {
         }
         self.past.remove(id);
         self.expected.remove(id);
+        self.declared_lost.remove(id);
     }
 
     /// What the agent before this one knew.
@@ -240,6 +244,11 @@ impl Table {
             })
             .collect()
     }
+}
+
+/// Whether nobody knows how it ended, so that its keeper may still come with it.
+fn is_loss(exit: &Exit) -> bool {
+    matches!(&exit.outcome, Outcome::Lost { message } if message == DIED)
 }
 
 fn past(job: &Job, exit: Exit) -> Past {
@@ -317,6 +326,35 @@ mod tests {
         job.ended(1);
         jobs.ended(&job, &exit).await;
         assert!(adopt().is_none(), "it has ended");
+    }
+
+    /// After a kill nothing is on disk of a job whose output was not kept, but the journal has its id.
+    #[tokio::test]
+    async fn a_durable_job_that_is_given_up_has_one_end_on_record() {
+        let state = tempfile::tempdir().unwrap();
+        let before = open(state.path());
+        let id = JobId::new("durable").unwrap();
+        let submission = Submission {
+            id: id.clone(),
+            body: Digest::of(ALGORITHM, b"request"),
+            owner: Owner { name: "alice".to_owned(), groups: Vec::new() },
+            algorithm: ALGORITHM,
+            durable: true,
+            resumable: true,
+            detach: false,
+        };
+        let spec = ExecSpec::new(Command::Argv(vec![b"true".to_vec().into()]));
+        let Submitted::New(job, _controls) = before.submit(submission, &spec, Sent::First) else {
+            panic!("it is not new")
+        };
+        before.commit(&job).await.unwrap();
+        job.started(7);
+        drop((job, before));
+        let jobs = open(state.path());
+        assert!(jobs.past(&id).is_some(), "the journal knows of it");
+        assert!(jobs.give_up_pending().is_empty(), "and nothing else does");
+        assert!(jobs.declare_lost(&id));
+        assert!(!jobs.declare_lost(&id), "once");
     }
 
     /// Stopped again before it was known what an agent that was killed had left.

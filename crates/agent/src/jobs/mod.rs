@@ -73,6 +73,8 @@ struct Table {
     pending: HashMap<JobId, Left>,
     /// Jobs that the agent before has left running, and whose keepers have not come yet.
     expected: HashSet<JobId>,
+    /// Jobs whose loss is on record.
+    declared_lost: HashSet<JobId>,
     /// The agent before was killed, and its keepers may still come.
     after_kill: bool,
     /// Logs of jobs that are over, to be deleted.
@@ -139,6 +141,7 @@ impl Jobs {
             past,
             pending: HashMap::new(),
             expected: HashSet::new(),
+            declared_lost: HashSet::new(),
             after_kill: matches!(before, Before::Killed),
             generated: VecDeque::new(),
             gone: Vec::new(),
