@@ -46,6 +46,20 @@ async fn both_ways_in_all_sizes_and_digests() {
 }
 
 #[tokio::test]
+async fn the_digest_can_be_left_to_the_agent() {
+    let agent = TestAgent::start();
+    let session = agent.session().await;
+    let bytes = noise(2, MIB);
+    let child = session.command("cat").any_digest().spawn().await.unwrap();
+    let output = through(child, bytes.clone()).await;
+    assert!(output.stdout == bytes);
+    assert_eq!(output.status.algorithm(), Algorithm::Blake3, "the faster one");
+    assert_eq!(output.status.stdout().hash, Digest::of(Algorithm::Blake3, &bytes));
+    let refused = session.command("no-such-program").any_digest().output().await.unwrap_err();
+    assert!(matches!(refused.outcome(), Outcome::NeverStarted { .. }), "{refused}");
+}
+
+#[tokio::test]
 async fn lines_and_files_work_as_on_a_pipe() {
     let agent = TestAgent::start();
     let session = agent.session().await;

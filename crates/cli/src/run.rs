@@ -7,7 +7,9 @@ use crate::forward::Route;
 use crate::plan::{Plan, Terminal, Work};
 use crate::render::Renderer;
 use crate::tty;
-use rexec_client::{Command, ExitStatus, JobId, Outcome, Session, Stdio, new_job_id, printable};
+use rexec_client::{
+    Algorithm, Command, ExitStatus, JobId, Outcome, Session, Stdio, new_job_id, printable,
+};
 use std::time::{Duration, SystemTime};
 
 /// How long to wait before the second attempt; it doubles from then on …
@@ -128,6 +130,14 @@ impl Run {
     }
 }
 
+/// With the digest that was asked for, or else the fastest.
+pub fn digest(command: Command, hash: Option<Algorithm>) -> Command {
+    match hash {
+        Some(algorithm) => command.digest(algorithm),
+        None => command.any_digest(),
+    }
+}
+
 /// `None` if there is nothing to run.
 fn command(session: &Session, plan: &Plan) -> Option<Command> {
     let command = match &plan.work {
@@ -149,7 +159,8 @@ fn command(session: &Session, plan: &Plan) -> Option<Command> {
         None => command,
     };
     let command = command.drain(plan.drain).ssh_env(plan.ssh_env);
-    let mut command = command.envs(variables).stdin(stdin).digest(plan.hash).on_full(plan.on_full);
+    let command = digest(command, plan.hash);
+    let mut command = command.envs(variables).stdin(stdin).on_full(plan.on_full);
     if let Some(user) = &plan.user {
         command = command.user(user);
     }

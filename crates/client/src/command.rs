@@ -23,7 +23,7 @@ pub struct Command {
     session: Session,
     spec: ExecSpec,
     stdin: Option<Stdio>,
-    algorithm: Algorithm,
+    algorithm: Option<Algorithm>,
     kill_on_drop: bool,
     /// The caller's own id for it, or one made here.
     job: Option<JobId>,
@@ -77,7 +77,7 @@ impl Command {
             session,
             spec,
             stdin: None,
-            algorithm: Algorithm::Sha256,
+            algorithm: Some(Algorithm::Sha256),
             kill_on_drop: false,
             job: None,
             durable: false,
@@ -197,7 +197,14 @@ impl Command {
 
     /// Chooses the digest of the streams; SHA-256 by default.
     pub fn digest(mut self, algorithm: Algorithm) -> Self {
-        self.algorithm = algorithm;
+        self.algorithm = Some(algorithm);
+        self
+    }
+
+    /// Leaves the digest of the streams to the agent: it takes the fastest that both have, and
+    /// [`ExitStatus::algorithm`](crate::ExitStatus::algorithm) says which it was.
+    pub fn any_digest(mut self) -> Self {
+        self.algorithm = None;
         self
     }
 

@@ -61,6 +61,11 @@ impl Input {
         }))
     }
 
+    /// Another digest than the one that was assumed; nothing must have been sent yet.
+    pub(crate) fn digest_by(&self, algorithm: Algorithm) {
+        self.lock().sender = Sender::new(Channel::In, algorithm);
+    }
+
     /// There is a connection. On the first one bytes may follow at once; otherwise only after
     /// [`Input::rewind`] and [`Input::send_again`].
     pub(crate) fn open(&self, stream: StreamId, outbox: &Outbox, is_first: bool) {

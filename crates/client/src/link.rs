@@ -211,8 +211,7 @@ impl Shared {
 
     /// The fastest digest that the agent has, once its hello is here.
     pub(crate) async fn fastest_digest(&self) -> Result<Algorithm, Error> {
-        let has_blake3 = self.terms().await?.digests.contains(&Algorithm::Blake3);
-        Ok(if has_blake3 { Algorithm::Blake3 } else { Algorithm::Sha256 })
+        Ok(self.terms().await?.fastest())
     }
 
     async fn terms(&self) -> Result<Terms, Error> {

@@ -28,7 +28,8 @@ pub(crate) const WINDOW: u64 = 2 * 1024 * 1024;
 /// A job on some agent, shared by its connections and its handles.
 #[derive(Debug)]
 pub(crate) struct Remote {
-    pub(crate) algorithm: Algorithm,
+    /// The digest of its streams, until `started` names another.
+    algorithm: Algorithm,
     opening: Opening,
     asked: Asked,
     out: Half,

@@ -204,7 +204,8 @@ impl Session {
                 body.len()
             )));
         }
-        let algorithm = exec.digest;
+        // Until the agent has said what it takes, it is the one that every agent has.
+        let algorithm = exec.digest.unwrap_or_default();
         self.0.0.agree(algorithm).await?;
         let terminal = spec.terminal.is_some();
         self.open(Opening::Exec { exec, body, terminal }, algorithm).await

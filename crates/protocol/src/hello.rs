@@ -22,6 +22,14 @@ pub struct Terms {
     pub notices: bool,
 }
 
+impl Terms {
+    /// The fastest digest that both have.
+    pub fn fastest(&self) -> Algorithm {
+        let has_blake3 = self.digests.contains(&Algorithm::Blake3);
+        if has_blake3 { Algorithm::Blake3 } else { Algorithm::Sha256 }
+    }
+}
+
 /// This build's hello.
 pub fn ours(software: &str) -> Hello {
     Hello {

@@ -312,6 +312,8 @@ async fn bytes_that_are_not_what_was_sent() {
 async fn verbs_that_do_not_belong() {
     let at_start = |frames: &[Vec<u8>]| after_start(frames);
     let bad_job = frame("started", 1, &[("job", text("../\x1b[2J")), ("pid", uint(7))]);
+    let args = [("job", text("job-1")), ("pid", uint(7)), ("digest", text("blake3"))];
+    let other_digest = frame("started", 1, &args);
     let exited = |code: Vec<u8>| exit_of(&[("kind", text("exited")), ("code", code)], tally(b""));
     let told = |name, bytes: Vec<u8>, code| lost(name, &at_start(&[bytes]), code);
     let long = [frame("ping", 0, &[]), vec![0; 70_000]].concat();
@@ -336,6 +338,11 @@ async fn verbs_that_do_not_belong() {
         told("nonsense", with_header(b"\xc1\xc1\xc1"), Malformed),
         told("deep nonsense", with_header(&b"\x91".repeat(60_000)), Malformed),
         told("no nonce", long, Malformed),
+        Case {
+            // The program leaves the choice to the agent; the library's default does not.
+            code: None,
+            ..lost("started with another digest", &[hello(), other_digest], WrongState)
+        },
         told("second started", started(), WrongState),
         told("second hello", hello(), WrongState),
         told("exec from an agent", exec(2, &["true"], false), WrongState),

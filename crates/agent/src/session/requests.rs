@@ -26,7 +26,8 @@ impl Session {
             // It will be asked again, of the next agent.
             return Ok(());
         }
-        if !self.terms.digests.contains(&exec.digest) {
+        let algorithm = exec.digest.unwrap_or_else(|| self.terms.fastest());
+        if !self.terms.digests.contains(&algorithm) {
             return Err(ProtocolError::Malformed(
                 "an exec with a digest that was not agreed on".to_owned(),
             ));
@@ -37,17 +38,17 @@ impl Session {
         let body = hash.ok_or(ProtocolError::HashMissing)?;
         if let Err(message) = standing.permits(&self.agent, SystemTime::now()) {
             let denied = Outcome::Denied { message: shorten(message) };
-            return self.refuse(stream, exec.digest, of_this_sending(denied, exec.age_ms));
+            return self.refuse(stream, algorithm, of_this_sending(denied, exec.age_ms));
         }
         if let Some(outcome) = self.too_many() {
-            return self.refuse(stream, exec.digest, of_this_sending(outcome, exec.age_ms));
+            return self.refuse(stream, algorithm, of_this_sending(outcome, exec.age_ms));
         }
         let submission = Submission {
             resumable: exec.job.is_some(),
             id: exec.job.unwrap_or_else(new_job_id),
             body,
             owner: Owner::from(&*self.identity),
-            algorithm: exec.digest,
+            algorithm,
             durable: exec.durable,
             detach: exec.detach,
         };
@@ -88,7 +89,7 @@ impl Session {
                 {
                     // It is there: that it may not be seen any more does not undo that.
                     let outcome = Outcome::Lost { message: shorten(message) };
-                    return self.refuse(stream, exec.digest, outcome);
+                    return self.refuse(stream, algorithm, outcome);
                 }
                 if exec.age_ms.is_none() {
                     let event = Event::Attached { job: &id, caller: self.caller(), control: true };
@@ -110,20 +111,20 @@ impl Session {
             Submitted::Past(past) => {
                 if let Err(denied) = self.may_with(&Owner::from(&*self.identity), true) {
                     let outcome = Outcome::Lost { message: shorten(denied.message) };
-                    return self.refuse(stream, exec.digest, outcome);
+                    return self.refuse(stream, algorithm, outcome);
                 }
                 return self.answer_all(attach::replay(id, *past, exec.have, stream));
             }
             Submitted::Conflict => {
                 let message = format!("the id {id} is that of another command, or another's");
                 let reason = NeverStarted::Conflict;
-                return self.refuse(stream, exec.digest, Outcome::NeverStarted { reason, message });
+                return self.refuse(stream, algorithm, Outcome::NeverStarted { reason, message });
             }
             Submitted::Unknown => {
                 let message = format!(
                     "this agent knows nothing of job {id}: it was restarted since, or the job ended too long ago; whether the command ran is not known"
                 );
-                return self.refuse(stream, exec.digest, Outcome::Lost { message });
+                return self.refuse(stream, algorithm, Outcome::Lost { message });
             }
         }
         Ok(())

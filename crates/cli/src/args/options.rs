@@ -171,7 +171,7 @@ pub struct OutputOptions {
     /// At the end, print size and digest of each stream to stderr
     #[arg(long)]
     pub digest: bool,
-    /// Digest of the streams: sha256 or blake3 [default: sha256]
+    /// Digest of the streams: sha256 or blake3 [default: sha256 where it is shown, else the fastest]
     #[arg(long, value_name = "NAME", value_parser = config::hash)]
     pub hash: Option<Algorithm>,
 }

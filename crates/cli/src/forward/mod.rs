@@ -7,6 +7,7 @@ mod carry;
 mod socks;
 
 use crate::exit::Notes;
+use crate::run::digest;
 use rexec_client::{Algorithm, Command, Session, Stdio, printable};
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -63,8 +64,8 @@ pub struct Route {
     pub session: Session,
     /// The local user of its machine, if not the one that its policy has for this caller.
     pub user: Option<String>,
-    /// What proves the bytes.
-    pub hash: Algorithm,
+    /// What proves the bytes; `None` leaves it to the agent.
+    pub hash: Option<Algorithm>,
 }
 
 /// The ports that are served, until this is dropped.
@@ -148,7 +149,8 @@ impl Forward {
 impl Route {
     /// A connection from the agent's machine.
     fn to(&self, host: String, port: u16) -> Command {
-        let command = self.session.connect_to(host, port).stdin(Stdio::Piped).digest(self.hash);
+        let command = self.session.connect_to(host, port).stdin(Stdio::Piped);
+        let command = digest(command, self.hash);
         match &self.user {
             Some(user) => command.user(user),
             None => command,

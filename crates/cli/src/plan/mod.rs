@@ -47,8 +47,8 @@ pub struct Plan {
     pub terminal: Option<Terminal>,
     /// One was asked for that makes no sense.
     pub terminal_in_vain: bool,
-    /// The digest of the streams.
-    pub hash: Algorithm,
+    /// The digest of the streams; `None` leaves it to the agent.
+    pub hash: Option<Algorithm>,
     /// Events as JSON Lines instead of the plain output.
     pub json: bool,
     /// Sizes and digests at the end.
@@ -146,7 +146,11 @@ impl Plan {
             && !command.no_stdin
             && !is_stdin(command.script.as_deref())
             && !stdin_is_null();
-        let (timeout, hash) = (command.timeout, output.hash.or(settings.hash).unwrap_or_default());
+        // Who is shown a digest, now or later, wants to compare it with what sha256sum says.
+        let shows = output.digest || output.json || output.status_fd.is_some();
+        let shows = shows || job.detach || job.id.is_some();
+        let hash = output.hash.or(settings.hash).or(shows.then_some(Algorithm::Sha256));
+        let timeout = command.timeout;
         let user = settings.user.clone();
         let mut endpoint = endpoint::endpoint(target, settings, env)?;
         // While it runs, a further attempt is one to make the connection again.

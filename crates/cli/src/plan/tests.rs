@@ -39,6 +39,17 @@ fn one_word_is_a_line_and_several_are_an_argv() {
 }
 
 #[test]
+fn a_digest_that_is_shown_is_sha256() {
+    let hash = |line: &[&str]| plan(line).unwrap().hash;
+    assert_eq!(hash(&["w", "x"]), None, "the agent's choice");
+    for shown in [&["--digest"][..], &["--json"], &["--status-fd", "3"], &["-d"], &["--id", "a"]] {
+        assert_eq!(hash(&[shown, &["w", "x"]].concat()), Some(Algorithm::Sha256), "{shown:?}");
+    }
+    assert_eq!(hash(&["--hash", "blake3", "--digest", "w", "x"]), Some(Algorithm::Blake3));
+    assert_eq!(hash(&["--hash", "sha256", "w", "x"]), Some(Algorithm::Sha256));
+}
+
+#[test]
 fn without_a_command_it_is_a_login_shell() {
     for line in [&["al@w"][..], &["al@w", "--"], &["--shell", "al@w"]] {
         assert_eq!(plan(line).unwrap().work, Work::Login, "{line:?}");

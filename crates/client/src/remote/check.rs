@@ -76,7 +76,8 @@ impl Remote {
                     format!("std{channel} is incomplete: {size} of {} bytes came", sent.size);
                 return Err(Error::incomplete(message));
             }
-            if !holds("client.output_digest", hash == sent.hash) {
+            // Of nothing there may be the digest of either function: which was not said.
+            if ran && !holds("client.output_digest", hash == sent.hash) {
                 return Err(Error::incomplete(format!(
                     "std{channel} is not what was sent: {hash}, not {}",
                     sent.hash

@@ -105,6 +105,9 @@ impl Remote {
             Ok(())
         };
         let (mut known, is_new) = (None, matches!(*self.progress.borrow(), Progress::Requested));
+        if is_new {
+            self.digest_as(&started)?;
+        }
         self.progress.send_modify(|progress| match progress {
             Progress::Requested => *progress = Progress::Started(started.clone()),
             Progress::Started(before) | Progress::Over(Some(before), _) => {
@@ -114,12 +117,6 @@ impl Remote {
         });
         if known.is_some_and(|known| known.job != started.job || !started.attached) {
             return Err(wrong("started", "for another job than this stream's"));
-        }
-        // Only now is it known how the job's streams are digested.
-        if self.is_attach() && started.digest != self.algorithm && is_new {
-            self.out.restart(started.digest);
-            self.err.restart(started.digest);
-            self.skip_to_place();
         }
         let mut again: Vec<Message> = Vec::new();
         if started.attached {
@@ -148,6 +145,23 @@ impl Remote {
                 // A full lane at this moment is that of an agent that reads nothing.
                 let _ = outbox.try_control(Frame::new(stream, message));
             }
+        }
+        Ok(())
+    }
+
+    /// Only now is it known how the job's streams are digested. Nothing of them is on its way yet.
+    fn digest_as(&self, started: &Started) -> Result<(), ProtocolError> {
+        if let Opening::Exec { exec: Exec { digest: Some(asked), .. }, .. } = &self.opening
+            && !started.attached
+            && started.digest != *asked
+        {
+            return Err(wrong("started", "with another digest than was asked for"));
+        }
+        if started.digest != self.algorithm {
+            self.out.restart(started.digest);
+            self.err.restart(started.digest);
+            self.input.digest_by(started.digest);
+            self.skip_to_place();
         }
         Ok(())
     }

@@ -18,8 +18,10 @@ pub struct Exec {
     /// How many bytes of stdout and stderr together the agent may send before it hears of a
     /// `window`; at least [`crate::frame::MAX_DATA`].
     pub window: u64,
-    /// The digest of all three byte streams.
-    pub digest: Algorithm,
+    /// The digest of all three byte streams. `None`: whichever the agent takes of those that both have,
+    /// as `started` says; the client sends no stdin before that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub digest: Option<Algorithm>,
     /// The id of this submission; the agent makes one if there is none, and then nothing can be
     /// resumed before `started` has told it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -48,10 +50,10 @@ impl Exec {
     pub const STARTED: u64 = u64::MAX;
 
     /// A submission without an id, whose client stays.
-    pub fn new(window: u64, digest: Algorithm) -> Self {
+    pub fn new(window: u64, digest: impl Into<Option<Algorithm>>) -> Self {
         Self {
             window,
-            digest,
+            digest: digest.into(),
             job: None,
             durable: false,
             age_ms: None,
@@ -290,7 +292,8 @@ pub struct Started {
     /// How many bytes of `in` the agent has; a client that sends stdin goes on from there.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub stdin: u64,
-    /// The digest of the job's streams, which a client that attaches cannot know.
+    /// The digest of the job's streams, which a client that attaches, or left the choice to the agent,
+    /// cannot know.
     #[serde(default, skip_serializing_if = "is_default")]
     pub digest: Algorithm,
     /// The job has a terminal.

@@ -22,6 +22,7 @@ pub(crate) fn golden() -> Vec<(&'static str, Frame)> {
         ("hello", on(0, Hello { software: "rexec/0.1.0".into(), ..hello::ours("") }.into())),
         ("exec", exec(1, full_exec(), &full_spec())),
         ("exec-first-sent", exec(1, Exec::new(2 << 20, Algorithm::Blake3), &first_spec())),
+        ("exec-any-digest", exec(8, Exec::new(256 << 10, None), &line())),
         ("exec-line", exec(2, Exec::new(256 << 10, Algorithm::Sha256), &line())),
         ("exec-script", exec(3, Exec::new(256 << 10, Algorithm::Sha256), &script())),
         ("exec-files-get", exec(4, Exec::new(256 << 10, Algorithm::Sha256), &get())),
