@@ -91,6 +91,11 @@ impl Dialer {
         Ok((connection, deadline))
     }
 
+    /// The host as it was named, and the port.
+    pub(crate) fn address(&self) -> (String, u16) {
+        (self.host.clone(), self.port)
+    }
+
     /// What this side greets with.
     pub(crate) fn hello(&self) -> Hello {
         Hello { notices: true, ..hello::ours(crate::SOFTWARE) }

@@ -48,6 +48,8 @@ pub enum Link {
 /// What the connection's task and the handles share.
 #[derive(Debug)]
 pub(crate) struct Shared {
+    /// Where the agent is, as that was named.
+    pub(crate) address: (String, u16),
     pub(crate) link: watch::Sender<Link>,
     routes: Mutex<Routes>,
     /// The last answer to a ping.
@@ -82,8 +84,9 @@ struct Routes {
 }
 
 impl Shared {
-    pub(crate) fn new(connection: &Connection) -> Self {
+    pub(crate) fn new(connection: &Connection, address: (String, u16)) -> Self {
         Self {
+            address,
             link: watch::Sender::new(Link::Up),
             routes: Mutex::new(Routes { line: Some(Line::of(connection)), ..Routes::default() }),
             pong: watch::Sender::new(None),

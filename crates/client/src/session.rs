@@ -189,8 +189,14 @@ impl Session {
         self.0.0.link()
     }
 
+    /// Whether another session is with the agent at the same host and port, as they were named.
+    pub(crate) fn is_as_named(&self, other: &Self) -> bool {
+        let (one, two) = (&self.0.0.address, &other.0.0.address);
+        one.1 == two.1 && one.0.eq_ignore_ascii_case(&two.0)
+    }
+
     pub(crate) fn start(connection: Connection, dialer: Dialer, deadline: Deadline) -> Self {
-        let shared = Arc::new(Shared::new(&connection));
+        let shared = Arc::new(Shared::new(&connection, dialer.address()));
         tokio::spawn(link::run(connection, Arc::clone(&shared), dialer, deadline));
         Self(Arc::new(Inner(shared)))
     }

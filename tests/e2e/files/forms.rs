@@ -269,6 +269,38 @@ fn an_address_can_have_a_port_of_its_own() {
     }
 }
 
+/// `--delete` would remove the source, once all of it was copied.
+#[test]
+fn a_mirror_of_a_folder_into_one_that_holds_it_is_refused() {
+    let agent = TestAgent::start();
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name);
+    fs::create_dir_all(path("all/source")).unwrap();
+    fs::write(path("all/source/f"), "f").unwrap();
+    fs::write(path("all/other"), "other").unwrap();
+    for (options, from, to, says) in [
+        ("cp -rT --delete", "all/source", "all", "--delete would remove it"),
+        ("cp -ruT --delete", "all/./source", "all/", "--delete would remove it"),
+        ("cp -r --delete", "all/source/.", "all", "--delete would remove it"),
+        ("cp -r", "all", "all/source", "copied into itself"),
+        ("cp", "all/other", "all/other", "are the same"),
+        ("cp", "all/other", "all", "are the same"),
+    ] {
+        // Not joined as a path: what is needless in it would be lost.
+        let there = |name: &str| there(format!("{}/{name}", dir.path().display()));
+        let output = ends(rexec(&agent, options).arg(there(from)).arg(there(to)), 1);
+        assert!(said(&output).contains(says), "{options} {from} {to}: {output:?}");
+        assert_eq!(fs::read(path("all/source/f")).unwrap(), b"f");
+        assert_eq!(fs::read_dir(path("all")).unwrap().count(), 2);
+        assert_eq!(fs::read_dir(path("all/source")).unwrap().count(), 1);
+    }
+    ends(
+        rexec(&agent, "cp -rT --delete").arg(there(path("all/source"))).arg(there(path("new"))),
+        0,
+    );
+    assert_eq!(fs::read(path("new/f")).unwrap(), b"f");
+}
+
 #[test]
 fn a_failure_names_the_path_that_was_typed() {
     let agent = TestAgent::start();

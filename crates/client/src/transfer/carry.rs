@@ -3,6 +3,7 @@
 use super::Summary;
 use super::bridge::{self, FromJob, ToJob};
 use super::options::{Options, Transfer, TransferError, TransferEvent, Work};
+use super::overlap;
 use super::sources::have_names_of_their_own;
 use super::watched::Watched;
 use crate::child::Child;
@@ -93,6 +94,9 @@ impl Transfer {
             }
             Work::Relay { files, other, to } => {
                 check_names(&files, &options)?;
+                if session.is_as_named(&other) {
+                    overlap::refuse(&files, &to, &options)?;
+                }
                 let name = match files.as_slice() {
                     [only] if !options.glob => name_of(only),
                     _ => None,
