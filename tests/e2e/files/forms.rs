@@ -301,6 +301,34 @@ fn a_mirror_of_a_folder_into_one_that_holds_it_is_refused() {
     assert_eq!(fs::read(path("new/f")).unwrap(), b"f");
 }
 
+/// As cp reads it.
+#[test]
+fn what_a_shell_writes_for_a_command_is_read_to_its_end() {
+    let agent = TestAgent::start();
+    let dir = tempfile::tempdir().unwrap();
+    fs::create_dir(dir.path().join("in")).unwrap();
+    let put = rexec(&agent, "put");
+    let run = |more: &str, to: &str, expected| {
+        let mut bash = Command::new("bash");
+        bash.arg("-c").arg(format!("exec \"$@\" {more}")).arg("bash").arg(put.get_program());
+        for (name, value) in put.get_envs() {
+            bash.env(name, value.unwrap_or_default());
+        }
+        ends(bash.args(put.get_args()).env("TO", there(dir.path().join(to))), expected)
+    };
+    run("<(echo one) \"$TO\"", "x", 0);
+    assert_eq!(fs::read(dir.path().join("x")).unwrap(), b"one\n");
+    run("/proc/self/fd/7 7< <(echo two) \"$TO\"", "x", 0);
+    assert_eq!(fs::read(dir.path().join("x")).unwrap(), b"two\n");
+    run("<(echo one) <(echo two) \"$TO\"", "in", 0);
+    assert_eq!(fs::read_dir(dir.path().join("in")).unwrap().count(), 2);
+    let output = run("-c <(echo three) \"$TO\"", "x", 1);
+    assert!(said(&output).contains("cannot be compared"), "{output:?}");
+    let output = run("/dev/fd/99 \"$TO\"", "x", 1);
+    assert!(said(&output).contains("/dev/fd/99: at the source: no such"), "{output:?}");
+    assert_eq!(fs::read(dir.path().join("x")).unwrap(), b"two\n");
+}
+
 #[test]
 fn a_failure_names_the_path_that_was_typed() {
     let agent = TestAgent::start();
@@ -374,6 +402,8 @@ fn calls_that_make_no_sense_are_explained() {
         ("cp h:~bob/x y", "homes"),
         ("cp rexec:///x y", "the host is missing"),
         ("cp -r - h:x", "\"-\""),
+        ("put - h:", "HOST:NAME"),
+        ("put - h:folder/", "HOST:NAME"),
         ("cp --delete a h:b", "--recursive"),
         ("cp a", "DESTINATION"),
     ] {

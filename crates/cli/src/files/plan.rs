@@ -132,6 +132,14 @@ fn target_of(to: &Place, several: bool, options: &FileOptions) -> Target {
     }
 }
 
+const NEEDS_NAME: &str = "what comes from stdin has no name of its own: say how it is to be called there, \
+                          as in HOST:NAME";
+
+/// Whether a path can only be that of a folder.
+fn is_no_name(path: &OsStr) -> bool {
+    path.is_empty() || path.as_bytes().ends_with(b"/")
+}
+
 fn job(from: Vec<Place>, to: Place, options: &FileOptions) -> Result<Job, String> {
     if options.no_target_directory && from.len() > 1 {
         return Err("-T is for one source".to_owned());
@@ -151,9 +159,8 @@ fn job(from: Vec<Place>, to: Place, options: &FileOptions) -> Result<Job, String
         && options.update().is_none()
         && !options.partial;
     match (files.len(), remote.len(), streams, to) {
-        (0, 0, 1, Place::Remote { path, .. }) if is_plain && !path.is_empty() => {
-            Ok(Job::PutStdin { to: path })
-        }
+        (0, 0, 1, Place::Remote { path, .. }) if is_no_name(&path) => Err(NEEDS_NAME.to_owned()),
+        (0, 0, 1, Place::Remote { path, .. }) if is_plain => Ok(Job::PutStdin { to: path }),
         (0, 1, 0, Place::Stream) if is_plain => {
             remote.pop().map(|file| Job::GetStdout { file }).ok_or(needs_ends)
         }

@@ -4,7 +4,7 @@ use super::Summary;
 use super::bridge::{self, FromJob, ToJob};
 use super::options::{Options, Transfer, TransferError, TransferEvent, Work};
 use super::overlap;
-use super::sources::have_names_of_their_own;
+use super::sources::{self, have_names_of_their_own};
 use super::watched::Watched;
 use crate::child::Child;
 use crate::command::{Command, Stdio};
@@ -56,7 +56,7 @@ impl Transfer {
                 let choice = choice(&options, digest);
                 let child = start(&session, put(&to, name, &options), options.user).await?;
                 send(child, choice, watched, move |sender| {
-                    files.iter().try_for_each(|file| sender.path(file.as_os_str().as_bytes()))
+                    files.iter().try_for_each(|file| sources::send(sender, file))
                 })
                 .await
             }

@@ -11,7 +11,7 @@ mod content;
 mod matches;
 mod walk;
 
-use crate::error::Error;
+use crate::error::{Error, why};
 use crate::open::{self, Parent};
 use crate::wire::Writer;
 use content::Content;
@@ -26,7 +26,7 @@ use serde_bytes::ByteBuf;
 use std::collections::VecDeque;
 use std::ffi::CString;
 use std::fs::File;
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 use std::sync::Arc;
 
 /// What is sent.
@@ -126,8 +126,17 @@ impl<'a, W: Write> Sender<'a, W> {
         }
     }
 
-    /// Sends a stream of unknown length as a file.
+    /// Reports what cannot be opened, and would be sent as a stream.
+    pub fn unreadable(&mut self, path: &[u8], error: io::Error) -> Result<(), Error> {
+        self.refuse(path.to_vec(), open::name(path).unwrap_or_default(), why(error))
+    }
+
+    /// Sends a stream of unknown length as a file. What is asked about must have a size, and come from
+    /// the beginning again if it is wanted.
     pub fn stream(&mut self, input: &mut dyn Read, name: &[u8]) -> Result<(), Error> {
+        if self.choice.ask {
+            return self.refuse(name.to_vec(), name, STREAM.to_owned());
+        }
         self.entries += 1;
         let meta = Meta { mode: 0o666, ..Meta::default() };
         let name = ByteBuf::from(name);
@@ -291,6 +300,8 @@ impl<'a, W: Write> Sender<'a, W> {
 }
 
 const FOLDER: &str = "is a folder; with -r all that is in it is copied too";
+const STREAM: &str = "is a stream, which cannot be compared, or gone on with: leave out -u, -c, -n, \
+                      --checksum-only and --partial";
 const CHANGED: &str = "changed while it was being sent; nothing was stored";
 
 impl Place {
