@@ -12,7 +12,7 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{SigSet, Signal, kill};
 use nix::unistd::getpid;
 use rexec_protocol::files::{FilesRequest, Get, Put, ToReceiver, ToSender};
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::io::{self, Read, Write};
 
 /// Carries out `request`. `Err` has been told to the other end, as far as it hears.
@@ -69,9 +69,10 @@ fn store(
     let mut out = |message: ToSender| writer.borrow_mut().send(&message, &[]);
     // What comes may be from a third machine.
     let sources = Names::of(put.sources.iter().map(|path| path.as_slice()), put.glob);
+    let came = Cell::new(false);
     let expected = |name: &[u8]| match &put.name {
         // Policy has decided on this one.
-        Some(only) => only == name,
+        Some(only) => only == name && !came.replace(true),
         None => put.sources.is_empty() || sources.expect(name),
     };
     let Put { store, recursive, .. } = *put;

@@ -17,7 +17,8 @@ impl Names {
         Self { wanted: wanted.collect(), glob }
     }
 
-    /// Whether a name was asked for; an empty one is the contents of a folder.
+    /// Whether a name was asked for, and did not come before; an empty one is the contents of a folder.
+    /// What matches a pattern may come again: only the other end knows how much there is.
     pub fn expect(&self, name: &[u8]) -> bool {
         let mut is_wanted = false;
         for (wanted, came) in &self.wanted {
@@ -28,8 +29,7 @@ impl Names {
                 wanted => wanted == name,
             };
             if is_it {
-                came.set(true);
-                is_wanted = true;
+                is_wanted |= !came.replace(true) || self.glob;
             }
         }
         is_wanted
@@ -57,10 +57,12 @@ mod tests {
     fn what_was_not_asked_for_is_not_expected() {
         let names = Names::of([&b"/srv/a/"[..], b"b", b"x/."], false);
         assert!(names.expect(b"a") && names.expect(b""));
+        assert!(!names.expect(b"a") && !names.expect(b""), "once");
         assert!(!names.expect(b"srv") && !names.expect(b"c"));
         assert_eq!(names.missing().collect::<Vec<_>>(), [b"b"]);
         let names = Names::of([&b"/var/log/*.log"[..]], true);
         assert!(names.expect(b"x.log") && !names.expect(b"x.txt") && !names.expect(b""));
+        assert!(names.expect(b"x.log"));
         assert_eq!(names.missing().count(), 0);
     }
 }

@@ -143,3 +143,39 @@ fn what_an_earlier_run_has_left_is_said() {
         assert!(!said(&again).contains("went on"), "{again:?}");
     }
 }
+
+/// The other end goes on waiting for a client that was killed, and holds what there is of the file. Who
+/// starts the same again need not wait as well, nor begin anew.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_killed_client_has_left_is_gone_on_with_at_once() {
+    let agent = TestAgent::start();
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name);
+    let whole = noise(9, 16 << 20);
+    fs::write(path("src"), &whole).unwrap();
+    fs::create_dir(path("to")).unwrap();
+    let digest = rexec_client::Digest::of(rexec_client::Algorithm::Sha256, b"src").to_string();
+    let part = path("to").join(format!(".rexec-part-{}", &digest[..32]));
+    // Slow, so that it is killed in the middle.
+    let chaos = Chaos::start(agent.port, |_| {
+        let faults = Faults { delay: Duration::from_millis(10), ..Faults::default() };
+        Plan { up: faults, down: faults }
+    })
+    .await;
+    let mut slow = agent.rexec();
+    slow.args(["put", "--partial", "-P", &chaos.port.to_string()]);
+    let mut killed = slow.arg(path("src")).arg(there(path("to"))).spawn().unwrap();
+    tokio::task::block_in_place(|| {
+        let size = || part.metadata().map_or(0, |meta| meta.len());
+        eventually("a part", || size() > 1 << 20);
+        killed.kill().unwrap();
+        killed.wait().unwrap();
+        assert!(fs::File::open(&part).unwrap().try_lock().is_err(), "nobody holds it");
+        let put = "put --partial --json";
+        let output = ends(rexec(&agent, put).arg(path("src")).arg(there(path("to"))), 0);
+        let text = String::from_utf8(output.stdout).unwrap();
+        let file: serde_json::Value = serde_json::from_str(text.lines().next().unwrap()).unwrap();
+        assert!(file["resumed"].as_u64().unwrap() > 1 << 20, "{file}");
+        assert!(fs::read(path("to/src")).unwrap() == whole);
+    });
+}

@@ -5,6 +5,7 @@
 //! few files are made durable one by one, because syncfs also writes what others have to write.
 
 use super::cannot;
+use super::draft::{WORTH_KEEPING, drop_part};
 use super::folder::{Folder, Slot};
 use super::remove;
 use super::scraps::Scrap;
@@ -64,8 +65,17 @@ pub(crate) struct Batch {
     /// How often the next file was in another folder than the last one.
     folders: usize,
     left: Vec<Left>,
-    /// Folders in which others were made: their names are to be there after a crash as well.
-    grown: Vec<Arc<Folder>>,
+    grown: Vec<Grown>,
+    /// Folders that could not be made durable, below which a new one may be lost; and why.
+    unsafe_below: Vec<(Vec<u8>, String)>,
+}
+
+/// A folder in which others were made: their names are to be there after a crash as well.
+#[derive(Debug)]
+struct Grown {
+    folder: Arc<Folder>,
+    /// Below the destination; empty for that itself, and for what it is in.
+    path: Vec<u8>,
 }
 
 /// A folder in which all is done, but for the renames of this batch.
@@ -101,12 +111,14 @@ impl Batch {
         }
     }
 
-    /// Takes note that a folder was made in this one.
-    pub(super) fn grew(&mut self, folder: Option<Arc<Folder>>) {
-        let is_last =
-            |folder: &Arc<Folder>| self.grown.last().is_some_and(|last| Arc::ptr_eq(last, folder));
-        let folder = folder.filter(|folder| !is_last(folder));
-        self.grown.extend(folder);
+    /// Takes note that a folder was made in this one, which is called `path` now.
+    pub(super) fn grew(&mut self, folder: Option<Arc<Folder>>, path: &[u8]) {
+        let is_last = |folder: &Arc<Folder>| {
+            self.grown.last().is_some_and(|last| Arc::ptr_eq(&last.folder, folder))
+        };
+        let Some(folder) = folder.filter(|folder| !is_last(folder)) else { return };
+        let end = path.iter().rposition(|byte| *byte == b'/').unwrap_or(0);
+        self.grown.push(Grown { folder, path: path.get(..end).unwrap_or_default().to_vec() });
     }
 
     pub(super) fn is_full(&self) -> bool {
@@ -116,11 +128,12 @@ impl Batch {
 
     /// Puts all in their places.
     pub(super) fn settle(&mut self) -> Vec<Settled> {
-        let Self { ready, volatile, left, grown, .. } = std::mem::take(self);
+        let Self { ready, volatile, left, grown, mut unsafe_below, .. } = std::mem::take(self);
         let mut synced = Synced { few: volatile <= FEW, systems: HashMap::new() };
-        let mut folders: HashMap<*const Folder, Arc<Folder>> =
-            grown.into_iter().map(|folder| (Arc::as_ptr(&folder), folder)).collect();
-        let grown: Vec<_> = folders.keys().copied().collect();
+        let mut folders: HashMap<*const Folder, Arc<Folder>> = grown
+            .iter()
+            .map(|grown| (Arc::as_ptr(&grown.folder), Arc::clone(&grown.folder)))
+            .collect();
         let mut settled = Vec::with_capacity(ready.len());
         for Ready { scrap, slot, size, sha256, file, resumed, lock } in ready {
             let folder = Arc::clone(scrap.folder());
@@ -129,6 +142,9 @@ impl Batch {
                 put_in_place(&scrap, &slot, &name)
             });
             drop(lock);
+            if outcome.is_ok() && size >= WORTH_KEEPING {
+                drop_part(&folder, &slot.name);
+            }
             folders.insert(Arc::as_ptr(&folder), folder);
             settled.push(Settled { slot, size, sha256, resumed, outcome });
         }
@@ -140,16 +156,31 @@ impl Batch {
             .iter()
             .filter_map(|(key, folder)| again.folder(folder).err().map(|why| (*key, why)))
             .collect();
-        // What is in a new folder is as safe as the name of that.
-        let above = grown.iter().find_map(|key| failed.get(key));
+        // What is in a new folder is as safe as the name of that, which was perhaps made with a batch
+        // before this one.
+        for Grown { folder, path } in grown {
+            if let Some(why) = failed.get(&Arc::as_ptr(&folder))
+                && !unsafe_below.iter().any(|(above, _)| is_below(&path, above))
+            {
+                unsafe_below.push((path, why.clone()));
+            }
+        }
         for Settled { slot, outcome, .. } in &mut settled {
-            let key = slot.folder.as_ref().map(Arc::as_ptr);
-            if let Some(why) = key.and_then(|key| failed.get(&key)).or(above) {
+            let own = slot.folder.as_ref().and_then(|folder| failed.get(&Arc::as_ptr(folder)));
+            let above = || unsafe_below.iter().find(|(above, _)| is_below(&slot.path, above));
+            if let Some(why) = own.or_else(|| above().map(|(_, why)| why)) {
                 *outcome = Err(why.clone());
             }
         }
+        self.unsafe_below = unsafe_below;
         settled
     }
+}
+
+/// Whether a path is that of a folder, or of something below it.
+fn is_below(path: &[u8], folder: &[u8]) -> bool {
+    folder.is_empty()
+        || path.strip_prefix(folder).is_some_and(|rest| matches!(rest, [] | [b'/', ..]))
 }
 
 /// What is on the disk.
@@ -193,11 +224,11 @@ impl Synced {
 fn put_in_place(scrap: &Scrap, slot: &Slot, name: &CStr) -> Result<bool, String> {
     match scrap.rename(name) {
         Ok(()) => Ok(false),
-        Err(Errno::EISDIR) if slot.clears => {
+        Err(Errno::EISDIR) if slot.clears() => {
             remove::contents(scrap.folder(), name)
                 .map_err(|errno| cannot("empty the folder in its place to the end", errno))?;
             let placed = scrap.exchange(name).map(|()| true);
-            placed.map_err(|errno| cannot("put it in the place of a folder, now empty", errno))
+            placed.map_err(|why| format!("its place was a folder, which was emptied: {why}"))
         }
         Err(errno) => Err(cannot("put it in its place", errno)),
     }

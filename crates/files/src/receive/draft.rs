@@ -3,20 +3,20 @@
 use super::batch::Ready;
 use super::cannot;
 use super::folder::{Folder, Old, Slot, hash};
-use super::scraps::{PREFIX, Scrap, Scraps};
+use super::scraps::{Part, Scrap, Scraps, part_of};
 use crate::error::why;
 use crate::open::{SAFE, c_string};
 use nix::fcntl::{AtFlags, OFlag, openat};
 use nix::sys::stat::{Mode, fchmod, fstat, fstatat, futimens};
 use nix::sys::statvfs::fstatvfs;
 use nix::sys::time::TimeSpec;
-use nix::unistd::{Gid, Uid, fchown, geteuid};
+use nix::unistd::{Gid, Uid, UnlinkatFlags, fchown, geteuid, unlinkat};
 use rexec_guard::holds;
 use rexec_protocol::files::{End, Meta, Want};
 use rexec_protocol::{Algorithm, Digest, Hasher};
 use std::ffi::CStr;
-use std::fs::File;
-use std::io::{self, Seek};
+use std::fs::{File, TryLockError};
+use std::io::{self, Read, Seek};
 use std::os::unix::fs::FileExt;
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::thread::JoinHandle;
@@ -69,7 +69,7 @@ impl Draft {
     }
 
     /// The one that an earlier transfer has left, or an empty one that a later one will find. `None`
-    /// if that name cannot be used: it is somebody else's, or another transfer uses it now.
+    /// if that name cannot be used: it is somebody else's.
     pub(super) fn part(
         slot: &Slot,
         old: Option<Old>,
@@ -77,13 +77,39 @@ impl Draft {
         scraps: &Scraps,
     ) -> Option<Self> {
         let folder = slot.folder.as_ref()?;
-        let digest = Digest::of(Algorithm::Sha256, &slot.name).to_string();
-        let name = c_string(format!("{PREFIX}part-{}", digest.get(..32)?).as_bytes()).ok()?;
-        let (mut file, scrap) = scraps.part(folder, name, |name| take(folder, name))?;
+        let name = c_string(part_of(&slot.name).as_bytes()).ok()?;
+        let part = Part { of: c_string(&slot.name).ok()?, old };
+        let taken = scraps.part(folder, name.clone(), part, |name| take(folder, name));
+        let Some((mut file, scrap)) = taken else {
+            return Self::copy(slot, old, algorithm, scraps, &name);
+        };
         let hasher = hash(&mut file, Hasher::new(algorithm)).ok()?;
         let at = file.stream_position().ok()?;
         let draft = Self::with(file, scrap, old, algorithm);
         Some(Self { hasher, at, asked_at: at, is_part: true, ..draft })
+    }
+
+    /// A copy of a part that another transfer still holds. One whose client was killed does, until its
+    /// lease is over, and whoever starts it again need not wait for that. Its digest tells whether it
+    /// was the beginning of the file.
+    fn copy(
+        slot: &Slot,
+        old: Option<Old>,
+        algorithm: Algorithm,
+        scraps: &Scraps,
+        name: &CStr,
+    ) -> Option<Self> {
+        let mut part = own_part(slot.folder.as_ref()?, name, OFlag::O_RDONLY)?;
+        let mut draft = Self::new(slot, old, algorithm, scraps).ok()?;
+        let mut buffer = vec![0; 256 * 1024];
+        loop {
+            match part.read(&mut buffer) {
+                Ok(0) => return Some(draft),
+                Ok(n) => draft.data(draft.at, buffer.get(..n)?, None).ok()?,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(_) => return None,
+            }
+        }
     }
 
     pub(super) fn length(&self) -> u64 {
@@ -240,21 +266,42 @@ impl Draft {
     }
 }
 
-/// Opens and locks a part, which must be this user's alone.
+/// Opens and locks a part.
 fn take(folder: &Folder, name: &CStr) -> Option<File> {
-    let flags = OFlag::O_RDWR | OFlag::O_CREAT | OFlag::O_NOFOLLOW | SAFE;
+    let file = own_part(folder, name, OFlag::O_RDWR | OFlag::O_CREAT)?;
+    file.try_lock().ok()?;
+    // Whoever had the lock may have given the file its name since it was opened here.
+    let (here, stat) =
+        (fstatat(&folder.fd, name, AtFlags::AT_SYMLINK_NOFOLLOW).ok()?, fstat(&file).ok()?);
+    ((here.st_dev, here.st_ino) == (stat.st_dev, stat.st_ino)).then_some(file)
+}
+
+/// Opens a part, which must be this user's alone.
+fn own_part(folder: &Folder, name: &CStr, flags: OFlag) -> Option<File> {
     let mode = Mode::S_IRUSR | Mode::S_IWUSR;
-    let file = File::from(openat(&folder.fd, name, flags, mode).ok()?);
-    let stat = fstat(&file).ok()?;
+    let opened = openat(&folder.fd, name, flags | OFlag::O_NOFOLLOW | SAFE, mode).ok()?;
+    let stat = fstat(&opened).ok()?;
     let is_own = stat.st_uid == geteuid().as_raw()
         && stat.st_nlink == 1
         && stat.st_mode & 0o170_077 == 0o100_000;
-    if !holds("files.own_part", is_own) || file.try_lock().is_err() {
-        return None;
+    holds("files.own_part", is_own).then(|| File::from(opened))
+}
+
+/// Whether another transfer holds a part just now, or has it wait for its name.
+pub(super) fn is_held(folder: &Folder, name: &CStr) -> bool {
+    let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | SAFE;
+    let opened = openat(&folder.fd, name, flags, Mode::empty()).map(File::from);
+    opened.is_ok_and(|part| matches!(part.try_lock(), Err(TryLockError::WouldBlock)))
+}
+
+/// Removes what there is of a file that has come in whole, unless another transfer holds it: that one
+/// does it at its end.
+pub(super) fn drop_part(folder: &Folder, of: &[u8]) {
+    let Ok(name) = c_string(part_of(of).as_bytes()) else { return };
+    let free = own_part(folder, &name, OFlag::O_RDWR).filter(|part| part.try_lock().is_ok());
+    if free.is_some() {
+        let _ = unlinkat(&folder.fd, name.as_c_str(), UnlinkatFlags::NoRemoveDir);
     }
-    // Whoever had the lock may have given the file its name since it was opened here.
-    let here = fstatat(&folder.fd, name, AtFlags::AT_SYMLINK_NOFOLLOW).ok()?;
-    ((here.st_dev, here.st_ino) == (stat.st_dev, stat.st_ino)).then_some(file)
 }
 
 /// A thread that has the disk write what there is while more comes, so that the wait at the end is

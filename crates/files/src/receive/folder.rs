@@ -42,8 +42,18 @@ pub(crate) struct Slot {
     pub(crate) name: Vec<u8>,
     /// Below the destination, for reports.
     pub(crate) path: Vec<u8>,
-    /// What is there goes, whatever it is: it is in a tree from which is removed what was not sent.
-    pub(crate) clears: bool,
+    pub(crate) yields: Yields,
+}
+
+/// Whether what is of another kind makes way for what comes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Yields {
+    /// It was named as the destination itself.
+    Never,
+    /// It would with `delete`: it is in a tree that comes.
+    OnDelete,
+    /// It is in a tree from which is removed what was not sent.
+    Anything,
 }
 
 /// What is under a name already.
@@ -78,8 +88,16 @@ impl Old {
 }
 
 const NO_FOLDER: &str = "its folder is not there";
-/// What to do where something of another kind is in the way.
-const MAKE_WAY: &str = "remove it first; --delete replaces it, within a tree";
+
+impl Yields {
+    /// What to do where something of another kind is in the way.
+    fn how(self) -> &'static str {
+        match self {
+            Self::Never => "remove it first, or name another place",
+            Self::OnDelete | Self::Anything => "remove it first; --delete replaces it",
+        }
+    }
+}
 
 /// A folder that was entered.
 #[derive(Debug)]
@@ -93,7 +111,12 @@ pub(super) struct Entered {
 impl Slot {
     /// No place at all.
     pub(super) fn nowhere() -> Self {
-        Self { folder: None, name: Vec::new(), path: Vec::new(), clears: false }
+        Self { folder: None, name: Vec::new(), path: Vec::new(), yields: Yields::Never }
+    }
+
+    /// What is there goes, whatever it is.
+    pub(super) fn clears(&self) -> bool {
+        self.yields == Yields::Anything
     }
 
     pub(super) fn folder(&self) -> Result<&Arc<Folder>, String> {
@@ -113,11 +136,10 @@ impl Slot {
             Err(errno) => return Err(cannot("look at what is there", errno)),
         };
         let kind = SFlag::from_bits_truncate(stat.st_mode & SFlag::S_IFMT.bits());
+        let (clears, how) = (self.clears(), self.yields.how());
         match kind {
-            SFlag::S_IFDIR if !self.clears => {
-                Err(format!("there is a folder of this name: {MAKE_WAY}"))
-            }
-            _ if self.clears || matches!(kind, SFlag::S_IFREG | SFlag::S_IFLNK) => Ok(Some(Old {
+            SFlag::S_IFDIR if !clears => Err(format!("there is a folder of this name: {how}")),
+            _ if clears || matches!(kind, SFlag::S_IFREG | SFlag::S_IFLNK) => Ok(Some(Old {
                 is_file: kind == SFlag::S_IFREG,
                 is_folder: kind == SFlag::S_IFDIR,
                 size: stat.st_size.unsigned_abs(),
@@ -129,7 +151,13 @@ impl Slot {
                 links: stat.st_nlink,
                 changed: (stat.st_ctime, stat.st_ctime_nsec),
             })),
-            _ => Err(format!("there is a device, FIFO or socket of this name: {MAKE_WAY}")),
+            // Such as /dev/null, which nobody is to be told to remove.
+            _ if self.yields == Yields::Never => Err(
+                "there is a device, FIFO or socket of this name, and no file takes its place: name \
+                 another place"
+                    .to_owned(),
+            ),
+            _ => Err(format!("there is a device, FIFO or socket of this name: {how}")),
         }
     }
 
@@ -152,7 +180,7 @@ impl Slot {
         {
             Ok(folder) => Ok(entered(Some(folder))),
             Err(Errno::ENOENT) if dry_run => Ok(entered(None)),
-            Err(Errno::ELOOP | Errno::ENOTDIR) if self.clears => {
+            Err(Errno::ELOOP | Errno::ENOTDIR) if self.clears() => {
                 let folder =
                     if dry_run { None } else { Some(clear_for_folder(parent, &name, scraps)?) };
                 Ok(Entered { folder, cleared: true })
@@ -160,9 +188,13 @@ impl Slot {
             Err(Errno::ELOOP | Errno::ENOTDIR) => Err(match self.look() {
                 Ok(Some(Old { is_file: false, .. })) => format!(
                     "there is a symbolic link of this name, and no folder; it is not followed: \
-                     name what it leads to, or {MAKE_WAY}"
+                     name what it leads to, or {}",
+                    self.yields.how()
                 ),
-                _ => format!("there is something of this name that is no folder: {MAKE_WAY}"),
+                _ => format!(
+                    "there is something of this name that is no folder: {}",
+                    self.yields.how()
+                ),
             }),
             Err(errno) => Err(cannot("enter this folder", errno)),
         }
@@ -223,11 +255,10 @@ pub(super) fn hash(file: &mut File, mut hasher: Hasher) -> std::io::Result<Hashe
 
 /// A new folder in the place of what is none. The name stands for the one or the other at any time.
 fn clear_for_folder(parent: &Arc<Folder>, name: &CStr, scraps: &Scraps) -> Result<Folder, String> {
-    let made = scraps.folder(parent).and_then(|(fd, scrap)| {
-        scrap.exchange(name)?;
-        Folder::new(fd, true)
-    });
-    made.map_err(|errno| cannot("put a folder in the place of what is there", errno))
+    let failed = |errno| cannot("make a folder for the place of what is there", errno);
+    let (fd, scrap) = scraps.folder(parent).map_err(failed)?;
+    scrap.exchange(name)?;
+    Folder::new(fd, true).map_err(failed)
 }
 
 /// Open to nobody else until it is complete.

@@ -1,6 +1,6 @@
 //! What the path of a destination means here and now.
 
-use super::folder::{Folder, Slot};
+use super::folder::{Folder, Slot, Yields};
 use crate::open;
 use nix::errno::Errno;
 use rexec_protocol::files::Target;
@@ -69,7 +69,12 @@ impl Landing {
                 (parent, name.clone())
             }
         };
-        Ok(Slot { folder: Some(Arc::clone(folder)), path: name.clone(), name, clears: false })
+        Ok(Slot {
+            folder: Some(Arc::clone(folder)),
+            path: name.clone(),
+            name,
+            yields: Yields::Never,
+        })
     }
 
     /// For the contents of a folder: the folder of the destination, or the place where it is to be.
@@ -80,7 +85,7 @@ impl Landing {
                 *taken = true;
                 self.above = open::join(&self.above, name);
                 let folder = Some(Arc::clone(parent));
-                Ok(Slot { folder, name: name.clone(), path: Vec::new(), clears: false })
+                Ok(Slot { folder, name: name.clone(), path: Vec::new(), yields: Yields::Never })
             }
         }
     }

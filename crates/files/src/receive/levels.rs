@@ -69,7 +69,7 @@ impl Receiver<'_> {
                     self.removed(path.clone())?;
                 }
                 if folder.as_ref().is_some_and(|folder| folder.is_new) {
-                    self.batch.grew(slot.folder);
+                    self.batch.grew(slot.folder, &path);
                 }
                 (folder.map(Arc::new), false)
             }

@@ -37,7 +37,7 @@ use crate::open;
 use asked::Asked;
 use batch::{Batch, Ready, Settled};
 use draft::Draft;
-use folder::{Old, Slot};
+use folder::{Old, Slot, Yields};
 use landing::Landing;
 use levels::Level;
 use nix::errno::Errno;
@@ -153,13 +153,13 @@ impl<'a> Receiver<'a> {
         let Some(level) = self.levels.last_mut() else {
             if !holds("files.top_name", (self.rules.expected)(name)) {
                 let name = open::shown(name);
-                return Err(Error::peer(format!("it offers '{name}', which was not asked for")));
+                let message =
+                    format!("it offers '{name}', which was not asked for, or came before");
+                return Err(Error::peer(message));
             }
             return self.landing.slot(name).map(Some).map_err(Error::Target);
         };
-        if let Some(names) = &mut level.names {
-            names.insert(name.to_vec());
-        }
+        let is_first = level.names.as_mut().is_none_or(|names| names.insert(name.to_vec()));
         if level.skip {
             self.totals.failed += 1;
             return Ok(None);
@@ -169,8 +169,13 @@ impl<'a> Receiver<'a> {
         } else {
             [&level.path, &b"/"[..], name].concat()
         };
-        let (folder, clears) = (level.folder.clone(), level.names.is_some());
-        Ok(Some(Slot { folder, name: name.to_vec(), path, clears }))
+        let yields = if level.names.is_some() { Yields::Anything } else { Yields::OnDelete };
+        let folder = level.folder.clone();
+        if !holds("files.once", is_first) {
+            self.failed(path, TWICE.to_owned())?;
+            return Ok(None);
+        }
+        Ok(Some(Slot { folder, name: name.to_vec(), path, yields }))
     }
 
     fn link(&mut self, link: &Link) -> Result<(), Error> {
@@ -423,6 +428,10 @@ impl<'a> Receiver<'a> {
         (self.out)(ToSender::Failed(Failed { path: ByteBuf::from(path), message, at }))
     }
 }
+
+/// Of what has the name of something that came before. Names are known only where the rest is to be
+/// removed, and at the top: to hold those of every folder would take memory by the number of files.
+const TWICE: &str = "the source named it twice; what came first was taken, and this was not";
 
 /// What stands in the way of a file, in words.
 fn cannot(what: &str, errno: Errno) -> String {

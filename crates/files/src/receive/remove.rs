@@ -1,8 +1,9 @@
 //! What is in a folder and was not sent.
 
 use super::cannot;
+use super::draft::is_held;
 use super::folder::Folder;
-use super::scraps::PREFIX;
+use super::scraps::{is_temporary, may_be_part, part_of};
 use crate::open::SAFE;
 use nix::dir::Dir;
 use nix::errno::Errno;
@@ -32,11 +33,19 @@ pub(super) fn others(
         Ok(listed) => listed,
         Err(errno) => return vec![(path.to_vec(), Err(cannot("list this folder", errno)))],
     };
-    let extra = listed.into_iter().filter(|name| {
-        let name = name.to_bytes();
-        // Drafts of this or another transfer are not what was there.
-        !names.contains(name) && !name.starts_with(PREFIX.as_bytes())
-    });
+    let parts: HashSet<_> = match listed.iter().any(|name| may_be_part(name.to_bytes())) {
+        true => names.iter().map(|sent| part_of(sent).into_bytes()).collect(),
+        false => HashSet::new(),
+    };
+    // Drafts of this or another transfer are not what was there, nor are parts of what was sent, or of
+    // what another transfer brings just now.
+    let is_hidden = |name: &CStr| {
+        is_temporary(name.to_bytes())
+            || parts.contains(name.to_bytes())
+            || may_be_part(name.to_bytes()) && is_held(folder, name)
+    };
+    let extra =
+        listed.into_iter().filter(|name| !names.contains(name.to_bytes()) && !is_hidden(name));
     let gone = |name: &CStr| {
         if dry_run {
             return Ok(());

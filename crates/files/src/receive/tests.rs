@@ -1,6 +1,8 @@
 //! A receiver, and what a sender can do to it.
 
+mod once;
 mod places;
+mod temporary;
 
 use super::*;
 use folder::Folder;

@@ -3,7 +3,7 @@
 use super::*;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-const MIRROR: Store = Store {
+pub(super) const MIRROR: Store = Store {
     preserve: false,
     special: false,
     update: None,
@@ -108,6 +108,19 @@ fn at_the_top_nothing_makes_way() {
     assert!(bench.take(MIRROR, &sent).unwrap());
     assert_eq!(finished(&bench).failed, 2, "{:?}", bench.said);
     assert!(bench.path().join("f").is_dir() && bench.path().join("d").is_file());
+    let said = format!("{:?}", bench.said);
+    assert!(said.contains("name another place") && !said.contains("--delete"), "{said}");
+}
+
+/// Nobody is to remove /dev/null.
+#[test]
+fn at_the_top_a_device_is_named_and_no_hint_is_given_that_harms() {
+    let mut bench = Bench::new();
+    nix::unistd::mkfifo(&bench.path().join("f"), Mode::S_IRWXU).unwrap();
+    assert!(bench.take(MIRROR, &[small(b"f", b"new"), done(1)]).unwrap());
+    let said = format!("{:?}", bench.said);
+    assert!(said.contains("device, FIFO or socket"), "{said}");
+    assert!(!said.contains("remove it") && !said.contains("--delete"), "{said}");
 }
 
 #[test]
