@@ -182,6 +182,12 @@ fn streams_and_patterns() {
     assert!(fs::read(path("x.log")).unwrap() == content);
     let got = ends(rexec(&agent, "get").arg(there(path("x.log"))).arg("-"), 0);
     assert!(got.stdout == content);
+    // A stream has neither mode nor time to be kept.
+    let began = std::time::SystemTime::now() - std::time::Duration::from_secs(1);
+    ends(rexec(&agent, "put -p -").arg(there(path("p.txt"))).stdin(Stdio::null()), 0);
+    let kept = fs::metadata(path("p.txt")).unwrap();
+    assert_eq!(kept.permissions().mode() & 0o777, 0o644);
+    assert!(kept.modified().unwrap() >= began);
     fs::write(path("y.log"), "y").unwrap();
     fs::write(path("z.txt"), "z").unwrap();
     fs::create_dir(path("out")).unwrap();

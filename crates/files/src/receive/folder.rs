@@ -56,6 +56,13 @@ pub(crate) enum Yields {
     Anything,
 }
 
+/// Such as /dev/stdout: who names it means what it leads to, and wants the link to stay.
+fn leads_to_device(folder: &Folder, name: &CStr) -> bool {
+    let stat = fstatat(&folder.fd, name, AtFlags::empty());
+    let kind = stat.map(|stat| SFlag::from_bits_truncate(stat.st_mode & SFlag::S_IFMT.bits()));
+    kind.is_ok_and(|kind| !matches!(kind, SFlag::S_IFREG | SFlag::S_IFDIR))
+}
+
 /// What is under a name already.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Old {
@@ -88,6 +95,7 @@ impl Old {
 }
 
 const NO_FOLDER: &str = "its folder is not there";
+const NO_FILE: &str = "there is a device, FIFO or socket of this name, and no file takes its place: name another place";
 
 impl Yields {
     /// What to do where something of another kind is in the way.
@@ -137,6 +145,10 @@ impl Slot {
         };
         let kind = SFlag::from_bits_truncate(stat.st_mode & SFlag::S_IFMT.bits());
         let (clears, how) = (self.clears(), self.yields.how());
+        if kind == SFlag::S_IFLNK && self.yields == Yields::Never && leads_to_device(folder, &name)
+        {
+            return Err(NO_FILE.to_owned());
+        }
         match kind {
             SFlag::S_IFDIR if !clears => Err(format!("there is a folder of this name: {how}")),
             _ if clears || matches!(kind, SFlag::S_IFREG | SFlag::S_IFLNK) => Ok(Some(Old {
@@ -152,11 +164,7 @@ impl Slot {
                 changed: (stat.st_ctime, stat.st_ctime_nsec),
             })),
             // Such as /dev/null, which nobody is to be told to remove.
-            _ if self.yields == Yields::Never => Err(
-                "there is a device, FIFO or socket of this name, and no file takes its place: name \
-                 another place"
-                    .to_owned(),
-            ),
+            _ if self.yields == Yields::Never => Err(NO_FILE.to_owned()),
             _ => Err(format!("there is a device, FIFO or socket of this name: {how}")),
         }
     }

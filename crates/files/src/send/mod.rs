@@ -28,6 +28,7 @@ use std::ffi::CString;
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::sync::Arc;
+use std::time::SystemTime;
 
 /// What is sent.
 #[derive(Debug, Clone, Copy)]
@@ -138,7 +139,7 @@ impl<'a, W: Write> Sender<'a, W> {
             return self.refuse(name.to_vec(), name, STREAM.to_owned());
         }
         self.entries += 1;
-        let meta = Meta { mode: 0o666, ..Meta::default() };
+        let meta = of_stream(SystemTime::now());
         let name = ByteBuf::from(name);
         let digest = self.choice.digest;
         let file = Announced { name, size: None, meta, ask: false, digest, whole: None };
@@ -303,6 +304,12 @@ const FOLDER: &str = "is a folder; with -r all that is in it is copied too";
 const STREAM: &str = "is a stream, which cannot be compared, or gone on with: leave out -u, -c, -n, \
                       --checksum-only and --partial";
 const CHANGED: &str = "changed while it was being sent; nothing was stored";
+
+/// A stream has neither mode nor time; where those are kept, the file is one that was written just now.
+fn of_stream(now: SystemTime) -> Meta {
+    let now = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    Meta { mode: 0o644, mtime: now.as_secs().cast_signed(), nsec: now.subsec_nanos() }
+}
 
 impl Place {
     /// As it was named, with what is below that.

@@ -123,6 +123,17 @@ fn at_the_top_a_device_is_named_and_no_hint_is_given_that_harms() {
     assert!(!said.contains("remove it") && !said.contains("--delete"), "{said}");
 }
 
+/// As root, `rexec get web1:x /dev/stdout` made a file of that link.
+#[test]
+fn a_link_to_a_device_stays_where_it_is_named() {
+    let mut bench = Bench::new();
+    std::os::unix::fs::symlink("/dev/null", bench.path().join("f")).unwrap();
+    assert!(bench.take(MIRROR, &[small(b"f", b"new"), done(1)]).unwrap());
+    let said = format!("{:?}", bench.said);
+    assert!(said.contains("device, FIFO or socket"), "{said}");
+    assert!(fs::symlink_metadata(bench.path().join("f")).unwrap().is_symlink());
+}
+
 #[test]
 fn at_every_moment_there_is_the_one_or_the_other() {
     let mut bench = Bench::new();
