@@ -3,6 +3,7 @@
 use crate::rooms::open_to_all;
 use crate::support::disk::SmallDisk;
 use crate::support::proc::eventually;
+use crate::support::tmux;
 use crate::support::{TestAgent, program};
 use nix::unistd::Uid;
 use rexec_client::{Connector, Outcome};
@@ -196,6 +197,9 @@ async fn quit_waits_for_running_commands_or_ends_them() {
     for words in [&["quit"][..], &["quit", "wait"]] {
         assert!(text(&agent.ctl(words)).contains("stops already"), "{words:?}");
     }
+    let output = agent.ctl(&["drain", "off"]);
+    assert!(text(&output).contains("takes no new commands any more"), "{output:?}");
+    assert_eq!(output.status.code(), Some(1));
     assert!(text(&agent.ctl(&["drain"])).contains("1 commands still run"));
     drop(child.stdin.take());
     assert_eq!(child.wait().await.unwrap().code(), Some(0));
@@ -379,6 +383,108 @@ fn nobody_else_gets_to_the_console() {
     }
     assert_ne!(output.status.code(), Some(0));
     assert!(said.contains("the console is for root and root, not for uid 65534"), "{output:?}");
+    assert!(agent.log().contains("somebody else is at the console"), "{}", agent.log());
+    let audit = agent.path("audit.jsonl");
+    eventually("it is on record", || {
+        let records = fs::read_to_string(&audit).unwrap();
+        records.lines().any(|line| line.contains("\"console\"") && line.contains("\"uid\":65534"))
+    });
+}
+
+/// A number is a connection's, if there is one; whoever is called like that can be kicked by another word.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_number_means_the_connection() {
+    let agent = agent();
+    let (alice, one) = (agent.session().await, agent.session_as("1").await);
+    one.ping().await.unwrap();
+    let who = agent.data(&["who"]);
+    assert_eq!((&who[0]["id"], &who[0]["user"]), (&1.into(), &"alice".into()), "{who}");
+    assert_eq!((&who[1]["id"], &who[1]["user"]), (&2.into(), &"1".into()), "{who}");
+    assert_eq!(agent.data(&["kick", "1"])["kicked"], 1);
+    one.ping().await.unwrap();
+    eventually("alice is gone", || agent.data(&["status"])["connections"] == 1);
+    assert_eq!(agent.data(&["kick", "1"])["kicked"], 1);
+    eventually("nobody is there", || agent.data(&["status"])["connections"] == 0);
+    drop((alice, one));
+}
+
+/// What it is, by whom, and that it was asked for at all.
+#[tokio::test(flavor = "multi_thread")]
+async fn every_action_is_on_record() {
+    let mut agent = agent();
+    let session = agent.session().await;
+    let child = session.command("sleep").arg("1000").spawn().await.unwrap();
+    let id = child.job().as_str().to_owned();
+    let help = agent.data(&["help"]);
+    let actions: [&[&str]; 9] = [
+        &["status"],
+        &["who"],
+        &["jobs"],
+        &["kill", &id],
+        &["kick", "alice", "go", "home"],
+        &["drain"],
+        &["reload"],
+        &["log-level", "info"],
+        &["quit"],
+    ];
+    for words in actions {
+        agent.data(words);
+    }
+    assert!(block_in_place(|| agent.wait()).success());
+    let audit = fs::read_to_string(agent.path("audit.jsonl")).unwrap();
+    let records = audit.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    let seen: Vec<Value> = records.filter(|record| record["event"] == "console").collect();
+    let words: Vec<&Value> = seen.iter().map(|record| &record["words"]).collect();
+    let expected: Vec<Value> = actions.iter().map(|&words| words.into()).collect();
+    assert_eq!(words, expected.iter().collect::<Vec<_>>());
+    let mut names: Vec<&str> = actions.iter().map(|words| words[0]).collect();
+    names.sort_unstable();
+    let words = help.as_array().unwrap().iter().map(|row| row["words"].as_str().unwrap());
+    let mut all: Vec<&str> = words.map(|words| words.split(' ').next().unwrap()).collect();
+    all.sort_unstable();
+    assert_eq!(names, all, "an action has no row here");
+    let uid = Uid::effective().as_raw();
+    assert!(seen.iter().all(|record| record["uid"] == uid && record["user"].is_string()));
+}
+
+/// On a terminal: what is typed is completed, by what there is just now.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_prompt_completes_what_is_typed() {
+    if !tmux::available() {
+        return;
+    }
+    let mut agent = agent();
+    let session = agent.session().await;
+    let child = session.command("sleep").arg("1000").spawn().await.unwrap();
+    let id = child.job().as_str().to_owned();
+    block_in_place(|| {
+        let terminal = tmux::Terminal::open(&agent, 120, 40);
+        let (program, config) = (program("rexec-agent"), agent.path("agent.toml"));
+        terminal.enter(&format!("{} --config {} ctl", program.display(), config.display()));
+        terminal.shows_line("rexec-agent>");
+        let completes = |typed: &str, whole: &str| {
+            terminal.types(typed);
+            terminal.press(&["Tab"]);
+            terminal.shows_line(&format!("rexec-agent> {whole}"));
+            terminal.press(&["Enter"]);
+        };
+        completes("st", "status");
+        terminal.shows_line("state        running");
+        completes("kill ", &format!("kill {id}"));
+        terminal.shows_line(&format!("job {id} is being ended"));
+        completes("kick al", "kick alice");
+        terminal.shows_line("one connection is ended");
+        completes("log-level i", "log-level info");
+        terminal.shows_line("logging info");
+        completes("qu", "quit");
+        terminal.shows("stopping; running commands are left");
+        assert!(agent.wait().success());
+        // The prompt is there, the agent is not.
+        terminal.enter("status");
+        terminal.shows_line("rexec-agent: the agent has closed the console");
+        terminal.is_back();
+    });
+    drop((child, session));
 }
 
 /// The reconnecting client of before is not let in by a kick of its own: it has to be called again.

@@ -110,7 +110,9 @@ fn the_agents_side() {
     let doctor = |config: &str, crl: bool| {
         let path = agent.path("doctor.toml");
         let audit = agent.path("doctor/audit.jsonl");
-        fs::write(&path, format!("{config}\n[audit]\nfile = '{}'", audit.display())).unwrap();
+        let (state, audit) = (agent.path("state"), audit.display());
+        let folders = format!("state_dir = '{}'\n[audit]\nfile = '{audit}'", state.display());
+        fs::write(&path, format!("{config}\n{folders}")).unwrap();
         let mut command = Command::new(program("rexec-agent"));
         command.arg("--config").arg(path).args(["--listen", &listen, "--identity"]);
         command.arg(agent.path("agent.pem")).arg("--authority").arg(agent.path("authority.crt"));
@@ -133,6 +135,7 @@ fn the_agents_side() {
         "validity",
         "authority",
         "revocation",
+        "state folder",
         "policy",
         "audit log",
         "port",

@@ -1,12 +1,16 @@
 //! `rexec-agent --check`: is this configuration fit to run, and what is in force?
 
 use crate::account::Account;
-use crate::audit;
 use crate::config::Config;
 use crate::policy::{Policy, PolicyPaths};
+use crate::{audit, console, trusted};
+use nix::unistd::AccessFlags;
 use rexec_net::credentials::Credentials;
 use rexec_net::tls;
+use std::fs;
 use std::io::{self, Write};
+use std::os::unix::net::SocketAddr;
+use std::path::Path;
 use std::process::ExitCode;
 
 /// Writes what is in force, or what is wrong, to `out`; fails if anything is wrong.
@@ -41,6 +45,7 @@ fn write_report(config: &Config, out: &mut dyn Write) -> io::Result<bool> {
         let words = "there is none: 'crl' names no file, so no certificate counts as revoked";
         verdict("revocation", Ok(words.to_owned()))?;
     }
+    verdict("state folder", state_folder(&config.state_dir))?;
     verdict("policy", policy(&config.policy_paths()))?;
     verdict("audit log", audit::check(&config.audit))?;
     Ok(fit)
@@ -56,6 +61,42 @@ pub(crate) fn account() -> Result<String, String> {
     })
 }
 
+/// Whether an agent could use its private folder; one may be running, and nothing is made.
+pub(crate) fn state_folder(state: &Path) -> Result<String, String> {
+    let shown = state.display();
+    let found = usable(state).map_err(|why| {
+        format!(
+            "cannot use the folder {shown}: {why}; mend that, or name another with 'state_dir' in the agent's configuration"
+        )
+    })?;
+    Ok(if found { format!("{shown}") } else { format!("{shown}; it will be made") })
+}
+
+/// Whether it is there.
+fn usable(state: &Path) -> Result<bool, String> {
+    // As the agent will listen there; how long a path may be is the kernel's matter.
+    SocketAddr::from_pathname(console::place(state))
+        .map_err(|_| "its path is too long for a socket in it".to_owned())?;
+    let is_there = match fs::metadata(state) {
+        Ok(metadata) if !metadata.is_dir() => return Err("it is no folder".to_owned()),
+        Ok(metadata) => {
+            trusted::demand_unchangeable(state, &metadata)?;
+            true
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => false,
+        Err(error) => return Err(error.to_string()),
+    };
+    let jobs = state.join("jobs");
+    if let Ok(metadata) = fs::symlink_metadata(&jobs) {
+        trusted::demand_unchangeable(&jobs, &metadata)?;
+    }
+    let nearest = state.ancestors().find(|folder| folder.exists()).unwrap_or(Path::new("."));
+    let access = AccessFlags::W_OK | AccessFlags::X_OK;
+    nix::unistd::access(nearest, access)
+        .map_err(|error| format!("{} may not be written: {error}", nearest.display()))?;
+    Ok(is_there)
+}
+
 /// Loads the policy and runs the tests that it carries.
 pub(crate) fn policy(paths: &PolicyPaths) -> Result<String, String> {
     let policy = Policy::load(paths).map_err(|error| error.to_string())?;
@@ -69,4 +110,33 @@ pub(crate) fn policy(paths: &PolicyPaths) -> Result<String, String> {
         return Ok(format!("there is none, so everything is denied; {}", policy.how_to_begin()));
     }
     Ok(format!("{rules} rules in {files} files; {tests} tests of theirs, which all pass"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt;
+
+    /// It is what a start does: an agent that passed `--check` must not fail for it.
+    #[test]
+    fn a_state_folder_that_no_agent_would_use_is_told() {
+        let dir = tempfile::tempdir().unwrap();
+        let state = dir.path().join("state");
+        let told = state_folder(&state).unwrap();
+        assert!(told.ends_with("it will be made") && !state.exists(), "{told}");
+        fs::create_dir(&state).unwrap();
+        for (mode, fits) in [(0o700, true), (0o755, true), (0o777, false), (0o770, false)] {
+            fs::set_permissions(&state, fs::Permissions::from_mode(mode)).unwrap();
+            let told = state_folder(&state);
+            assert_eq!(told.is_ok(), fits, "{mode:o}: {told:?}");
+            assert!(told.err().is_none_or(|why| why.contains("chmod go-w")));
+        }
+        fs::set_permissions(&state, fs::Permissions::from_mode(0o700)).unwrap();
+        fs::create_dir(state.join("jobs")).unwrap();
+        fs::set_permissions(state.join("jobs"), fs::Permissions::from_mode(0o777)).unwrap();
+        assert!(state_folder(&state).unwrap_err().contains("jobs"));
+        fs::write(dir.path().join("file"), "").unwrap();
+        assert!(state_folder(&dir.path().join("file")).unwrap_err().contains("no folder"));
+        assert!(state_folder(&dir.path().join("x".repeat(120))).unwrap_err().contains("too long"));
+    }
 }

@@ -17,7 +17,7 @@ use std::time::SystemTime;
 type Look = fn(&Config, &mut Report);
 
 /// Everything that is looked at, in this order. A new check is one line here.
-const LOOKS: &[Look] = &[account, files, policy, audit_log, ports];
+const LOOKS: &[Look] = &[account, files, state_folder, policy, audit_log, ports];
 
 /// Checks everything and writes one line for each finding; fails if anything is wrong.
 pub fn run(config: Result<Config, ConfigError>, json: bool, out: &mut dyn Write) -> ExitCode {
@@ -47,6 +47,10 @@ fn write(report: &Report, json: bool, out: &mut dyn Write) -> io::Result<()> {
 
 fn account(_: &Config, report: &mut Report) {
     report.judge("account", check::account());
+}
+
+fn state_folder(config: &Config, report: &mut Report) {
+    report.judge("state folder", check::state_folder(&config.state_dir));
 }
 
 fn policy(config: &Config, report: &mut Report) {
@@ -143,6 +147,17 @@ mod tests {
         let found = lines(Ok(Config { listen: vec![address], ..Config::default() }));
         let port = found.iter().find(|line| line["check"] == "port").unwrap();
         assert_eq!(port["verdict"], "ok");
+    }
+
+    #[test]
+    fn a_state_folder_that_others_may_write_is_a_finding() {
+        use std::os::unix::fs::PermissionsExt;
+        let dir = tempfile::tempdir().unwrap();
+        fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o777)).unwrap();
+        let state_dir = dir.path().to_owned();
+        let found = lines(Ok(Config { state_dir, listen: Vec::new(), ..Config::default() }));
+        let state = found.iter().find(|line| line["check"] == "state folder").unwrap();
+        assert_eq!(state["verdict"], "wrong", "{state}");
     }
 
     #[test]

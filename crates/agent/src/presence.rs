@@ -113,14 +113,16 @@ impl Everybody {
         }
     }
 
-    /// Ends the connections that `whose` names, by their numbers or the names of their identities;
-    /// how many.
+    /// Ends the connection of this number; without one, the connections of the identity of this name. How
+    /// many.
     pub fn kick(&self, whose: &str, reason: &str) -> usize {
-        let number = whose.parse().ok();
-        let is_meant = |presence: &&Arc<Presence>| {
-            Some(presence.id) == number || presence.identity.name() == whose
-        };
         let all = self.all();
+        let number = whose.parse().ok();
+        if let Some(one) = all.iter().find(|presence| Some(presence.id) == number) {
+            one.kick(reason);
+            return 1;
+        }
+        let is_meant = |presence: &&Arc<Presence>| presence.identity.name() == whose;
         all.iter().filter(is_meant).map(|presence| presence.kick(reason)).count()
     }
 

@@ -8,7 +8,7 @@ pub const HELP: &str = "\
 status               how the agent is doing
 who                  who is connected: from where, since when, in which rooms, on which jobs
 jobs                 the jobs that run, and those whose end waits for somebody
-kick USER|ID [WHY]   end the connections of an identity, or one by its number in 'who'
+kick USER|ID [WHY]   end the connection of this number in 'who', otherwise those of an identity
 kill JOB             end a job with all that it has started; a part of a long id is enough
 drain [off]          take no new commands and wait for the running ones; 'off': take them again
 reload               look at certificates, revocation lists and policy now

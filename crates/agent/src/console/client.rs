@@ -80,11 +80,10 @@ impl Console {
     fn ask(&mut self, words: Vec<String>) -> io::Result<Answer> {
         let mut line = serde_json::to_vec(&Request { words })?;
         line.push(b'\n');
-        let sent = self.stream.get_mut().write_all(&line);
+        // Who is not served is told so before anything is asked: what is wrong with this, the answer tells.
+        let _ = self.stream.get_mut().write_all(&line);
         let mut answer = String::new();
-        // Who is not served is told so before anything is asked.
         if !self.stream.read_line(&mut answer).is_ok_and(|length| length > 0) {
-            sent?;
             return Err(io::Error::other("the agent has closed the console"));
         }
         Ok(serde_json::from_str(&answer)?)
@@ -179,4 +178,24 @@ impl Highlighter for Words<'_> {}
 impl Validator for Words<'_> {}
 impl Hinter for Words<'_> {
     type Hint = String;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::net::UnixListener;
+
+    /// A prompt outlives the agent that it was opened at.
+    #[test]
+    fn a_word_to_an_agent_that_is_gone_is_told_so() {
+        let state = tempfile::tempdir().unwrap();
+        let listener = UnixListener::bind(super::super::place(state.path())).unwrap();
+        let mut console = Console::open(state.path()).unwrap();
+        drop(listener.accept().unwrap());
+        drop(listener);
+        for _ in 0..2 {
+            let error = console.ask(vec!["status".to_owned()]).unwrap_err();
+            assert_eq!(error.to_string(), "the agent has closed the console");
+        }
+    }
 }

@@ -15,6 +15,7 @@ mod perform;
 pub mod wire;
 
 use crate::account::Account;
+use crate::admission::refusals::with_left_out;
 use crate::audit::Event;
 use crate::audit::text::Text;
 use crate::policy;
@@ -106,6 +107,9 @@ impl Person {
 
 async fn talk(agent: Arc<Agent>, stream: UnixStream, own: String) {
     let person = Person::of(&stream, own);
+    if let Err(refused) = &person {
+        put_on_record(&agent, &stream, refused);
+    }
     let (from, mut to) = stream.into_split();
     let mut from = BufReader::new(from);
     loop {
@@ -136,6 +140,17 @@ async fn talk(agent: Arc<Agent>, stream: UnixStream, own: String) {
             return;
         }
     }
+}
+
+/// Somebody came who has no business here. Not each of many: nobody is to fill the disk.
+fn put_on_record(agent: &Agent, stream: &UnixStream, refused: &str) {
+    let Some(left_out) = agent.admission.may_record_refusal() else { return };
+    let uid = stream.peer_cred().map_or(u32::MAX, |peer| peer.uid());
+    let reason = with_left_out(refused.to_owned(), left_out);
+    tracing::warn!(uid, reason, "somebody else is at the console");
+    let user = format!("uid {uid}");
+    let (words, refused) = (Vec::new(), Some(Text::of(reason)));
+    agent.audit.record(&Event::Console { user: &user, uid, words, refused });
 }
 
 /// Waits until the client is gone; for ever, if it has asked for something else already.

@@ -102,7 +102,10 @@ fn jobs(all: &[JobInfo]) -> Answer {
 fn kick(agent: &Agent, whose: &str, reason: Option<String>) -> Answer {
     let words = reason.unwrap_or_else(|| "an administrator has ended this connection".to_owned());
     match agent.everybody.kick(whose, &words) {
-        0 => Answer::no(format!("nobody is connected as '{}'", printable(whose))),
+        0 => Answer::no(format!(
+            "nobody is connected as '{name}', and no connection has that number",
+            name = printable(whose)
+        )),
         1 => Answer::yes("one connection is ended", json!({ "kicked": 1 })),
         count => Answer::yes(format!("{count} connections are ended"), json!({ "kicked": count })),
     }
@@ -123,6 +126,9 @@ fn kill(agent: &Agent, name: &str) -> Answer {
 }
 
 async fn drain(agent: &Agent, off: bool) -> Answer {
+    if off && agent.is_ending() {
+        return Answer::no("the agent stops; it takes no new commands any more");
+    }
     agent.drain(!off);
     if off {
         return Answer::yes("new commands are taken again", json!({ "draining": false }));
