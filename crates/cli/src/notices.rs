@@ -13,6 +13,14 @@ const NAME: usize = "rexec-ssh: ".len();
 
 /// Shows them on stderr while the handle is kept, if that is a terminal: a script wants none of it.
 pub fn show(session: &Session, notes: Notes) -> Option<AbortOnDropHandle<()>> {
+    hand_on(session, move |words| notes.inform(words))
+}
+
+/// The same where something else is on the terminal, which `show` has to know of.
+pub fn hand_on(
+    session: &Session,
+    show: impl Fn(&str) + Send + 'static,
+) -> Option<AbortOnDropHandle<()>> {
     if !io::stderr().is_terminal() {
         return None;
     }
@@ -22,7 +30,7 @@ pub fn show(session: &Session, notes: Notes) -> Option<AbortOnDropHandle<()>> {
             match notices.recv().await {
                 Ok(notice) => {
                     if let Some(words) = words(&notice) {
-                        notes.inform(&fitted(&words));
+                        show(&fitted(&words));
                     }
                 }
                 Err(RecvError::Lagged(_)) => {}

@@ -2,13 +2,16 @@
 
 use super::{FAST, agent, hear, heard, open_to_all};
 use crate::support::TestAgent;
+use crate::support::chaos::{Chaos, Plan};
 use crate::support::cli::code;
 use crate::support::proc::eventually;
+use crate::support::tmux;
 use nix::sys::signal::Signal;
 use serde_json::Value;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::fd::AsFd;
 use std::process::{Command, Output, Stdio};
+use tokio::task::block_in_place;
 
 /// `… | rexec chat TARGET`.
 fn piped(agent: &TestAgent, options: &[&str], stdin: &[u8]) -> Output {
@@ -242,6 +245,46 @@ async fn wall_and_who() {
     );
 }
 
+/// The agent was killed in between. The line is named, and the rest is said.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_line_of_a_pipe_of_which_nothing_is_known_is_named() {
+    let mut agent = agent();
+    let chaos = Chaos::start(agent.port, |_| Plan::default()).await;
+    let mut command = agent.rexec();
+    command.arg("chat").arg(format!("127.0.0.1:{}", chaos.port));
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let mut shows = |what: &str| {
+        block_in_place(|| while !lines.next().expect("it goes on").unwrap().contains(what) {});
+    };
+    stdin.write_all(b"one\n").unwrap();
+    shows("alice: one");
+    let mut errors = BufReader::new(child.stderr.take().unwrap()).lines();
+    chaos.refuse(true);
+    chaos.cut();
+    // Now there is no connection, and what is said waits for the next one.
+    let noted = block_in_place(|| errors.next().unwrap().unwrap());
+    assert!(noted.contains("the connection is lost") && !noted.contains("missed"), "{noted}");
+    stdin.write_all(b"two\nthree\n").unwrap();
+    block_in_place(|| {
+        agent.kill();
+        agent.start_again();
+    });
+    chaos.refuse(false);
+    shows("alice: three");
+    drop(stdin);
+    let status = block_in_place(|| child.wait().unwrap());
+    let said: Vec<String> = block_in_place(|| errors.map_while(Result::ok).collect());
+    assert_eq!(status.code(), Some(125), "{said:?}");
+    let is_named = |line: &String| line.contains("line 2: it is not known whether it was said");
+    assert_eq!(said.iter().filter(|line| is_named(line)).count(), 1, "{said:?}");
+    let last = said.last().unwrap();
+    assert!(last.ends_with("of 1 line it is not known whether it was said"), "{said:?}");
+    assert!(!said.iter().any(|line| line.contains("command")), "{said:?}");
+}
+
 /// Real terminals, of a server of their own.
 struct Tmux {
     socket: String,
@@ -423,4 +466,64 @@ async fn the_terminal_of_a_job_s_owner_shows_who_watches() {
     tmux.shows("owner", "rexec: bob has left job");
     bob.wall("reboot in 5").await.unwrap();
     tmux.shows("owner", "rexec: bob to all: reboot in 5");
+}
+
+/// The editor takes the terminal again, whichever shell had it meanwhile.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_suspended_prompt_is_a_prompt_again() {
+    if !tmux::available() {
+        return;
+    }
+    let agent = agent();
+    let bob = agent.session_as("bob").await;
+    let mut room = bob.join("lobby").await.unwrap();
+    block_in_place(|| {
+        let terminal = tmux::Terminal::open(&agent, 80, 24);
+        terminal.enter(&format!("rexec chat {}", agent.target()));
+        terminal.shows("joined: alice");
+        for round in 0..4 {
+            terminal.types("half");
+            terminal.shows_line("lobby> half");
+            terminal.press(&["C-z"]);
+            terminal.is_back();
+            terminal.enter("clear");
+            terminal.becomes("it is clear", |screen| screen.trim_end() == "here$");
+            terminal.enter("fg");
+            terminal.shows_line("lobby> half");
+            let modes = terminal.modes();
+            assert!(modes.contains("-icanon") && modes.contains("-echo "), "{modes}");
+            terminal.enter(&format!(" a line {round}"));
+            terminal.shows_line("lobby>");
+        }
+    });
+    assert_eq!(hear(&mut room, 2).await, ["joined bob", "joined alice"]);
+    for round in 0..4 {
+        assert_eq!(heard(&mut room).await, format!("alice: half a line {round}"));
+    }
+}
+
+/// Beside what is shown of the transfer itself.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_terminal_of_a_transfer_shows_a_word_to_all() {
+    if !tmux::available() {
+        return;
+    }
+    let agent = TestAgent::with_both(FAST, &format!("{}write = ['/**']\n", open_to_all()));
+    let bob = agent.session_as("bob").await;
+    block_in_place(|| {
+        let terminal = tmux::Terminal::open(&agent, 100, 24);
+        let file = agent.path("copied");
+        let to = format!("rexec://{}/{}", agent.target(), file.display());
+        terminal.enter(&format!("cat | rexec cp - {to}"));
+        let told = || {
+            let told = tokio::runtime::Handle::current().block_on(bob.wall("reboot in 5"));
+            told.unwrap().connections
+        };
+        eventually("somebody with a job is told", || told() > 0);
+        terminal.shows_line("rexec: bob to all: reboot in 5");
+        terminal.enter("content");
+        terminal.press(&["C-d"]);
+        terminal.is_back();
+        assert_eq!(std::fs::read_to_string(&file).unwrap(), "content\n");
+    });
 }

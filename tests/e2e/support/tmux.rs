@@ -99,6 +99,14 @@ impl Terminal {
         });
     }
 
+    /// How the terminal is set just now, as stty shows it.
+    pub fn modes(&self) -> String {
+        let output = self.tmux().args(["display-message", "-p", "#{pane_tty}"]).output().unwrap();
+        let tty = String::from_utf8(output.stdout).unwrap();
+        let output = Command::new("stty").args(["-a", "-F", tty.trim()]).output().unwrap();
+        String::from_utf8(output.stdout).unwrap()
+    }
+
     fn tell(&self, words: &[&str]) {
         assert!(self.tmux().args(words).status().unwrap().success(), "{words:?}");
     }

@@ -78,12 +78,16 @@ pub fn run(chat: Chat) -> ExitCode {
         Ok(endpoint) => endpoint,
         Err(why) => return local(why),
     };
+    let is_typed = !wish.read_only && io::stdin().is_terminal() && io::stdout().is_terminal();
+    if is_typed {
+        prompt::stop_where_keys_are_read();
+    }
     let runtime = match runtime() {
         Ok(runtime) => runtime,
         Err(why) => return local(why),
     };
     let ended = runtime.block_on(async {
-        let ended = whole(&wish, &endpoint, show, level).await;
+        let ended = whole(&wish, &endpoint, show, (level, is_typed)).await;
         // The connection was just dropped, and its writer has a goodbye to say.
         tokio::task::yield_now().await;
         ended
@@ -105,12 +109,11 @@ async fn whole(
     wish: &Wish,
     endpoint: &Endpoint,
     show: Show,
-    level: LogLevel,
+    (level, is_typed): (LogLevel, bool),
 ) -> Result<(), Outcome> {
     let outcome = |error: Error| error.outcome().clone();
     let connector = endpoint.connector()?;
     let session = connector.connect(&endpoint.host, endpoint.port).await.map_err(outcome)?;
-    let is_typed = !wish.read_only && io::stdin().is_terminal() && io::stdout().is_terminal();
     // Who only has something to say wants no history, unless it is asked for.
     let history = wish.history.unwrap_or(if wish.read_only || is_typed { u64::MAX } else { 0 });
     let room = join(&session, &wish.room, history, is_typed).await.map_err(outcome)?;
@@ -168,6 +171,15 @@ async fn join(session: &Session, room: &str, history: u64, is_typed: bool) -> Re
     }
 }
 
+/// What comes of it without waiting.
+async fn now<T>(future: impl Future<Output = T>) -> Option<T> {
+    tokio::select! {
+        biased;
+        value = future => Some(value),
+        () = std::future::ready(()) => None,
+    }
+}
+
 /// Why nothing more is shown.
 fn stopped(halt: Halt) -> Outcome {
     match halt {
@@ -210,7 +222,13 @@ impl Talk {
                     Ok(None) => return talked.unwrap_or(Err(Outcome::Local {
                         message: "this place in the room is gone: another connection has taken it".to_owned(),
                     })),
-                    Err(error) => return Err(error.outcome().clone()),
+                    Err(error) => {
+                        // Whoever was saying a line has just been told, and says which one.
+                        if talked.is_none() && let Some(said) = now(&mut talking).await {
+                            return said.and(Err(error.outcome().clone()));
+                        }
+                        return Err(error.outcome().clone());
+                    }
                 },
                 said = &mut talking, if talked.is_none() => {
                     talked = Some(said);
@@ -241,7 +259,7 @@ impl Talk {
             Link::Up => "connected again".to_owned(),
             Link::Away { attempt: 1, reason, .. } => {
                 let reason = rexec_client::printable(reason);
-                format!("the connection is lost ({reason}); trying again, nothing is missed")
+                format!("the connection is lost ({reason}); trying again")
             }
             // The end is told by the room.
             Link::Away { .. } | Link::Gone { .. } => return Ok(()),

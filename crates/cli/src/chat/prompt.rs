@@ -5,6 +5,7 @@
 //! so whoever ends the process first gives the terminal back as it was.
 
 use super::typed::{Typed, typed};
+use nix::sys::signal::{SigSet, Signal};
 use rustix::termios::{OptionalActions, Termios, tcgetattr, tcsetattr};
 use rustyline::error::ReadlineError;
 use rustyline::history::MemHistory;
@@ -17,6 +18,18 @@ use tokio::sync::{mpsc, oneshot};
 const QUEUE: usize = 64;
 /// Ends the mode in which a terminal marks what is pasted; the editor begins it.
 const NO_BRACKETED_PASTE: &[u8] = b"\x1b[?2004l";
+
+/// Has Ctrl-Z stop this process in the thread that reads the keys, and in no other: the editor gives the
+/// terminal back, stops, and takes the terminal again once it is continued. If another thread had the
+/// signal, the editor would do the last before the process stops. Before there is another thread.
+pub(super) fn stop_where_keys_are_read() {
+    // If that fails, Ctrl-Z is what it was.
+    let _ = stops().thread_block();
+}
+
+fn stops() -> SigSet {
+    SigSet::from(Signal::SIGTSTP)
+}
 
 /// The prompt.
 pub(super) struct Prompt {
@@ -53,6 +66,7 @@ impl Prompt {
         })?;
         let prompt = format!("{room}> ");
         thread::Builder::new().spawn(move || {
+            let _ = stops().thread_unblock();
             loop {
                 let line = match editor.readline(&prompt) {
                     Ok(line) => typed(&line),

@@ -37,10 +37,12 @@ impl Show {
             count => format!("-- {count} are here:"),
         };
         for member in members {
-            let (user, from) = (printable(&member.user), printable(&member.from));
-            let since = self.time(member.since_ms);
-            // Writing to a String cannot fail.
-            let _ = write!(text, "\n--   {user} since {since}, from {from}");
+            let (user, since) = (printable(&member.user), self.time(member.since_ms));
+            // Who may not know it is told none. Writing to a String cannot fail.
+            let _ = match &*member.from {
+                "" => write!(text, "\n--   {user} since {since}"),
+                from => write!(text, "\n--   {user} since {since}, from {}", printable(from)),
+            };
         }
         text
     }

@@ -22,15 +22,18 @@ pub(super) struct Speaker<'a> {
     /// Lines so far, empty ones too.
     lines: u64,
     unsaid: u64,
+    /// Lines of which nobody knows whether they were said.
+    unknown: u64,
 }
 
 impl<'a> Speaker<'a> {
     pub(super) fn new(talk: &'a Talk, voice: &'a Voice) -> Self {
-        Self { talk, voice, lines: 0, unsaid: 0 }
+        Self { talk, voice, lines: 0, unsaid: 0, unknown: 0 }
     }
 
     /// Does it, until that ends.
     pub(super) async fn run(mut self, typed: &mut mpsc::Receiver<Typed>) -> Result<(), Outcome> {
+        let voice = self.voice;
         while let Some(typed) = typed.recv().await {
             self.lines += 1;
             match typed {
@@ -44,18 +47,32 @@ impl<'a> Speaker<'a> {
                     Ok(members) => self.talk.print(self.talk.show.members(&members)).await?,
                     Err(error) => self.talk.note(&error.to_string()).await?,
                 },
-                Typed::Say(text) => self.say(async || self.voice.say(&text).await).await?,
-                Typed::Act(text) => self.say(async || self.voice.act(&text).await).await?,
+                Typed::Say(text) => self.say(async || voice.say(&text).await).await?,
+                Typed::Act(text) => self.say(async || voice.act(&text).await).await?,
             }
         }
-        match self.unsaid {
-            0 => Ok(()),
-            1 => Err(Outcome::Local { message: "1 line was not said".to_owned() }),
-            unsaid => Err(Outcome::Local { message: format!("{unsaid} lines were not said") }),
+        match self.faults() {
+            None => Ok(()),
+            Some(message) => Err(Outcome::Local { message }),
         }
     }
 
-    async fn say(&self, say: impl AsyncFn() -> Result<(), Error>) -> Result<(), Outcome> {
+    fn faults(&self) -> Option<String> {
+        let unsaid = match self.unsaid {
+            0 => None,
+            1 => Some("1 line was not said".to_owned()),
+            unsaid => Some(format!("{unsaid} lines were not said")),
+        };
+        let unknown = match self.unknown {
+            0 => None,
+            1 => Some("of 1 line it is not known whether it was said".to_owned()),
+            unknown => Some(format!("of {unknown} lines it is not known whether they were said")),
+        };
+        let all: Vec<String> = unsaid.into_iter().chain(unknown).collect();
+        (!all.is_empty()).then(|| all.join("; "))
+    }
+
+    async fn say(&mut self, say: impl AsyncFn() -> Result<(), Error>) -> Result<(), Outcome> {
         let (mut pause, most) = PAUSE;
         loop {
             match say().await {
@@ -66,6 +83,14 @@ impl<'a> Speaker<'a> {
                 Err(error) if error.is_busy() => {
                     sleep(pause).await;
                     pause = (pause * 2).min(most);
+                }
+                // The agent was killed in between. It is there again, and has an ear for the rest.
+                Err(error) if matches!(error.outcome(), Outcome::Lost { .. }) => {
+                    self.unknown += 1;
+                    let line = self.lines;
+                    let words =
+                        format!("line {line}: it is not known whether it was said: {error}");
+                    return self.talk.note(&words).await;
                 }
                 Err(error) => return Err(self.named(error.outcome().clone())),
             }
@@ -90,6 +115,11 @@ impl<'a> Speaker<'a> {
             }
             Outcome::Local { message } => {
                 Outcome::Local { message: format!("line {line}: {message}") }
+            }
+            // There is no connection any more, and will be none.
+            Outcome::Unreachable { message } => {
+                let rest = "whether it was said is not known, and the lines after it were not";
+                Outcome::Unreachable { message: format!("line {line}: {message}; {rest}") }
             }
             other => other,
         }

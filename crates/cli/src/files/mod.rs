@@ -13,7 +13,7 @@ mod report;
 use crate::event::Ended;
 use crate::exit::Notes;
 use crate::interrupt::Interrupts;
-use crate::{fail, plan as run_plan, runtime, start_logging};
+use crate::{fail, notices, plan as run_plan, runtime, start_logging};
 use args::FileArgs;
 use plan::{Job, Plan, Way};
 use report::Report;
@@ -119,6 +119,14 @@ async fn carry_out(
         let connector = Connector::new(&endpoint.files)?.connect_timeout(endpoint.connect_timeout);
         sessions.push(connector.connect(&endpoint.host, endpoint.port).await?);
     }
+    let noted = |session: &Session| {
+        let report = Arc::clone(report);
+        notices::hand_on(session, move |words| {
+            report.lock().unwrap_or_else(PoisonError::into_inner).note(words);
+        })
+    };
+    // Shown while they are kept.
+    let _notices: Vec<_> = sessions.iter().filter_map(noted).collect();
     let Some(session) = sessions.first() else {
         return Err(TransferError::Failed("there is no host to reach".to_owned()));
     };

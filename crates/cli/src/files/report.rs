@@ -182,6 +182,14 @@ impl Report {
         }
     }
 
+    /// Something that the agent wants people to know.
+    pub(super) fn note(&self, words: &str) {
+        match &self.progress {
+            Some(progress) => progress.suspend(|| self.notes.inform(words)),
+            None => self.notes.inform(words),
+        }
+    }
+
     fn went_on(&self, path: &[u8], resumed: u64, size: u64) {
         let note = || {
             let (host, path) = (printable(&self.host), printable(&String::from_utf8_lossy(path)));
