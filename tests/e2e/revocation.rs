@@ -1,5 +1,6 @@
 //! Certificates that were good once: revoked, or expired, while their owner is connected.
 
+use crate::rooms::open_to_all;
 use crate::support::certs::{replace, serial, user_params, write_private};
 use crate::support::proc::{eventually, running_with};
 use crate::support::{TestAgent, cli, program};
@@ -316,4 +317,34 @@ async fn the_grace_can_be_nothing_or_end_early() {
         }
         closes(&session).await;
     }
+}
+
+/// A connection that lasts for a command's sake tells nothing more, and hears nothing more.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_expired_certificate_asks_and_hears_nothing() {
+    let agent = TestAgent::with_both("[limits]\nexpired_grace = '1h'", &open_to_all());
+    let mut params = user_params(&["rexec:user:brief"]);
+    params.not_after = OffsetDateTime::now_utc() + time::Duration::seconds(2);
+    write_private(agent.dir.path(), "brief.pem", &agent.authority.issue(params));
+    let brief = session_of(&agent, "brief").await;
+    let mut child = start(&brief, "read line").await;
+    let mut room = brief.join("lobby").await.unwrap();
+    let alice = agent.session().await.join("lobby").await.unwrap();
+    brief.who().await.unwrap();
+    brief.jobs().await.unwrap();
+    while brief.command("true").status().await.is_ok() {}
+    for error in [brief.who().await.unwrap_err(), brief.jobs().await.unwrap_err()] {
+        assert!(matches!(error.outcome(), Outcome::Denied { .. }), "{error:?}");
+        assert!(error.to_string().contains("your certificate expired on"), "{error}");
+    }
+    alice.say("a secret").await.unwrap();
+    let end = loop {
+        match timeout(PATIENCE, room.next()).await.expect("it goes on") {
+            Ok(event) => assert!(!format!("{event:?}").contains("secret"), "it is heard"),
+            Err(end) => break end,
+        }
+    };
+    assert!(matches!(end.outcome(), Outcome::Denied { .. }), "{end:?}");
+    drop(child.stdin.take());
+    assert_eq!(child.wait().await.unwrap().code(), Some(1));
 }

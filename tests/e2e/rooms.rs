@@ -282,3 +282,72 @@ async fn the_room_of_a_job_is_as_private_as_the_job() {
     assert_eq!(hidden.replace(child.job().as_str(), id.as_str()), missing);
     child.kill().await.unwrap();
 }
+
+/// Each time is on record, and told to the owner and the room: nobody floods them, and none is left out.
+#[tokio::test(flavor = "multi_thread")]
+async fn coming_to_a_job_over_and_over_is_held_to_a_pace() {
+    let config = format!("{FAST}[limits]\nattaches_per_second = 1\nattaches_burst = 5\n");
+    let agent = TestAgent::with_both(&config, &open_to_all());
+    let (alice, bob) = (agent.session().await, agent.session_as("bob").await);
+    let mut child = alice.command("sleep").arg("1000").spawn().await.unwrap();
+    let mut other = alice.command("sleep").arg("1000").spawn().await.unwrap();
+    let mut room = alice.join(&format!("job:{}", child.job())).await.unwrap();
+    assert_eq!(heard(&mut room).await, "joined alice");
+    let mut times = 0;
+    let error = loop {
+        match bob.attach(child.job().clone()).join().await {
+            Ok(watching) => drop(watching.detach().await.unwrap()),
+            Err(error) => break error,
+        }
+        times += 1;
+        assert!(times < 100, "there is no limit");
+        assert_eq!(hear(&mut room, 2).await, ["watching bob", "unwatching bob"]);
+    };
+    assert!(error.is_busy() && error.to_string().contains("limits.attaches_burst"), "{error}");
+    assert!(times >= 5, "{times}");
+    // Neither another job nor anybody else is held up.
+    bob.attach(other.job().clone()).join().await.unwrap().detach().await.unwrap();
+    let carol = agent.session_as("carol").await;
+    carol.attach(child.job().clone()).join().await.unwrap().detach().await.unwrap();
+    child.kill().await.unwrap();
+    other.kill().await.unwrap();
+}
+
+const WITH_ONCALL: &str = "
+[[rule]]
+name = 'oncall'
+users = ['root']
+who = true
+rooms = ['*']
+[[rule]]
+name = 'talk'
+users = ['*']
+rooms = ['*']
+say = ['*']
+";
+
+/// From where somebody is connected is for who may ask that of everybody.
+#[tokio::test(flavor = "multi_thread")]
+async fn members_see_who_is_here_and_not_from_where() {
+    let agent = TestAgent::with_both(FAST, WITH_ONCALL);
+    let (alice, bob) = (agent.session().await, agent.session_as("bob").await);
+    let mut left = alice.join("lobby").await.unwrap();
+    let here = bob.join("lobby").await.unwrap();
+    let seen = here.voice().members().await.unwrap();
+    let names: Vec<&str> = seen.iter().map(|member| member.user.as_str()).collect();
+    assert_eq!(names, ["alice", "bob"]);
+    assert!(seen.iter().all(|member| member.from.is_empty()), "{seen:?}");
+    // Who is not there sees nothing, however it may come in again.
+    left.leave().await;
+    while left.next().await.unwrap().is_some() {}
+    let error = left.voice().members().await.unwrap_err();
+    assert!(matches!(error.outcome(), Outcome::Denied { .. }), "{error:?}");
+    // Oncall sees all, in the room and out of it.
+    let mut oncall = agent.session_as("root").await.join("lobby").await.unwrap();
+    for _ in 0..2 {
+        let seen = oncall.voice().members().await.unwrap();
+        assert!(seen.iter().all(|member| member.from.starts_with("127.0.0.1:")), "{seen:?}");
+        oncall.leave().await;
+        while oncall.next().await.unwrap().is_some() {}
+    }
+}

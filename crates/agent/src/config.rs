@@ -82,6 +82,10 @@ pub struct Limits {
     pub commands_per_identity: usize,
     /// Commands running at once on one connection.
     pub commands_per_connection: usize,
+    /// How often one identity may come to one job per second …
+    pub attaches_per_second: u32,
+    /// … and so often at once.
+    pub attaches_burst: u32,
     /// Frames that a client may send per second, `data` not counted, on one connection …
     pub frames_per_second: u32,
     /// … and this many at once.
@@ -167,6 +171,8 @@ impl Default for Limits {
             commands: 4_096,
             commands_per_identity: 128,
             commands_per_connection: 256,
+            attaches_per_second: 5,
+            attaches_burst: 100,
             frames_per_second: 10_000,
             frames_burst: 20_000,
             errors_per_connection: 100,

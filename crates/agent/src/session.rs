@@ -262,10 +262,10 @@ impl Session {
                 return self.exec(exec, frame, standing);
             }
             Message::Attach(attach) => return self.attach(stream, attach.clone(), standing),
-            Message::Jobs(_) => return self.list(stream),
-            Message::Remove(remove) => return self.remove(stream, &remove.job),
+            Message::Jobs(_) => return self.list(stream, standing),
+            Message::Remove(remove) => return self.remove(stream, &remove.job, standing),
             Message::Join(join) => return self.join(stream, &join.clone(), standing),
-            Message::Who(who) => return self.who(stream, who.room.as_ref()),
+            Message::Who(who) => return self.who(stream, who.room.as_ref(), standing),
             Message::Wall(_) => return self.wall(&frame, standing),
             Message::Goodbye(_) => self.goodbye = true,
             Message::Detach(_) => {

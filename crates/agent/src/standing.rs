@@ -19,6 +19,15 @@ use std::time::{Duration, SystemTime};
 use tokio::sync::watch;
 use tokio::time::sleep;
 
+/// Until when a client's certificate is good.
+#[derive(Debug, Clone, Copy)]
+pub struct Validity {
+    /// What the agent goes by.
+    end: SystemTime,
+    /// What the certificate says.
+    not_after: SystemTime,
+}
+
 /// One client's certificate, and what may change about it.
 #[derive(Debug)]
 pub struct Standing {
@@ -35,9 +44,7 @@ impl Standing {
 
     /// Whether the client may begin something new; otherwise why not, and what to do.
     pub fn permits(&self, agent: &Agent, now: SystemTime) -> Result<(), String> {
-        if !holds("standing.unexpired", now < self.chain.expiry()) {
-            return Err(self.expired(now));
-        }
+        self.validity().lasts(now)?;
         match agent.tls.stale(now) {
             Some(words) if !holds("standing.list_current", false) => {
                 Err(format!("whether your certificate was revoked is not known: {words}"))
@@ -55,7 +62,7 @@ impl Standing {
             let left = end.map_or(Duration::MAX, |end| end.duration_since(now).unwrap_or_default());
             if left.is_zero() {
                 let code = ErrorCode::CertificateExpired;
-                return NetError::Untrusted { code, message: self.expired(now) };
+                return NetError::Untrusted { code, message: self.validity().expired(now) };
             }
             tokio::select! {
                 // The clock decides when this is over: it may have been set meanwhile.
@@ -69,10 +76,22 @@ impl Standing {
         }
     }
 
-    fn expired(&self, now: SystemTime) -> String {
+    /// Until when its certificate is good.
+    pub fn validity(&self) -> Validity {
+        Validity { end: self.chain.expiry(), not_after: self.chain.not_after() }
+    }
+}
+
+impl Validity {
+    /// Whether it is good now; otherwise why not, and what to do.
+    pub fn lasts(self, now: SystemTime) -> Result<(), String> {
+        if holds("standing.unexpired", now < self.end) { Ok(()) } else { Err(self.expired(now)) }
+    }
+
+    fn expired(self, now: SystemTime) -> String {
         format!(
             "your certificate expired on {}, and this machine's clock says {}; renew it with `rexec ca renew`, or `rexec ca issue-user NAME`, and connect again",
-            moment(self.chain.not_after()),
+            moment(self.not_after),
             moment(now)
         )
     }

@@ -3,17 +3,16 @@
 use crate::connector::Dialer;
 use crate::error::Error;
 use crate::membership::Membership;
-use crate::reconnect::{Away, Heard, is_mendable};
+use crate::reconnect::{Away, is_mendable};
 use crate::remote::Remote;
-use crate::routes::{Lasting, Route, about_jobs, answered};
+use crate::routes::{Lasting, Line, Route, Routes, Streams, about_jobs, answered};
 use rexec_net::handshake::{Connection, Deadline, error_code};
 use rexec_net::{NetError, Outbox};
 use rexec_protocol::hello::Terms;
-use rexec_protocol::message::{Detach, Goodbye, JobInfo, Message, Notice, Ping, Pong};
+use rexec_protocol::message::{Detach, Goodbye, JobInfo, Message, Notice, Pong};
 use rexec_protocol::outcome::printable;
 use rexec_protocol::{Algorithm, ErrorCode, Frame, ProtocolError, StreamId};
-use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::{broadcast, oneshot, watch};
@@ -62,27 +61,8 @@ pub(crate) struct Shared {
     terms: watch::Sender<Option<Terms>>,
     /// What the agent wants people to know.
     pub(crate) notices: broadcast::Sender<Notice>,
-    /// A connection that is lost is made again even if nothing runs.
-    pub(crate) stays: AtomicBool,
     /// Nobody holds the session any more.
     dropped: CancellationToken,
-}
-
-/// Where to write.
-#[derive(Debug, Clone)]
-struct Line {
-    outbox: Outbox,
-    opened: Arc<AtomicU64>,
-}
-
-#[derive(Debug, Default)]
-struct Routes {
-    /// Where to write, while there is a connection. Here, because what is routed and not on a
-    /// connection would wait for ever.
-    line: Option<Line>,
-    streams: HashMap<StreamId, Route>,
-    /// The agent has answered a request, whichever.
-    served: bool,
 }
 
 impl Shared {
@@ -96,7 +76,6 @@ impl Shared {
             last: tokio::sync::Mutex::new(StreamId::CONNECTION),
             terms: watch::Sender::new(None),
             notices: broadcast::Sender::new(NOTICES),
-            stays: AtomicBool::new(false),
             dropped: CancellationToken::new(),
         }
     }
@@ -127,6 +106,18 @@ impl Shared {
     /// Opens a stream for a member of a room.
     pub(crate) async fn enter(&self, membership: Arc<Membership>) -> Result<(), Error> {
         self.start(Lasting::Room(membership)).await
+    }
+
+    /// Asks for the place of a member once more that the agent was too busy to take back; unless it has
+    /// another connection meanwhile, on which it was asked for.
+    pub(crate) async fn enter_again(&self, membership: &Arc<Membership>) {
+        let lasting = Lasting::Room(Arc::clone(membership));
+        let asked = self.request_if(|streams, stream, outbox| {
+            streams.remove(&membership.put_off()?);
+            Some((lasting.open(stream, outbox), Route::Lasting(lasting.clone())))
+        });
+        // If there is no connection and will be none, the member is told.
+        let _ = asked.await;
     }
 
     async fn start(&self, lasting: Lasting) -> Result<(), Error> {
@@ -162,6 +153,14 @@ impl Shared {
         &self,
         open: impl FnOnce(StreamId, &Outbox) -> (Frame, Route),
     ) -> Result<(), Error> {
+        self.request_if(|_, stream, outbox| Some(open(stream, outbox))).await
+    }
+
+    /// The same for what may not be wanted any more when there is a connection.
+    async fn request_if(
+        &self,
+        open: impl FnOnce(&mut Streams, StreamId, &Outbox) -> Option<(Frame, Route)>,
+    ) -> Result<(), Error> {
         loop {
             let line = self.line().await?;
             let mut last = self.last.lock().await;
@@ -172,9 +171,12 @@ impl Shared {
                 if !now.is_some_and(|now| Arc::ptr_eq(&now.opened, &line.opened)) {
                     continue;
                 }
-                *last = last.next();
-                let (frame, route) = open(*last, &line.outbox);
-                routes.streams.insert(*last, route);
+                let next = last.next();
+                let Some((frame, route)) = open(&mut routes.streams, next, &line.outbox) else {
+                    return Ok(());
+                };
+                *last = next;
+                routes.streams.insert(next, route);
                 line.opened.fetch_max(last.0, Ordering::AcqRel);
                 frame
             };
@@ -357,23 +359,6 @@ impl Shared {
     }
 }
 
-impl Routes {
-    fn finish_query(&mut self, stream: StreamId, result: Result<(), Error>) {
-        // Who asked may have gone.
-        match self.streams.remove(&stream) {
-            Some(Route::Query { jobs, answer }) => drop(answer.send(result.map(|()| jobs))),
-            Some(Route::Ask { frames, answer }) => drop(answer.send(result.map(|()| frames))),
-            _ => {}
-        }
-    }
-}
-
-impl Line {
-    fn of(connection: &Connection) -> Self {
-        Self { outbox: connection.outbox.clone(), opened: Arc::clone(&connection.opened) }
-    }
-}
-
 /// Serves a session from its first connection to its end.
 pub(crate) async fn run(
     connection: Connection,
@@ -387,11 +372,15 @@ pub(crate) async fn run(
     loop {
         let mut heard = Heard::Nothing;
         let end = one(connection, &shared, &dialer, deadline, &mut heard).await;
-        heard.tell(&mut away);
+        match heard {
+            Heard::Nothing => {}
+            Heard::Hello => away.iter_mut().for_each(Away::greeted),
+            Heard::More => away = None,
+        }
         let live = shared.cut(&end);
-        let is_idle = live.is_empty() && !shared.stays.load(Ordering::Acquire);
-        if is_idle
-            || dialer.reconnect_for.is_zero()
+        let patience = dialer.reconnect_for;
+        if live.is_empty()
+            || patience.is_zero()
             || shared.dropped.is_cancelled()
             || !is_mendable(&end, is_first)
         {
@@ -409,6 +398,14 @@ pub(crate) async fn run(
             () = shared.dropped.cancelled() => return shared.fail(live, &NetError::Closed, None),
         }
     }
+}
+
+/// What the agent has said on a connection.
+#[derive(Debug, Clone, Copy)]
+enum Heard {
+    Nothing,
+    Hello,
+    More,
 }
 
 /// Serves one connection to its end, and says how it ended.
@@ -474,11 +471,6 @@ async fn read_frames(
 async fn resume(shared: &Shared, line: Line, live: Vec<Lasting>) {
     let mut last = shared.last.lock().await;
     *last = StreamId::CONNECTION;
-    if live.is_empty() {
-        // Whatever runs is answered. If nothing does, this shows that the agent is there to stay.
-        let ping = Ping { nonce: FIRST_PING - 1 };
-        let _ = line.outbox.control(Frame::new(StreamId::CONNECTION, ping.into())).await;
-    }
     for lasting in live {
         *last = last.next();
         let frame = lasting.open(*last, &line.outbox);

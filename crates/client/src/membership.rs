@@ -5,6 +5,7 @@
 //! next one waits until that one is answered.
 
 use crate::error::Error;
+use crate::link::Shared;
 use crate::remote::refusal;
 use crate::room::RoomEvent;
 use rexec_guard::holds;
@@ -12,15 +13,23 @@ use rexec_net::Outbox;
 use rexec_net::credit::RecvCredit;
 use rexec_protocol::flow::RecvWindow;
 use rexec_protocol::message::{
-    Detach, Event, Happening, HappeningKind, Join, Joined, Message, Missed, Resume, Say, Unsaid,
+    Detach, Event, Happening, HappeningKind, Join, Joined, Message, Missed, Refusal, Resume, Say,
+    Unsaid,
 };
 use rexec_protocol::{Frame, ProtocolError, RoomName, StreamId, msgpack};
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 use tokio::sync::{Notify, OwnedMutexGuard, oneshot};
+use tokio::time::{Instant, sleep_until};
 
 /// How many bytes of events may be under way or unread.
 const WINDOW: u64 = 512 * 1024;
+/// How long a member that comes back waits before it asks again, where the agent is busy: at first and at
+/// most.
+const PAUSE: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(2));
+/// How long it does so. Coming back counts as joining does, and one may have a thousand places.
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Something to say.
 #[derive(Debug, Clone)]
@@ -47,6 +56,7 @@ struct State {
     place: Option<Place>,
     /// The agent has answered on the connection of now.
     greeted: bool,
+    put_off: Option<PutOff>,
     joined: Option<Joined>,
     /// The number of the next event.
     next: u64,
@@ -61,6 +71,16 @@ struct State {
     outgoing: VecDeque<Frame>,
     leaving: bool,
     over: Option<Result<(), Error>>,
+}
+
+/// The agent was too busy to take this member back.
+#[derive(Debug, Clone, Copy)]
+struct PutOff {
+    /// When it asks again; `None` while it waits for an answer.
+    again: Option<Instant>,
+    pause: Duration,
+    /// When it gives up.
+    end: Instant,
 }
 
 #[derive(Debug)]
@@ -93,6 +113,7 @@ impl Membership {
         state.place = Some(Place { stream, outbox: outbox.clone(), credit });
         state.greeted = false;
         state.outgoing.clear();
+        state.put_off.iter_mut().for_each(|put_off| put_off.again = None);
         let next = state.next;
         let resume = state.joined.as_ref().map(|joined| {
             let Joined { epoch, member, .. } = *joined;
@@ -100,6 +121,14 @@ impl Membership {
         });
         let (room, history) = (self.room.clone(), self.history);
         Frame::new(stream, Join { window, room, history, resume }.into())
+    }
+
+    /// The stream of the connection of now on which the agent was too busy, if this member still waits
+    /// to ask on another.
+    pub(crate) fn put_off(&self) -> Option<StreamId> {
+        let state = self.lock();
+        state.put_off.and_then(|put_off| put_off.again)?;
+        state.place.as_ref().map(|place| place.stream)
     }
 
     /// True until the last word was heard.
@@ -117,6 +146,9 @@ impl Membership {
             Message::Said(said) => state.was_said(said.id),
             Message::Unsaid(unsaid) => state.unsaid(unsaid.clone()),
             Message::Detach(_) => state.end(Ok(())),
+            Message::Refused(refused) if state.waits_for_a_place(refused.reason) => {
+                self.sending.notify_one();
+            }
             Message::Refused(refused) => state.end(Err(refusal(refused.clone()))),
             Message::Error(error) => {
                 let words = match error.code {
@@ -143,21 +175,27 @@ impl Membership {
         self.changed.notify_waiters();
     }
 
-    /// Sends what there is to send, until this member's place is gone.
-    pub(crate) async fn send(&self) {
+    /// Sends what there is to send, until this member's place is gone; and asks for that again where the agent
+    /// was busy.
+    pub(crate) async fn send(self: &Arc<Self>, shared: &Shared) {
         loop {
-            let next = {
+            let (next, again) = {
                 let mut state = self.lock();
                 if state.over.is_some() {
                     return;
                 }
                 let outbox = state.place.as_ref().map(|place| place.outbox.clone());
-                outbox.and_then(|outbox| Some((outbox, state.outgoing.pop_front()?)))
+                let next = outbox.and_then(|outbox| Some((outbox, state.outgoing.pop_front()?)));
+                (next, state.put_off.and_then(|put_off| put_off.again))
             };
-            match next {
+            match (next, again) {
                 // If the connection goes just now, the next one gets it.
-                Some((outbox, frame)) => drop(outbox.control(frame).await),
-                None => self.sending.notified().await,
+                (Some((outbox, frame)), _) => drop(outbox.control(frame).await),
+                (None, None) => self.sending.notified().await,
+                (None, Some(again)) => tokio::select! {
+                    () = sleep_until(again) => shared.enter_again(self).await,
+                    () = self.sending.notified() => {}
+                },
             }
         }
     }
@@ -218,6 +256,7 @@ impl Membership {
     pub(crate) fn leave(&self) {
         self.lock().leave();
         self.sending.notify_one();
+        self.changed.notify_waiters();
     }
 
     /// Nobody listens any more, and nobody sends: what was to be sent goes now.
@@ -256,6 +295,7 @@ impl State {
         if std::mem::replace(&mut self.greeted, true) {
             return Err(wrong("joined", "twice"));
         }
+        self.put_off = None;
         let before = self.joined.replace(joined.clone());
         let is_same_opening = before.as_ref().is_some_and(|before| before.epoch == joined.epoch);
         if !is_same_opening {
@@ -367,6 +407,23 @@ impl State {
         if !std::mem::replace(&mut self.leaving, true) {
             self.outgoing.extend(self.detach());
         }
+        if self.put_off.is_some_and(|put_off| put_off.again.is_some()) {
+            // It has no place to leave.
+            self.end(Ok(()));
+        }
+    }
+
+    /// Whether a member that was in the room already asks again later.
+    fn waits_for_a_place(&mut self, reason: Refusal) -> bool {
+        let (now, (pause, most)) = (Instant::now(), PAUSE);
+        let before = self.put_off.unwrap_or(PutOff { again: None, pause, end: now + PATIENCE });
+        let waits = reason == Refusal::Busy && self.joined.is_some() && !self.leaving;
+        if !waits || now >= before.end {
+            return false;
+        }
+        let again = Some(now + before.pause);
+        self.put_off = Some(PutOff { again, pause: (2 * before.pause).min(most), ..before });
+        true
     }
 
     fn detach(&self) -> Option<Frame> {

@@ -81,8 +81,9 @@ impl Join {
         })?;
         let membership = Membership::new(name.clone(), history);
         session.enter(Arc::clone(&membership)).await?;
-        let sends = Arc::clone(&membership);
-        let sender = AbortOnDropHandle::new(tokio::spawn(async move { sends.send().await }));
+        // Not the session, which would not end before this task does.
+        let (sends, shared) = (Arc::clone(&membership), session.shared());
+        let sender = AbortOnDropHandle::new(tokio::spawn(async move { sends.send(&shared).await }));
         let seat = Seat { session, name, membership, _sender: sender };
         // From here on the place is left if this future is dropped.
         let room = Room { voice: Voice(Arc::new(seat)) };

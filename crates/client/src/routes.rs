@@ -4,9 +4,12 @@ use crate::error::Error;
 use crate::membership::Membership;
 use crate::remote::{Remote, refusal};
 use rexec_net::Outbox;
+use rexec_net::handshake::Connection;
 use rexec_protocol::message::{JobInfo, JobList, Message, Refusal, Refused};
 use rexec_protocol::{Frame, ProtocolError, StreamId, msgpack};
+use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use tokio::sync::oneshot;
 
 /// What belongs to a stream.
@@ -25,6 +28,42 @@ pub(crate) enum Route {
 pub(crate) enum Lasting {
     Job(Arc<Remote>),
     Room(Arc<Membership>),
+}
+
+pub(crate) type Streams = HashMap<StreamId, Route>;
+
+/// Where to write.
+#[derive(Debug, Clone)]
+pub(crate) struct Line {
+    pub(crate) outbox: Outbox,
+    pub(crate) opened: Arc<AtomicU64>,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Routes {
+    /// Where to write, while there is a connection. Here, because what is routed and not on a
+    /// connection would wait for ever.
+    pub(crate) line: Option<Line>,
+    pub(crate) streams: Streams,
+    /// The agent has answered a request, whichever.
+    pub(crate) served: bool,
+}
+
+impl Routes {
+    pub(crate) fn finish_query(&mut self, stream: StreamId, result: Result<(), Error>) {
+        // Who asked may have gone.
+        match self.streams.remove(&stream) {
+            Some(Route::Query { jobs, answer }) => drop(answer.send(result.map(|()| jobs))),
+            Some(Route::Ask { frames, answer }) => drop(answer.send(result.map(|()| frames))),
+            _ => {}
+        }
+    }
+}
+
+impl Line {
+    pub(crate) fn of(connection: &Connection) -> Self {
+        Self { outbox: connection.outbox.clone(), opened: Arc::clone(&connection.opened) }
+    }
 }
 
 impl Lasting {

@@ -17,7 +17,6 @@ use rexec_protocol::message::{
 use rexec_protocol::{Algorithm, Frame, JobId, ProtocolError, StreamId, msgpack};
 use std::ffi::OsStr;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant, SystemTime};
 use tokio::sync::{broadcast, watch};
 
@@ -29,8 +28,7 @@ const MAX_REQUEST: usize = rexec_protocol::frame::MAX_BODY as usize;
 ///
 /// A connection that is lost while commands run is made again, for as long as
 /// [`Connector::reconnect_for`] says, and the commands go on where they were: no byte is lost, and
-/// none comes twice. One that is lost while nothing runs ends the session, unless it
-/// [stays connected](Session::stay_connected).
+/// none comes twice. One that is lost while nothing runs ends the session.
 ///
 /// Whether the agent's certificate was revoked is asked when the connection is made, and again within
 /// a few seconds of a new revocation list: then the connection ends, and what runs on it is lost.
@@ -176,6 +174,10 @@ impl Session {
         Ok(all)
     }
 
+    pub(crate) fn shared(&self) -> Arc<Shared> {
+        Arc::clone(&self.0.0)
+    }
+
     pub(crate) async fn enter(&self, membership: Arc<Membership>) -> Result<(), Error> {
         self.0.0.enter(membership).await
     }
@@ -184,12 +186,6 @@ impl Session {
     /// jobs, and what somebody tells everybody. Some are left out if there are many.
     pub fn notices(&self) -> broadcast::Receiver<Notice> {
         self.0.0.notices.subscribe()
-    }
-
-    /// From now on a connection that is lost while nothing runs is made again too: for who waits for
-    /// something to run.
-    pub fn stay_connected(&self) {
-        self.0.0.stays.store(true, Ordering::Release);
     }
 
     /// Whether there is a connection, to be watched.

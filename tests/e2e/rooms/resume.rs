@@ -299,3 +299,48 @@ async fn the_room_of_a_job_goes_where_the_job_goes() {
     drop(child.stdin.take());
     assert_eq!(child.wait().await.unwrap().code(), Some(0));
 }
+
+/// Coming back counts as joining does; whoever has many places waits for the last of them, and loses none.
+#[tokio::test(flavor = "multi_thread")]
+async fn more_places_than_one_may_take_at_once_outlive_a_kill() {
+    let limits = "[rooms]\nlines_per_second = 20\nlines_burst = 5\n";
+    let mut agent = TestAgent::with_both(limits, &open_to_all());
+    let mut rooms = Vec::new();
+    for _ in 0..2 {
+        let session = agent.session().await;
+        for n in 0..10 {
+            let room = loop {
+                match session.join(&format!("r{n}")).await {
+                    Ok(room) => break room,
+                    Err(error) => assert!(error.is_busy(), "{error}"),
+                }
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            };
+            rooms.push(room);
+        }
+    }
+    block_in_place(|| {
+        agent.kill();
+        agent.start_again();
+    });
+    for room in &mut rooms {
+        loop {
+            let event = timeout(PATIENCE, room.next()).await.expect("in time").unwrap();
+            match event {
+                Some(RoomEvent::OpenedAnew) => break,
+                event => assert!(event.is_some(), "the place is gone"),
+            }
+        }
+    }
+    // In good order, each is the member that it was.
+    restart(&mut agent);
+    for room in &rooms {
+        loop {
+            match timeout(PATIENCE, room.say("here")).await.expect("in time") {
+                Ok(()) => break,
+                Err(error) => assert!(error.is_busy(), "{error}"),
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+}

@@ -12,6 +12,7 @@
 //! | connections | identity, agent | told `busy`, closed |
 //! | frames and errors ([`rexec_net::rates`]) | connection | told `flood`, closed |
 //! | commands | identity, agent | that command is `never_started`, `busy` |
+//! | coming to a job | identity and job | that is refused, `busy` |
 //!
 //! What is closed before TLS costs the agent one accept(2). Counting is by RAII: [`Handshake`] and
 //! [`Place`] give back what they hold when they are dropped. A command's place is held until it was
@@ -32,12 +33,14 @@ pub mod source;
 
 use crate::config::Limits;
 use crate::policy::Permit;
+use crate::rooms::pace::Pace;
 use gate::Gate;
 use penalties::Fault;
 use places::{Place, Places};
 use refusals::{Records, Refusals};
 use rexec_guard::holds;
 use rexec_net::{Identity, NetError};
+use rexec_protocol::JobId;
 use rexec_protocol::outcome::printable;
 use source::Source;
 use std::borrow::Cow;
@@ -56,6 +59,8 @@ pub struct Admission {
     commands: Count,
     /// By identity and rule.
     by_rule: Places<(String, String)>,
+    /// By identity and job: how often it comes there.
+    attaches: Pace,
     /// What of each identity's denials went on record.
     denials: Mutex<HashMap<String, Records>>,
 }
@@ -116,7 +121,9 @@ impl Admission {
         };
         let (connections, commands) = <(Count, Count)>::default();
         let (before, by_rule) = (Mutex::new(before), Places::default());
-        Self { limits, before, connections, commands, by_rule, denials: Mutex::default() }
+        let attaches = Pace::new(limits.attaches_per_second, limits.attaches_burst);
+        let denials = Mutex::default();
+        Self { limits, before, connections, commands, by_rule, attaches, denials }
     }
 
     /// Lets a handshake begin. The error is what there is to be said of those that may not, now and
@@ -197,7 +204,21 @@ impl Admission {
         (held, rule)
     }
 
-    /// The same for commands of one identity that are not started.
+    /// Counts that an identity comes to a job; otherwise why it may not just now. Each time is on record,
+    /// and told to the job's owner and its room: none of them is to be flooded, and none left out.
+    pub fn attach(&self, identity: &Identity, job: &JobId) -> Result<(), String> {
+        // Neither has a NUL in it.
+        let (who, now) = (format!("{}\0{job}", identity.name()), Instant::now());
+        if holds("admission.attaches", self.attaches.allows(&who, now)) {
+            return Ok(());
+        }
+        let Limits { attaches_per_second, attaches_burst, .. } = self.limits;
+        Err(format!(
+            "too fast: you may come to job {job} {attaches_per_second} times a second, after a pause {attaches_burst} times (limits.attaches_per_second, limits.attaches_burst)"
+        ))
+    }
+
+    /// As [`Admission::may_record_refusal`], for commands of one identity that are not started.
     pub fn may_record_denial(&self, identity: &Identity) -> Option<u64> {
         let now = Instant::now();
         let mut denials = self.denials.lock().unwrap_or_else(PoisonError::into_inner);

@@ -63,6 +63,8 @@ pub fn validate(limits: &Limits) -> Result<(), String> {
         ("commands", limits.commands),
         ("commands_per_identity", limits.commands_per_identity),
         ("commands_per_connection", limits.commands_per_connection),
+        ("attaches_per_second", limits.attaches_per_second as usize),
+        ("attaches_burst", limits.attaches_burst as usize),
         ("frames_per_second", limits.frames_per_second as usize),
         ("frames_burst", limits.frames_burst as usize),
         ("errors_per_connection", limits.errors_per_connection as usize),

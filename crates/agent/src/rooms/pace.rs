@@ -1,4 +1,4 @@
-//! How fast one identity may talk, over all its connections and rooms.
+//! How fast one identity may talk, over all its connections and rooms; and come to a job.
 //!
 //! A leaky bucket kept as one time per identity, as in [`rexec_net::rates`].
 
@@ -12,20 +12,20 @@ const KNOWN: usize = 1024;
 
 /// Counts lines. Pure: the time comes in.
 #[derive(Debug)]
-pub(super) struct Pace {
+pub(crate) struct Pace {
     cost: Duration,
     burst: Duration,
     due: Mutex<HashMap<String, Instant>>,
 }
 
 impl Pace {
-    pub(super) fn new(per_second: u32, burst: u32) -> Self {
+    pub(crate) fn new(per_second: u32, burst: u32) -> Self {
         let cost = Duration::from_secs(1) / per_second.max(1);
         Self { cost, burst: cost.saturating_mul(burst.max(1)), due: Mutex::default() }
     }
 
     /// Counts a line; false, and not counted, if it is one too many.
-    pub(super) fn allows(&self, who: &str, now: Instant) -> bool {
+    pub(crate) fn allows(&self, who: &str, now: Instant) -> bool {
         let mut all = self.due.lock().unwrap_or_else(PoisonError::into_inner);
         if all.len() > KNOWN {
             all.retain(|_, due| *due > now);

@@ -210,12 +210,6 @@ impl Room {
         Some((Seat { member, key, out }, cursor, joined))
     }
 
-    /// Whether `join` brings back a member of `owner`, who is in the room or was cut off from it.
-    pub fn knows(&self, owner: &str, join: &Join) -> bool {
-        let resume = join.resume.filter(|resume| resume.epoch == self.epoch);
-        resume.is_some_and(|resume| self.lock().known(resume.member, owner).is_some())
-    }
-
     /// A member goes.
     pub fn leave(&self, seat: &Seat, why: Departure) {
         let mut state = self.lock();

@@ -21,8 +21,8 @@ pub struct Settings {
     pub history: usize,
     /// … in this much memory at most, in KiB.
     pub history_kib: usize,
-    /// Lines that one identity may say per second, in all rooms together; joining counts as one, and
-    /// coming back after a cut as none …
+    /// Lines that one identity may say per second, in all rooms together; joining and coming back after
+    /// a cut count as one each …
     pub lines_per_second: u32,
     /// … and this many at once, after a time without.
     pub lines_burst: u32,

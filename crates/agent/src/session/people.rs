@@ -50,7 +50,7 @@ impl Session {
         self.presence.in_room(&join.room);
         let member = Member::new(room, seat, stream, self.outbox.clone(), join.window);
         self.members.insert(stream, Arc::clone(&member));
-        let (done, still_may) = (self.done.clone(), self.still_may(&join.room));
+        let (done, still_may) = (self.done.clone(), self.still_may(&join.room, standing));
         self.senders.spawn(async move {
             if member.run(joined, cursor, still_may).await.is_ok() {
                 // A session that is over does not keep books any more.
@@ -163,23 +163,34 @@ impl Session {
         &self,
         stream: StreamId,
         room: Option<&RoomName>,
+        standing: &Standing,
     ) -> Result<(), ProtocolError> {
-        let allowed = match room {
-            Some(room) => self.may_use(room, false),
-            None => {
-                let policy = self.agent.policy.current();
-                let allowed = policy::may_ask_who(&policy, &self.identity, self.from.ip());
-                allowed.map_err(|denied| denied.message)
-            }
-        };
-        if let Err(message) = allowed {
-            return self.refuse_request(stream, Refusal::Denied, message);
+        let permitted = standing.permits(&self.agent, SystemTime::now());
+        match permitted.and_then(|()| self.who_is_there(room)) {
+            Ok(all) => self.answer_all(present(stream, all)),
+            Err(message) => self.refuse_request(stream, Refusal::Denied, message),
         }
-        let all = match room {
-            Some(room) => self.agent.rooms.find(room).map(|room| room.members()),
-            None => Some(self.agent.everybody.list()),
-        };
-        self.answer_all(present(stream, all.unwrap_or_default()))
+    }
+
+    /// Whoever is in a room sees who else is; from where they are, and who is elsewhere, is a
+    /// permission of its own.
+    fn who_is_there(&self, room: Option<&RoomName>) -> Result<Vec<ConnectionInfo>, String> {
+        let policy = self.agent.policy.current();
+        let asked = policy::may_ask_who(&policy, &self.identity, self.from.ip());
+        let allowed = asked.map_err(|denied| denied.message);
+        let Some(room) = room else { return allowed.map(|()| self.agent.everybody.list()) };
+        self.may_use(room, false)?;
+        let is_member = self.members.values().any(|member| member.room.name == *room);
+        if let Err(message) = &allowed
+            && !holds("rooms.who_is_there", is_member)
+        {
+            return Err(message.clone());
+        }
+        let mut all = self.agent.rooms.find(room).map(|room| room.members()).unwrap_or_default();
+        if !holds("rooms.addresses", allowed.is_ok()) {
+            all.iter_mut().for_each(|member| member.from.clear());
+        }
+        Ok(all)
     }
 
     /// Tells those who are at a job, and the job's room, who came to it.
@@ -207,12 +218,14 @@ impl Session {
         may_use(&self.agent, &self.identity, self.from, room, say)
     }
 
-    /// Asks again whenever there is another policy.
-    fn still_may(&self, room: &RoomName) -> StillMay {
+    /// Asks again whenever there is another policy, and whether the certificate has expired: for a
+    /// command that is running this connection may last longer.
+    fn still_may(&self, room: &RoomName, standing: &Standing) -> StillMay {
         let (agent, identity) = (Arc::clone(&self.agent), Arc::clone(&self.identity));
         let (from, room) = (self.from, room.clone());
-        let mut judged_by = agent.policy.current();
+        let (validity, mut judged_by) = (standing.validity(), agent.policy.current());
         Box::new(move || {
+            validity.lasts(SystemTime::now())?;
             let policy = agent.policy.current();
             if Arc::ptr_eq(&policy, &judged_by) {
                 return Ok(());

@@ -92,6 +92,11 @@ impl Session {
                     return self.refuse(stream, algorithm, outcome);
                 }
                 if exec.age_ms.is_none() {
+                    if let Err(message) = self.agent.admission.attach(&self.identity, &id) {
+                        let message = format!("{message}; the job is there");
+                        let outcome = Outcome::Lost { message: shorten(message) };
+                        return self.refuse(stream, algorithm, outcome);
+                    }
                     let event = Event::Attached { job: &id, caller: self.caller(), control: true };
                     self.agent.audit.record(&event);
                 }
@@ -153,6 +158,9 @@ impl Session {
             if let Err(denied) = self.may_with(&Owner::from(&*self.identity), control) {
                 return self.refuse_request(stream, Refusal::Denied, denied.message);
             }
+            if let Err(message) = self.agent.admission.attach(&self.identity, &id) {
+                return self.refuse_request(stream, Refusal::Busy, message);
+            }
             let have = if let From::Offsets(have) = from { have } else { Offsets::default() };
             let event = Event::Attached { job: &id, caller: self.caller(), control };
             self.agent.audit.record(&event);
@@ -162,6 +170,9 @@ impl Session {
             Ok(job) => job,
             Err((reason, message)) => return self.refuse_request(stream, reason, message),
         };
+        if let Err(message) = self.agent.admission.attach(&self.identity, &id) {
+            return self.refuse_request(stream, Refusal::Busy, message);
+        }
         let place = match from {
             From::Start {} => Place::Have(Offsets::default()),
             From::Live {} => Place::Live,
@@ -181,12 +192,27 @@ impl Session {
         Ok(())
     }
 
-    pub(super) fn list(&mut self, stream: StreamId) -> Result<(), ProtocolError> {
+    pub(super) fn list(
+        &mut self,
+        stream: StreamId,
+        standing: &Standing,
+    ) -> Result<(), ProtocolError> {
+        if let Err(message) = standing.permits(&self.agent, SystemTime::now()) {
+            return self.refuse_request(stream, Refusal::Denied, message);
+        }
         let jobs = self.agent.jobs.list(|job| self.may(job, false).is_ok());
         self.answer_all(listing(stream, jobs))
     }
 
-    pub(super) fn remove(&mut self, stream: StreamId, id: &JobId) -> Result<(), ProtocolError> {
+    pub(super) fn remove(
+        &mut self,
+        stream: StreamId,
+        id: &JobId,
+        standing: &Standing,
+    ) -> Result<(), ProtocolError> {
+        if let Err(message) = standing.permits(&self.agent, SystemTime::now()) {
+            return self.refuse_request(stream, Refusal::Denied, message);
+        }
         match self.may_reach(id, true) {
             Err((reason, message)) => self.refuse_request(stream, reason, message),
             Ok(_) if !self.agent.jobs.remove(id) => {

@@ -194,7 +194,7 @@ pub struct ConnectionInfo {
     /// Who.
     #[serde(deserialize_with = "text::string")]
     pub user: String,
-    /// From where, as `ADDRESS:PORT`.
+    /// From where, as `ADDRESS:PORT`; empty in the answer about a room for who may not ask where from.
     #[serde(deserialize_with = "text::string")]
     pub from: String,
     /// Since when, in milliseconds since 1970, UTC.
