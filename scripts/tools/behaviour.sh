@@ -43,7 +43,7 @@ try_behaviour() {
     look 'unknown option' "$SSH" -o NoSuchKey=1 "$host" true
     grep -q 'Bad configuration option' err
     look 'ControlPersist alone' "$SSH" -o ControlPersist
-    ! grep -q 'Bad configuration option\|Usage:' err
+    fails grep -q 'Bad configuration option\|Usage:' err
     look 'no master' "$SSH" -o ControlPath="$PWD/none" -O check "$host"
     look 'nobody there' "$SSH" -p 1 "$host" true
     printf 'quiet: %s\n' "$("$SSH" "$host" true 2>&1)" >>seen

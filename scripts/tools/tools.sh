@@ -17,10 +17,49 @@ try_rsync() {
     head -c 1000000 "src/a dir/random" >"down/a dir/random"
     rsync -a --partial --inplace --no-whole-file -e "$SSH" "$host:$PWD/up/" down/
     same src down
+    interrupted_rsync
     # An error of the far side is its status.
     local code=0
     rsync -a -e "$SSH" "$host:$PWD/nowhere" down/ || code=$?
     [[ $code -eq 23 ]]
+}
+
+# SIGNAL [group]: sends it to an rsync that has brought a part of a file; to its ssh as well, as Ctrl-C does it.
+interrupt_rsync() {
+    set -m
+    rsync -a --partial --bwlimit=8000 -e "$SSH" big "$host:$PWD/bigup" </dev/null &
+    set +m
+    local pid=$! part
+    until part=$(stat -c %s .bigup.* 2>/dev/null) && [[ $part -gt 1000000 ]]; do kill -0 $pid; sleep 0.02; done
+    kill -s "$1" -- ${2:+-}$pid
+    fails wait $pid
+}
+
+# One that is interrupted keeps its part at once, and is gone: it does not come back later and put that in the
+# place of the file that the next one has brought.
+interrupted_rsync() {
+    local how
+    head -c 20000000 /dev/urandom >big
+    for how in TERM INT KILL 'TERM group' 'INT group'; do
+        echo "interrupted by $how"
+        rm -f bigup
+        # shellcheck disable=SC2086
+        interrupt_rsync $how
+        rsync -a --partial -e "$SSH" big "$host:$PWD/bigup"
+        cmp big bigup
+        # Whoever is left of the first one has a second to leave, and not the ten of a lease.
+        for _ in {1..10}; do pgrep -f "rsync --server.*$PWD/bigup" >/dev/null || break; sleep 0.1; done
+        fails pgrep -af "rsync --server.*$PWD/bigup"
+        cmp big bigup
+        # The same, and nobody goes on with it: the part is there.
+        rm bigup
+        # shellcheck disable=SC2086
+        interrupt_rsync $how
+        for _ in {1..10}; do [[ ! -s bigup ]] || break; sleep 0.1; done
+        [[ $(stat -c %s bigup) -gt 1000000 && $(stat -c %s bigup) -lt 20000000 ]]
+        cmp -n "$(stat -c %s bigup)" big bigup
+        [[ -z $(find . -maxdepth 1 -name '.bigup.*') ]]
+    done
 }
 
 try_git() {
@@ -53,7 +92,7 @@ try_git() {
     git clone -q --recurse-submodules "$host:$PWD/hub.git" three
     grep -qx p three/part/p
     # What is not there is an error, and says so.
-    ! git clone -q "$host:$PWD/nowhere.git" four
+    fails git clone -q "$host:$PWD/nowhere.git" four
     git archive --remote="$host:$PWD/hub.git" main file | tar -xO | grep -qx 2
 }
 
@@ -67,7 +106,7 @@ try_sftp() {
     same src down
     # A command that fails ends the batch.
     echo "get $PWD/nowhere" >bad
-    ! sftp -q -S "$SSH" -b bad "$host"
+    fails sftp -q -S "$SSH" -b bad "$host"
     # A server named by its path needs no subsystem.
     echo "ls $PWD/up" | sftp -q -S "$SSH" -s /usr/lib/openssh/sftp-server "$host" | grep -q renamed
 }
@@ -84,7 +123,7 @@ try_scp() {
     same src up2
     scp -q -O -r -S "$SSH" "$host:$PWD/up2" down2
     same src down2
-    ! scp -q -S "$SSH" "$host:$PWD/nowhere" .
+    fails scp -q -S "$SSH" "$host:$PWD/nowhere" .
 }
 
 try_sshfs() {
@@ -168,7 +207,7 @@ EOF
     done
     ansible -i hosts all -m setup -a 'filter=ansible_user_id' | grep -q ansible_user_id
     # A host that is not there is unreachable, not failed.
-    ! ansible -i hosts all -m ping -e ansible_port=1 >unreachable
+    fails ansible -i hosts all -m ping -e ansible_port=1 >unreachable
     grep -q UNREACHABLE unreachable
 }
 

@@ -51,7 +51,8 @@ struct Front(Child);
 impl Front {
     fn start(agent: &TestAgent, words: &[&str], port: u16) -> Self {
         let mut command = agent.rexec_ssh();
-        command.arg("-N").args(words).arg("127.0.0.1").stderr(Stdio::piped());
+        // As with ssh, a command is one word too many, and nothing more.
+        command.arg("-N").args(words).args(["127.0.0.1", "exit 3"]).stderr(Stdio::piped());
         let front = Self(command.spawn().unwrap());
         eventually("the port is served", || TcpStream::connect(("127.0.0.1", port)).is_ok());
         front
@@ -92,7 +93,7 @@ fn stdin_and_stdout_become_a_connection_whose_halves_end_apart() {
     let mut command = agent.rexec_ssh();
     // No variable comes along: this one would make the process complain.
     command.args(["-oSetEnv=LD_PRELOAD=/nowhere.so", "-W", &format!("127.0.0.1:{port}")]);
-    command.arg("127.0.0.1");
+    command.args(["127.0.0.1", "echo a command, which is left out"]);
     let output = with_stdin(command, b"to and fro ");
     assert_eq!(told.recv().unwrap(), 11);
     assert_eq!((code(&output), output.stdout.as_slice()), (0, &b"to and fro to and fro "[..]));
@@ -239,6 +240,30 @@ async fn cut_lines_and_restarts_lose_nothing_of_a_connection() {
         agent.start_again();
     });
     echo.await.unwrap();
+}
+
+/// Who waits for connections waits for the agent, too.
+#[test]
+fn a_port_that_nobody_uses_works_again_after_a_restart() {
+    let (port, _told) = server();
+    let mut agent = TestAgent::with_policy(&policy(&format!("'127.0.0.1:{port}'")));
+    let local = free_port();
+    let front = Front::start(&agent, &["-L", &format!("{local}:127.0.0.1:{port}")], local);
+    for _ in 0..2 {
+        // The connection that it was seen by, and the one of the round before.
+        let mark = format!("connect\0127.0.0.1\0{port}");
+        eventually("nothing runs", || running_with(&mark).is_empty());
+        agent.signal(Signal::SIGTERM);
+        assert!(agent.wait().success());
+        agent.start_again();
+        let mut socket = TcpStream::connect(("127.0.0.1", local)).unwrap();
+        socket.write_all(b"again").unwrap();
+        socket.shutdown(Shutdown::Write).unwrap();
+        let mut answer = String::new();
+        socket.read_to_string(&mut answer).unwrap();
+        assert_eq!(answer, "againagain");
+    }
+    assert_eq!(front.end(), "");
 }
 
 /// What policy is not asked about cannot be slipped in.

@@ -44,6 +44,7 @@ mod rooms;
 mod run_as;
 mod spool;
 mod ssh_front;
+mod ssh_signals;
 mod streams;
 mod terminal;
 mod terminal_options;

@@ -252,3 +252,85 @@ fn an_identity_counts_if_it_is_a_certificate() {
     let with = agent.rexec_ssh().env_remove("REXEC_IDENTITY").args(words).output().unwrap();
     assert_eq!(code(&with), 0, "{}", text(&with.stderr));
 }
+
+/// What was typed comes first, so that what comes after it may be wrong.
+#[test]
+fn a_port_that_was_typed_stands_in_for_that_of_the_environment() {
+    let agent = TestAgent::start();
+    let with = |words: &[&str]| agent.rexec_ssh().env("REXEC_PORT", "abc").args(words).output();
+    let port = agent.port.to_string();
+    assert_eq!(code(&with(&["-p", &port, "127.0.0.1", "exit 3"]).unwrap()), 3);
+    assert!(text(&with(&["-G", "-p", "99", "127.0.0.1"]).unwrap().stdout).contains("port 99\n"));
+    let without = with(&["127.0.0.1", "true"]).unwrap();
+    assert_eq!(code(&without), 255);
+    assert!(text(&without.stderr).contains("REXEC_PORT: "));
+}
+
+/// A file that is read in part says where that may matter.
+#[test]
+fn what_a_file_says_and_is_not_heeded_is_told_or_refused() {
+    let agent = TestAgent::start();
+    let file = agent.path("ssh_config");
+    let text_of = |line: &str| format!("Host a\n  HostName 127.0.0.1 # here\n  {line}\n");
+    let run = |line: &str, words: &[&str]| {
+        fs::write(&file, text_of(line)).unwrap();
+        let mut command = agent.rexec_ssh();
+        command.arg("-F").arg(&file).args(words).args(["a", "echo hi"]).output().unwrap()
+    };
+    for (line, words, said) in [
+        ("User nobody # c", &["-l", &own_user()][..], ""),
+        ("Include more", &[], "warning: "),
+        ("Include more", &["-oLogLevel=INFO"], "line 3: Include: "),
+        ("Include more", &["-q"], ""),
+        ("ProxyJump none", &[], ""),
+        ("ProxyJump bastion", &["-oProxyCommand=none"], ""),
+    ] {
+        let output = run(line, words);
+        let stderr = text(&output.stderr);
+        assert_eq!((code(&output), text(&output.stdout).as_str()), (0, "hi\n"), "{line}: {stderr}");
+        assert_eq!(stderr.is_empty(), said.is_empty(), "{line}: {stderr}");
+        assert!(stderr.contains(said), "{line}: {stderr}");
+    }
+    for line in ["ProxyJump bastion", "ProxyCommand nc %h %p"] {
+        let output = run(line, &[]);
+        assert_eq!((code(&output), text(&output.stdout).as_str()), (255, ""), "{line}");
+        assert!(text(&output.stderr).contains("line 3: Proxy"), "{}", text(&output.stderr));
+    }
+}
+
+#[test]
+fn a_host_name_that_was_typed_is_expanded_as_one_in_a_file() {
+    let agent = TestAgent::start();
+    let output = agent.ssh(&["-oHostName=127.0.0.%h", "1", "echo hi"]);
+    assert_eq!((code(&output), text(&output.stdout).as_str()), (0, "hi\n"));
+}
+
+#[test]
+fn a_terminal_and_a_command_may_be_options() {
+    let agent = TestAgent::start();
+    for (words, said, ended) in [
+        (&["-oRequestTTY=force", "127.0.0.1", "tty"][..], "/dev/pts/", 0),
+        (&["-oRequestTTY=yes", "127.0.0.1", "tty"], "not a tty", 1),
+        (&["-tt", "-oRequestTTY=no", "127.0.0.1", "tty"], "/dev/pts/", 0),
+        (&["-oRequestTTY=no", "127.0.0.1", "tty"], "not a tty", 1),
+        (&["-oRemoteCommand=echo an # option", "127.0.0.1"], "an\n", 0),
+        (&["-oRemoteCommand=none", "127.0.0.1", "echo typed"], "typed\n", 0),
+        (&["-oRemoteCommand=true", "127.0.0.1", "true"], "", 255),
+    ] {
+        let output = agent.ssh(words);
+        assert_eq!(code(&output), ended, "{words:?}: {}", text(&output.stderr));
+        assert!(text(&output.stdout).contains(said), "{words:?}: {}", text(&output.stdout));
+    }
+}
+
+/// Somebody who takes connections and says nothing is waited for as long as the caller wants.
+#[test]
+fn a_silent_host_is_given_up_after_connect_timeout() {
+    let agent = TestAgent::start();
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = silent.local_addr().unwrap().port().to_string();
+    let output = agent.ssh(&["-oConnectTimeout=1", "-p", &port, "127.0.0.1", "true"]);
+    let said = text(&output.stderr);
+    assert_eq!(code(&output), 255);
+    assert!(said.contains("1 s") || said.contains("1s"), "{said}");
+}

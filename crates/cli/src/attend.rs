@@ -3,7 +3,7 @@
 //! Whatever brings a user to a job, a command to run or one that runs already, goes through here.
 
 use crate::exit::Notes;
-use crate::interrupt::Interrupts;
+use crate::interrupt::{self, Interrupts};
 use crate::link::{self, LinkLine};
 use crate::notices;
 use crate::plan::Endpoint;
@@ -16,15 +16,19 @@ use rexec_client::{
     Child, ChildStdin, Error, ExitStatus, InOrder, JobEnd, Link, Outcome, Session, Signal,
     printable,
 };
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::time::{Duration, Instant};
-use tokio::time::{sleep, timeout};
+use tokio::time::{Sleep, sleep, timeout};
 use tokio_util::task::AbortOnDropHandle;
 
 mod terminal;
 
 /// How long a command has to end after Ctrl-C, before it is killed.
 pub const GRACE: Duration = Duration::from_secs(5);
+/// How long a command may go on whose caller seems to end, and not this process because somebody wants it
+/// to: its stdin ends by itself then, and a program that has something to put in order does so at once, as
+/// over ssh. A signal instead makes rsync wait first.
+const EASE: Duration = Duration::from_secs(1);
 /// How long the end of a command is waited for that is cancelled because this side failed: its
 /// grace, the agent's time to drain its pipes, and some more.
 const GIVE_UP: Duration = Duration::from_secs(15);
@@ -157,8 +161,9 @@ impl Visit {
         }
     }
 
-    /// Stays until a signal comes, or the connection is gone.
+    /// Stays until a signal comes, or the connection is gone and cannot be made again.
     pub async fn stay(&mut self, session: &Session) -> Result<ExitStatus, Stop> {
+        session.stay_connected();
         let mut link = session.link();
         let gone = async {
             match link.wait_for(|link| matches!(link, Link::Gone { .. })).await.as_deref() {
@@ -191,12 +196,16 @@ impl Visit {
         let child = loop {
             tokio::select! {
                 child = &mut starting => break child?,
-                signal = self.interrupts.next() => self.first_or_leave(signal)?,
+                signal = self.interrupts.next() => { self.first_or_leave(signal)?; }
                 never = link::tell(&mut self.link) => match never {},
             }
         };
         if let Some(signal) = self.asked {
-            let signal = if child.has_terminal() { Signal::HUP } else { signal };
+            let signal = match signal {
+                _ if child.has_terminal() => Signal::HUP,
+                signal if interrupt::is_a_request(signal) => signal,
+                _ => Signal::TERM,
+            };
             child.cancel_with(signal, GRACE).await;
         }
         Ok(child)
@@ -245,14 +254,19 @@ impl Visit {
             }
         });
         let (mut sent, mut written) = (false, false);
+        let mut eased = pin!(None);
         loop {
             tokio::select! {
                 biased;
-                signal = self.interrupts.next() => {
-                    if let Err(stop) = self.first_or_leave(signal) {
-                        return Ok(Err(stop));
-                    }
-                    child.cancel_with(signal, GRACE).await;
+                signal = self.interrupts.next() => match self.first_or_leave(signal) {
+                    Err(stop) => return Ok(Err(stop)),
+                    Ok(_) if interrupt::is_a_request(signal) => child.cancel_with(signal, GRACE).await,
+                    Ok(true) => eased.set(Some(sleep(EASE))),
+                    Ok(false) => {}
+                },
+                () = some(eased.as_mut()) => {
+                    eased.set(None);
+                    child.cancel().await;
                 }
                 closed = &mut outputs, if !written => {
                     self.closed.extend(closed?);
@@ -295,10 +309,14 @@ impl Visit {
     }
 
     /// The first signal asks for the end of the command; whoever sends a second one is not to be kept
-    /// waiting.
-    fn first_or_leave(&mut self, signal: Signal) -> Result<(), Stop> {
+    /// waiting. `false`: it was asked for before, and nobody waits.
+    fn first_or_leave(&mut self, signal: Signal) -> Result<bool, Stop> {
         if self.on_signal == OnSignal::Leave {
             return Err(Stop::Left(Some(signal)));
+        }
+        // rsync gets Ctrl-C as this process does, and then sends it one of its own.
+        if self.asked.is_some() && !interrupt::is_a_request(signal) {
+            return Ok(false);
         }
         if self.asked.is_some() {
             self.left = true;
@@ -313,7 +331,15 @@ impl Visit {
                 "cancelling on {shown} because of SIG{other}; a second signal leaves at once"
             ),
         });
-        Ok(())
+        Ok(true)
+    }
+}
+
+/// Waits for one that may not be there.
+async fn some(future: Pin<&mut Option<Sleep>>) {
+    match future.as_pin_mut() {
+        Some(future) => future.await,
+        None => std::future::pending().await,
     }
 }
 

@@ -80,43 +80,47 @@ impl Settings {
 
     /// Everything below the flags; `file` stands in for both files.
     pub fn load(file: Option<&Path>, env: Env<'_>) -> Result<Self, String> {
-        let environment = Self::from_env(env)?;
+        Self::default().over(file, env)
+    }
+
+    /// These, and what [`Settings::load`] finds for what they do not say. A variable that nobody asks is
+    /// not looked at, and may have any value.
+    pub fn over(self, file: Option<&Path>, env: Env<'_>) -> Result<Self, String> {
+        let environment = self.environment(env)?;
+        Ok(self.or(environment).or(Self::of_files(file, env)?))
+    }
+
+    /// What the files say; `file` stands in for both.
+    pub fn of_files(file: Option<&Path>, env: Env<'_>) -> Result<Self, String> {
         let chosen =
             file.map(PathBuf::from).or_else(|| variable(env, "REXEC_CONFIG").map(PathBuf::from));
         if let Some(path) = chosen {
-            let read = Self::from_file(&path)?;
-            return read.map(|file| environment.or(file)).ok_or_else(|| missing(&path));
+            return Self::from_file(&path)?.ok_or_else(|| missing(&path));
         }
         let user = match directory(env) {
             Some(dir) => Self::from_file(&dir.join("config.toml"))?.unwrap_or_default(),
             None => Self::default(),
         };
         let system = Self::from_file(SYSTEM.as_ref())?.unwrap_or_default();
-        Ok(environment.or(user).or(system))
+        Ok(user.or(system))
     }
 
-    fn from_env(env: Env<'_>) -> Result<Self, String> {
-        let text = |name: &str| match variable(env, name).map(OsString::into_string) {
-            Some(Err(_)) => Err(format!("{name} is not UTF-8")),
-            Some(Ok(text)) => Ok(Some(text)),
-            None => Ok(None),
-        };
-        let port = text("REXEC_PORT")?.map(|text| values::port(&text)).transpose();
-        let timeout =
-            text("REXEC_CONNECT_TIMEOUT")?.map(|text| values::duration(&text)).transpose();
-        let reconnect =
-            text("REXEC_RECONNECT_FOR")?.map(|text| values::duration_or_zero(&text)).transpose();
-        let hash = text("REXEC_HASH")?.map(|text| hash(&text)).transpose();
+    fn environment(&self, env: Env<'_>) -> Result<Self, String> {
+        let file = |name: &str| variable(env, name).map(PathBuf::from);
+        let user = |text: &str| Ok(text.to_owned());
+        let port = value(&self.port, env, "REXEC_PORT", values::port)?;
+        let timeout = &self.connect_timeout;
+        let reconnect = &self.reconnect_for;
         Ok(Self {
-            identity: variable(env, "REXEC_IDENTITY").map(PathBuf::from),
-            key: variable(env, "REXEC_KEY").map(PathBuf::from),
-            authority: variable(env, "REXEC_AUTHORITY").map(PathBuf::from),
-            crl: variable(env, "REXEC_CRL").map(PathBuf::from),
-            user: text("REXEC_USER")?,
-            port: port.map_err(|why| format!("REXEC_PORT: {why}"))?.and_then(NonZeroU16::new),
-            connect_timeout: timeout.map_err(|why| format!("REXEC_CONNECT_TIMEOUT: {why}"))?,
-            reconnect_for: reconnect.map_err(|why| format!("REXEC_RECONNECT_FOR: {why}"))?,
-            hash: hash.map_err(|why| format!("REXEC_HASH: {why}"))?,
+            identity: file("REXEC_IDENTITY"),
+            key: file("REXEC_KEY"),
+            authority: file("REXEC_AUTHORITY"),
+            crl: file("REXEC_CRL"),
+            user: value(&self.user, env, "REXEC_USER", user)?,
+            port: port.and_then(NonZeroU16::new),
+            connect_timeout: value(timeout, env, "REXEC_CONNECT_TIMEOUT", values::duration)?,
+            reconnect_for: value(reconnect, env, "REXEC_RECONNECT_FOR", values::duration_or_zero)?,
+            hash: value(&self.hash, env, "REXEC_HASH", hash)?,
             ssh_config: None,
         })
     }
@@ -161,6 +165,18 @@ pub fn hash(text: &str) -> Result<Algorithm, String> {
 fn hash_in_file<'de, D: Deserializer<'de>>(d: D) -> Result<Option<Algorithm>, D::Error> {
     let name = String::deserialize(d)?;
     hash(&name).map(Some).map_err(D::Error::custom)
+}
+
+/// What a variable says, unless that is known already.
+fn value<K, T>(
+    known: &Option<K>,
+    env: Env<'_>,
+    name: &str,
+    parse: impl Fn(&str) -> Result<T, String>,
+) -> Result<Option<T>, String> {
+    let Some(text) = variable(env, name).filter(|_| known.is_none()) else { return Ok(None) };
+    let text = text.into_string().map_err(|_| format!("{name} is not UTF-8"))?;
+    parse(&text).map(Some).map_err(|why| format!("{name}: {why}"))
 }
 
 /// A variable; an empty one counts as unset.
@@ -242,6 +258,23 @@ mod tests {
         };
         let settings = Settings::load(None, &env).unwrap();
         assert_eq!((settings.user.as_deref(), settings.port), (Some("env"), NonZeroU16::new(1)));
+    }
+
+    #[test]
+    fn a_variable_that_an_option_stands_in_for_may_say_anything() {
+        let env = |name: &str| match name {
+            "REXEC_PORT" | "REXEC_CONNECT_TIMEOUT" | "REXEC_RECONNECT_FOR" => Some("abc".into()),
+            _ => None,
+        };
+        let (_dir, path) = file("user = 'file'\n");
+        let bad = |known: Settings| known.over(Some(&path), &env).unwrap_err();
+        assert!(bad(Settings::default()).starts_with("REXEC_PORT: "));
+        let known = Settings { port: NonZeroU16::new(1), ..Settings::default() };
+        assert!(bad(known.clone()).starts_with("REXEC_CONNECT_TIMEOUT: "));
+        let time = Some(Duration::from_secs(1));
+        let known = Settings { connect_timeout: time, reconnect_for: time, ..known };
+        let settings = known.over(Some(&path), &env).unwrap();
+        assert_eq!((settings.user.as_deref(), settings.port), (Some("file"), NonZeroU16::new(1)));
     }
 
     #[test]

@@ -105,6 +105,7 @@ Terminals:
 Ctrl-C:
   The first one ends the command and everything it started, and waits until that is done. The second
   one leaves at once and says what may still run. SIGTERM, SIGHUP and SIGQUIT do the same.
+  Other signals that end a process end the command too, after a second.
 
 Files:
   ~/.config/rexec/identity.pem    certificate and private key (make one with rexec ca issue-user)

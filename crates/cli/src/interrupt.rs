@@ -1,55 +1,72 @@
-//! Ctrl-C, Ctrl-\, SIGTERM and SIGHUP.
+//! Ctrl-C, Ctrl-\, SIGTERM, SIGHUP, and whatever else would end this process if it did not listen.
+//!
+//! To end without a goodbye is to leave a command to its lease, in which it still does what nobody expects
+//! of it any more: a receiver of rsync puts its part of a file in the place of a newer one.
 
+use nix::libc;
 use rexec_client::Signal;
 use std::fs::File;
-use std::future;
+use std::future::poll_fn;
 use std::io::{self, Read};
+use std::task::Poll;
 use tokio::signal::unix::{self, SignalKind, signal};
+
+/// What ends a process that does nothing about it; see signal(7). Without the faults of a program itself,
+/// SIGPIPE, which Rust ignores, and the real-time signals, which nobody sends.
+const ENDING: [i32; 14] = [
+    libc::SIGINT,
+    libc::SIGQUIT,
+    libc::SIGTERM,
+    libc::SIGHUP,
+    // rsync ends its ssh by this one.
+    libc::SIGUSR1,
+    libc::SIGUSR2,
+    libc::SIGALRM,
+    libc::SIGVTALRM,
+    libc::SIGPROF,
+    libc::SIGXCPU,
+    libc::SIGXFSZ,
+    libc::SIGIO,
+    libc::SIGPWR,
+    libc::SIGSTKFLT,
+];
 
 /// The signals that ask this process to end, from now on as values.
 #[derive(Debug)]
-pub struct Interrupts {
-    interrupt: Option<unix::Signal>,
-    quit: Option<unix::Signal>,
-    terminate: Option<unix::Signal>,
-    hangup: Option<unix::Signal>,
-}
+pub struct Interrupts(Vec<(Signal, unix::Signal)>);
 
 impl Interrupts {
     /// Takes them over. Those that this process was started to ignore stay ignored: that is how
     /// nohup works, and how a shell keeps Ctrl-C from its background jobs.
     pub fn take_over() -> io::Result<Self> {
         let ignored = ignored();
-        let take = |number: Signal, kind| {
-            if contains(ignored, number) { Ok(None) } else { signal(kind).map(Some) }
+        let known = ENDING.into_iter().filter_map(Signal::from_number);
+        let wanted = known.filter(|number| !contains(ignored, *number));
+        let listen = |number: Signal| {
+            let kind = SignalKind::from_raw(number.number().into());
+            signal(kind).map(|listener| (number, listener))
         };
-        Ok(Self {
-            interrupt: take(Signal::INT, SignalKind::interrupt())?,
-            quit: take(Signal::QUIT, SignalKind::quit())?,
-            terminate: take(Signal::TERM, SignalKind::terminate())?,
-            hangup: take(Signal::HUP, SignalKind::hangup())?,
-        })
+        wanted.map(listen).collect::<io::Result<_>>().map(Self)
     }
 
-    /// The next one.
+    /// The next one. Safe to cancel.
     pub async fn next(&mut self) -> Signal {
-        tokio::select! {
-            () = one(&mut self.interrupt) => Signal::INT,
-            () = one(&mut self.quit) => Signal::QUIT,
-            () = one(&mut self.terminate) => Signal::TERM,
-            () = one(&mut self.hangup) => Signal::HUP,
-        }
+        poll_fn(|cx| {
+            for (number, signal) in &mut self.0 {
+                if let Poll::Ready(Some(())) = signal.poll_recv(cx) {
+                    return Poll::Ready(*number);
+                }
+            }
+            Poll::Pending
+        })
+        .await
     }
 }
 
-async fn one(signal: &mut Option<unix::Signal>) {
-    let came = match signal {
-        Some(signal) => signal.recv().await,
-        None => None,
-    };
-    if came.is_none() {
-        future::pending().await
-    }
+/// Whether this is how somebody, or a system that shuts down, asks a program to end. What comes from elsewhere
+/// is for this process alone, most often from a caller that ends itself.
+pub fn is_a_request(signal: Signal) -> bool {
+    [Signal::INT, Signal::QUIT, Signal::TERM, Signal::HUP].contains(&signal)
 }
 
 /// The set of ignored signals, bit 0 for signal 1; see proc_pid_status(5). Empty if that cannot be

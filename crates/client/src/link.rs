@@ -3,16 +3,16 @@
 use crate::connector::Dialer;
 use crate::error::Error;
 use crate::membership::Membership;
-use crate::reconnect::{Away, is_mendable};
+use crate::reconnect::{Away, Heard, is_mendable};
 use crate::remote::Remote;
 use crate::routes::{Lasting, Line, Route, Routes, Streams, about_jobs, answered};
 use rexec_net::handshake::{Connection, Deadline, error_code};
 use rexec_net::{NetError, Outbox};
 use rexec_protocol::hello::Terms;
-use rexec_protocol::message::{Detach, Goodbye, JobInfo, Message, Notice, Pong};
+use rexec_protocol::message::{Detach, Goodbye, JobInfo, Message, Notice, Ping, Pong};
 use rexec_protocol::outcome::printable;
 use rexec_protocol::{Algorithm, ErrorCode, Frame, ProtocolError, StreamId};
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::{broadcast, oneshot, watch};
@@ -61,6 +61,8 @@ pub(crate) struct Shared {
     terms: watch::Sender<Option<Terms>>,
     /// What the agent wants people to know.
     pub(crate) notices: broadcast::Sender<Notice>,
+    /// A connection that is lost is made again even if nothing runs.
+    pub(crate) stays: AtomicBool,
     /// Nobody holds the session any more.
     dropped: CancellationToken,
 }
@@ -76,6 +78,7 @@ impl Shared {
             last: tokio::sync::Mutex::new(StreamId::CONNECTION),
             terms: watch::Sender::new(None),
             notices: broadcast::Sender::new(NOTICES),
+            stays: AtomicBool::new(false),
             dropped: CancellationToken::new(),
         }
     }
@@ -372,15 +375,11 @@ pub(crate) async fn run(
     loop {
         let mut heard = Heard::Nothing;
         let end = one(connection, &shared, &dialer, deadline, &mut heard).await;
-        match heard {
-            Heard::Nothing => {}
-            Heard::Hello => away.iter_mut().for_each(Away::greeted),
-            Heard::More => away = None,
-        }
+        heard.tell(&mut away);
         let live = shared.cut(&end);
-        let patience = dialer.reconnect_for;
-        if live.is_empty()
-            || patience.is_zero()
+        let is_idle = live.is_empty() && !shared.stays.load(Ordering::Acquire);
+        if is_idle
+            || dialer.reconnect_for.is_zero()
             || shared.dropped.is_cancelled()
             || !is_mendable(&end, is_first)
         {
@@ -398,14 +397,6 @@ pub(crate) async fn run(
             () = shared.dropped.cancelled() => return shared.fail(live, &NetError::Closed, None),
         }
     }
-}
-
-/// What the agent has said on a connection.
-#[derive(Debug, Clone, Copy)]
-enum Heard {
-    Nothing,
-    Hello,
-    More,
 }
 
 /// Serves one connection to its end, and says how it ended.
@@ -471,6 +462,11 @@ async fn read_frames(
 async fn resume(shared: &Shared, line: Line, live: Vec<Lasting>) {
     let mut last = shared.last.lock().await;
     *last = StreamId::CONNECTION;
+    if live.is_empty() {
+        // Whatever runs is answered. If nothing does, this shows that the agent is there to stay.
+        let ping = Ping { nonce: FIRST_PING - 1 };
+        let _ = line.outbox.control(Frame::new(StreamId::CONNECTION, ping.into())).await;
+    }
     for lasting in live {
         *last = last.next();
         let frame = lasting.open(*last, &line.outbox);

@@ -30,6 +30,25 @@ pub(crate) fn is_mendable(end: &NetError, is_first: bool) -> bool {
     }
 }
 
+/// What the agent has said on a connection.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Heard {
+    Nothing,
+    Hello,
+    More,
+}
+
+impl Heard {
+    /// What it means for how long the agent has been away.
+    pub(crate) fn tell(self, away: &mut Option<Away>) {
+        match self {
+            Self::Nothing => {}
+            Self::Hello => away.iter_mut().for_each(Away::greeted),
+            Self::More => *away = None,
+        }
+    }
+}
+
 /// How long a session has been without its agent. A connection on which nothing but a hello came ends no
 /// wait, or an agent that ends each one at once would be called upon for ever.
 #[derive(Debug)]
@@ -45,7 +64,7 @@ impl Away {
     }
 
     /// The agent was there, if not for long: the pauses are short again.
-    pub(crate) fn greeted(&mut self) {
+    fn greeted(&mut self) {
         self.pause = FIRST_PAUSE;
     }
 

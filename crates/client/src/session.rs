@@ -17,6 +17,7 @@ use rexec_protocol::message::{
 use rexec_protocol::{Algorithm, Frame, JobId, ProtocolError, StreamId, msgpack};
 use std::ffi::OsStr;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant, SystemTime};
 use tokio::sync::{broadcast, watch};
 
@@ -28,7 +29,8 @@ const MAX_REQUEST: usize = rexec_protocol::frame::MAX_BODY as usize;
 ///
 /// A connection that is lost while commands run is made again, for as long as
 /// [`Connector::reconnect_for`] says, and the commands go on where they were: no byte is lost, and
-/// none comes twice. One that is lost while nothing runs ends the session.
+/// none comes twice. One that is lost while nothing runs ends the session, unless it
+/// [stays connected](Session::stay_connected).
 ///
 /// Whether the agent's certificate was revoked is asked when the connection is made, and again within
 /// a few seconds of a new revocation list: then the connection ends, and what runs on it is lost.
@@ -186,6 +188,12 @@ impl Session {
     /// jobs, and what somebody tells everybody. Some are left out if there are many.
     pub fn notices(&self) -> broadcast::Receiver<Notice> {
         self.0.0.notices.subscribe()
+    }
+
+    /// From now on a connection that is lost while nothing runs is made again too: for who waits for
+    /// something to run.
+    pub fn stay_connected(&self) {
+        self.0.0.stays.store(true, Ordering::Release);
     }
 
     /// Whether there is a connection, to be watched.

@@ -81,7 +81,7 @@ pub(super) fn settings(
         port: target.port.and_then(NonZeroU16::new),
         ..Settings::default()
     };
-    Ok(typed.or(addressed).or(Settings::load(connect.config.as_deref(), env)?))
+    typed.or(addressed).over(connect.config.as_deref(), env)
 }
 
 fn one(option: SshOption) -> Settings {

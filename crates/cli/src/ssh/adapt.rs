@@ -2,7 +2,7 @@
 
 use super::file;
 use super::options::{Options, RequestTerminal, first};
-use super::place::Place;
+use super::place::{self, Place};
 use crate::args::{CommandOptions, ConnectOptions, Run, RunOptions};
 use crate::config::{Env, Settings, SshConfig};
 use crate::exit::Notes;
@@ -13,6 +13,7 @@ use rexec_client::{Drain, OnFull};
 use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io::{self, Read};
+use std::num::NonZeroU16;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -34,20 +35,42 @@ pub(super) fn read_file(options: &mut Options, place: &Place, env: Env<'_>) -> R
     let chosen = match &options.file {
         Some(file) if file == Path::new("none") => None,
         Some(file) => Some(file.clone()),
-        None => match Settings::load(None, env)?.ssh_config {
+        None => match Settings::of_files(None, env)?.ssh_config {
             Some(SshConfig::File(file)) => Some(file),
             Some(SshConfig::Wanted(true)) => own_file(env).filter(|file| file.exists()),
             Some(SshConfig::Wanted(false)) | None => None,
         },
     };
-    let Some(path) = chosen else { return Ok(()) };
+    if let Some(path) = chosen {
+        look_up(options, host, &path)?;
+    }
+    let name = options.host_name.take().map(|name| place::expanded(&name, host));
+    options.host_name = name.transpose()?;
+    Ok(())
+}
+
+/// Adds what a file says of the host.
+fn look_up(options: &mut Options, host: &str, path: &Path) -> Result<(), String> {
     let shown = path.display();
-    let text = fs::read_to_string(&path).map_err(|why| format!("cannot read {shown}: {why}"))?;
-    let entry = file::entry(&text, host).map_err(|why| format!("{shown}: {why}"))?;
+    let text = fs::read_to_string(path).map_err(|why| format!("cannot read {shown}: {why}"))?;
+    let entry =
+        file::entry(&text, host, options.direct).map_err(|why| format!("{shown}: {why}"))?;
     options.host_name = options.host_name.take().or(entry.host_name);
     options.port = options.port.or(entry.port);
     options.user = options.user.take().or(entry.user);
+    options.warnings.extend(entry.warnings.iter().map(|warning| format!("{shown}: {warning}")));
     Ok(())
+}
+
+/// What the options say of what rexec has settings for.
+pub(super) fn known(options: &Options) -> Settings {
+    Settings {
+        user: options.user.clone(),
+        port: options.port.and_then(NonZeroU16::new),
+        connect_timeout: options.connect_timeout,
+        reconnect_for: patience(options),
+        ..Settings::default()
+    }
 }
 
 fn own_file(env: Env<'_>) -> Option<PathBuf> {
@@ -62,10 +85,10 @@ pub(super) fn run(
     words: Vec<OsString>,
     env: Env<'_>,
 ) -> Result<Run, String> {
-    let words = command_words(options, words)?;
+    let mut words = command_words(options, words)?;
     let has_no_command = options.no_command || options.place.is_some();
-    if has_no_command && !words.is_empty() {
-        return Err("a command was given, and -N or -W, which take none".to_owned());
+    if has_no_command {
+        words.clear();
     }
     let (quiet, verbose) = match options.level {
         Some(LogLevel::Verbose(n)) => (false, n),
@@ -199,5 +222,8 @@ fn forward(plan: &mut Plan, options: &Options) {
 pub(super) fn warn(options: &Options, notes: Notes) {
     for what in &options.missing {
         notes.say(&format!("warning: no {what} here; going on without it"));
+    }
+    for what in options.warnings.iter().filter(|_| options.level != Some(LogLevel::Quiet)) {
+        notes.say(&format!("warning: {what}"));
     }
 }

@@ -1,69 +1,117 @@
 //! What `ssh_config` says of a host: the `HostName`, `Port` and `User` of the `Host` blocks that it is in.
 //!
-//! All other keys are for sshd's, and are left alone. A `Match` block is skipped whole: what it depends on
-//! may not exist here. `Include` is not followed.
+//! All other keys are for sshd's, and are left alone, unless leaving them out would deceive: a host that is
+//! behind another must not be connected to directly. A `Match` block is skipped whole: what it depends on
+//! may not exist here. `Include` is not followed. What is left out and may matter is told.
+
+use super::direct::Direct;
+use super::keywords::{self, LeftOut};
+use super::words;
 
 /// What the file says; the first block that says something counts.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Entry {
-    /// The name or address to connect to; `%h` in it is the name that was typed.
+    /// The name or address to connect to, with its percents.
     pub host_name: Option<String>,
     /// TCP port.
     pub port: Option<u16>,
     /// As whom.
     pub user: Option<String>,
+    /// What of it is not heeded.
+    pub warnings: Vec<String>,
 }
 
-/// What `text` says of `host`.
-pub(super) fn entry(text: &str, host: &str) -> Result<Entry, String> {
-    let mut entry = Entry::default();
-    let mut applies = true;
+/// What `text` says of `host`. `direct` is what was said of hosts in between before.
+pub(super) fn entry(text: &str, host: &str, direct: Direct) -> Result<Entry, String> {
+    let mut lines =
+        Lines { host, applies: true, direct, unknown: Vec::new(), entry: Entry::default() };
     for (number, line) in text.lines().enumerate() {
         let line = line.trim();
         if line.is_empty() || line.starts_with('#') {
             continue;
         }
-        let Some((key, value)) = split(line) else { continue };
-        match key.to_ascii_lowercase().as_str() {
-            "host" => applies = includes(value, host),
-            "match" => applies = false,
-            "hostname" if applies => {
-                let name = unquoted(value).replace("%h", host).replace("%%", "%");
-                entry.host_name.get_or_insert(name);
-            }
-            "user" if applies => {
-                entry.user.get_or_insert_with(|| unquoted(value).to_owned());
-            }
-            "port" if applies => {
-                let port = crate::values::port(unquoted(value));
-                let port = port.map_err(|why| format!("line {}: {why}", number + 1))?;
-                entry.port.get_or_insert(port);
-            }
-            _ => {}
+        let (key, value) = split(line);
+        let at = |why: String| format!("line {}: {key}: {why}", number + 1);
+        if let Some(warning) = lines.take(key, value).map_err(at)? {
+            lines.entry.warnings.push(at(warning));
         }
     }
-    Ok(entry)
+    Ok(lines.entry)
 }
 
-fn split(line: &str) -> Option<(&str, &str)> {
-    let (key, rest) = line.split_once(|c: char| c == '=' || c.is_whitespace())?;
+/// A file while it is read.
+struct Lines<'a> {
+    host: &'a str,
+    /// The block is about the host.
+    applies: bool,
+    direct: Direct,
+    /// Patterns of keys that need not be known.
+    unknown: Vec<String>,
+    entry: Entry,
+}
+
+impl Lines<'_> {
+    /// Takes one line, and returns what has to be said of it.
+    fn take(&mut self, key: &str, value: &str) -> Result<Option<String>, String> {
+        let name = key.to_ascii_lowercase();
+        match name.as_str() {
+            "host" => self.applies = includes(&words::split(value)?, self.host),
+            "match" => {
+                self.applies = words::split(value)?.iter().all(|word| word == "all");
+                let why = "blocks of this kind are skipped, unless it is 'all'";
+                return Ok((!self.applies).then(|| why.to_owned()));
+            }
+            _ if !self.applies => {}
+            "hostname" => {
+                self.entry.host_name.get_or_insert(words::only(value)?);
+            }
+            "user" => {
+                self.entry.user.get_or_insert(words::only(value)?);
+            }
+            "port" => {
+                self.entry.port.get_or_insert(crate::values::port(&words::only(value)?)?);
+            }
+            "include" => return Ok(Some("other files are not looked into".to_owned())),
+            "ignoreunknown" => {
+                let words = words::split(value)?;
+                let patterns = words.iter().flat_map(|word| word.split(','));
+                self.unknown.extend(patterns.map(str::to_ascii_lowercase));
+            }
+            "proxyjump" | "proxycommand" => {
+                self.direct.heed(&name, words::uncommented(value)).map_err(|why| {
+                    format!("{why}; -o ProxyCommand=none leaves it out, if it can be done without")
+                })?;
+            }
+            _ => return Ok(self.left_out(&name, value)),
+        }
+        Ok(None)
+    }
+
+    fn left_out(&self, name: &str, value: &str) -> Option<String> {
+        match keywords::left_out(name, words::uncommented(value))? {
+            LeftOut::Unknown if self.unknown.iter().any(|known| matches(known, name)) => None,
+            LeftOut::Unknown => Some("there is no such key".to_owned()),
+            LeftOut::Refused(why) => Some(format!("it is left out: {why}")),
+        }
+    }
+}
+
+fn split(line: &str) -> (&str, &str) {
+    let end = line.find(|c: char| c == '=' || c.is_whitespace()).unwrap_or(line.len());
+    let (key, rest) = line.split_at(end);
     let rest = rest.trim_start();
-    Some((key, rest.strip_prefix('=').unwrap_or(rest).trim()))
+    (key, rest.strip_prefix('=').unwrap_or(rest).trim())
 }
 
-fn unquoted(value: &str) -> &str {
-    value.strip_prefix('"').and_then(|value| value.strip_suffix('"')).unwrap_or(value)
-}
-
-/// Whether a host is in a list of patterns, one of which is not enough if another excludes it.
-fn includes(patterns: &str, host: &str) -> bool {
+/// Whether a host is in a list of patterns, one of which is not enough if another excludes it. As in ssh, a
+/// capital letter is another one.
+fn includes(patterns: &[String], host: &str) -> bool {
     let mut found = false;
-    let (patterns, host) = (patterns.to_lowercase(), host.to_lowercase());
-    for pattern in patterns.split_whitespace().map(unquoted) {
+    for pattern in patterns {
         match pattern.strip_prefix('!') {
-            Some(excluded) if matches(excluded, &host) => return false,
+            Some(excluded) if matches(excluded, host) => return false,
             Some(_) => {}
-            None => found |= matches(pattern, &host),
+            None => found |= matches(pattern, host),
         }
     }
     found
@@ -109,6 +157,10 @@ mod tests {
         }
     }
 
+    fn read(text: &str, host: &str) -> Result<Entry, String> {
+        entry(text, host, Direct::default())
+    }
+
     #[test]
     fn the_first_block_that_says_something_counts() {
         let text = "\
@@ -117,12 +169,69 @@ mod tests {
             Host web* !web9\n  HostName %h.example.org\n  Port=2222\n\
             Match exec \"true\"\n  Port 1\n\
             Host *\n  Port 9\n  User \"deploy\"\n  IdentityFile ~/x\n";
-        let web = entry(text, "WEB1").unwrap();
-        assert_eq!(web.host_name.as_deref(), Some("WEB1.example.org"));
+        let web = read(text, "web1").unwrap();
+        assert_eq!(web.host_name.as_deref(), Some("%h.example.org"));
         assert_eq!((web.port, web.user.as_deref()), (Some(2222), Some("nobody-yet")));
-        let other = entry(text, "web9").unwrap();
+        let other = read(text, "web9").unwrap();
         assert_eq!((other.host_name, other.port), (None, Some(9)));
-        assert!(entry("Host a\nPort x", "a").unwrap_err().starts_with("line 2: "));
-        assert_eq!(entry("Host a\nPort x", "b").unwrap(), Entry::default());
+        assert!(read("Host a\nPort x", "a").unwrap_err().starts_with("line 2: Port: "));
+        assert_eq!(read("Host a\nPort x", "b").unwrap(), Entry::default());
+        assert_eq!(read("Match all\nPort 3", "b").unwrap().port, Some(3));
+    }
+
+    #[test]
+    fn a_comment_is_no_part_of_a_value() {
+        let text = "Host a # b\n HostName 127.0.0.1 # c\n User 'x # y'#z\n Port \"7\" #\n";
+        let a = read(text, "a").unwrap();
+        assert_eq!(a.host_name.as_deref(), Some("127.0.0.1"));
+        assert_eq!((a.user.as_deref(), a.port), (Some("x # y#z"), Some(7)));
+        assert_eq!(read(text, "b").unwrap(), Entry::default());
+        assert!(read("User a b", "h").unwrap_err().contains("'b'"));
+        assert!(read("User # b", "h").unwrap_err().contains("no value"));
+    }
+
+    #[test]
+    fn a_capital_letter_is_another_one() {
+        let text = "Host CASE\n Port 9\n";
+        assert_eq!(read(text, "CASE").unwrap().port, Some(9));
+        assert_eq!(read(text, "case").unwrap().port, None);
+    }
+
+    #[test]
+    fn hosts_in_between_are_refused_where_they_would_be_used() {
+        for (text, is_refused) in [
+            ("Host a\n ProxyJump bastion\n", true),
+            ("Host a\n ProxyCommand nc %h %p\n", true),
+            ("Host b\n ProxyJump bastion\n", false),
+            ("Host a\n ProxyJump none # or not\nHost *\n ProxyJump bastion\n", false),
+            ("Host a\n ProxyJump none\nHost *\n ProxyCommand nc x\n", true),
+            ("Host a\n ProxyCommand none\nHost *\n ProxyJump bastion\n", false),
+            ("Host *\n ProxyJump bastion\nHost a\n ProxyJump none\n", true),
+        ] {
+            let read = read(text, "a");
+            assert_eq!(read.is_err(), is_refused, "{text}");
+            assert!(read.err().is_none_or(|why| why.contains("ProxyCommand=none")));
+        }
+        let mut direct = Direct::default();
+        direct.heed("proxycommand", "none").unwrap();
+        assert!(entry("ProxyJump bastion", "a", direct).is_ok());
+    }
+
+    #[test]
+    fn what_is_skipped_and_may_matter_is_told() {
+        for (text, part) in [
+            ("Include conf.d/*", Some("line 1: Include: ")),
+            ("Match user x\n Port 9", Some("line 1: Match: ")),
+            ("\nNoSuchKey 1", Some("line 2: NoSuchKey: ")),
+            ("BindAddress 192.0.2.1", Some("BindAddress: ")),
+            ("IgnoreUnknown UseKey*,Other\nUseKeychain yes", None),
+            ("Host other\n Include x\n NoSuchKey 1", None),
+            ("Match all\n ForwardAgent yes\n SendEnv LANG LC_*", None),
+            ("Tunnel no", None),
+        ] {
+            let said = read(text, "a").unwrap().warnings;
+            assert_eq!(said.len(), usize::from(part.is_some()), "{text}: {said:?}");
+            assert!(part.is_none_or(|part| said[0].starts_with(part) || said[0].contains(part)));
+        }
     }
 }

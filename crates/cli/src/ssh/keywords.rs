@@ -1,8 +1,8 @@
 //! The keys of `-o`, those of ssh_config(5) in OpenSSH 9.
 
 use super::options::{NO_REMOTE, Options, RequestTerminal, first};
-use super::ports;
-use crate::values::{self, LogLevel, Variable};
+use super::{ports, words};
+use crate::values::{self, Variable};
 use std::time::Duration;
 
 /// What a key comes to.
@@ -20,33 +20,37 @@ use Meaning::{Harmless, Obeyed, Only};
 
 const NO: &[&str] = &["no", "none", "false"];
 
+/// Harmless, but not whatever it says.
+const SWITCH: Meaning = Only(&["yes", "true", "no", "false"], YES_OR_NO);
+const YES_OR_NO: &str = "it is yes or no";
+
 /// The keys, in lower case, in order.
 const KEYS: &[(&str, Meaning)] = &[
     ("addkeystoagent", Harmless),
     ("addressfamily", Harmless),
-    ("batchmode", Harmless), // nothing is ever asked for
+    ("batchmode", SWITCH), // nothing is ever asked for
     ("bindaddress", Only(&[], "the source address is the system's choice")),
     ("bindinterface", Only(&[], "the source address is the system's choice")),
     ("canonicaldomains", Harmless),
-    ("canonicalizefallbacklocal", Harmless),
+    ("canonicalizefallbacklocal", SWITCH),
     ("canonicalizehostname", Harmless),
     ("canonicalizemaxdots", Harmless),
     ("canonicalizepermittedcnames", Harmless),
     ("casignaturealgorithms", Harmless),
     ("certificatefile", Harmless),
-    ("challengeresponseauthentication", Harmless),
-    ("checkhostip", Harmless),
+    ("challengeresponseauthentication", SWITCH),
+    ("checkhostip", SWITCH),
     ("ciphers", Harmless),
     ("clearallforwardings", Obeyed(clear_forwards)),
-    ("compression", Harmless),
+    ("compression", SWITCH),
     ("connectionattempts", Harmless),
     ("connecttimeout", Obeyed(connect_timeout)),
     ("controlmaster", Harmless),
     ("controlpath", Harmless),
     ("controlpersist", Harmless),
     ("dynamicforward", Obeyed(dynamic_forward)),
-    ("enableescapecommandline", Harmless),
-    ("enablesshkeysign", Harmless),
+    ("enableescapecommandline", SWITCH),
+    ("enablesshkeysign", SWITCH),
     ("escapechar", Obeyed(escape)),
     ("exitonforwardfailure", Obeyed(all_forwards)),
     ("fingerprinthash", Harmless),
@@ -54,23 +58,23 @@ const KEYS: &[(&str, Meaning)] = &[
     ("forwardagent", Obeyed(forward_agent)),
     ("forwardx11", Obeyed(forward_x11)),
     ("forwardx11timeout", Harmless),
-    ("forwardx11trusted", Harmless),
+    ("forwardx11trusted", SWITCH),
     ("gatewayports", Obeyed(gateway)),
     ("globalknownhostsfile", Harmless),
-    ("gssapiauthentication", Harmless),
-    ("gssapidelegatecredentials", Harmless),
-    ("hashknownhosts", Harmless),
+    ("gssapiauthentication", SWITCH),
+    ("gssapidelegatecredentials", SWITCH),
+    ("hashknownhosts", SWITCH),
     ("hostbasedacceptedalgorithms", Harmless),
-    ("hostbasedauthentication", Harmless),
+    ("hostbasedauthentication", SWITCH),
     ("hostkeyalgorithms", Harmless),
     ("hostkeyalias", Harmless),
     ("hostname", Obeyed(host_name)),
-    ("identitiesonly", Harmless),
+    ("identitiesonly", SWITCH),
     ("identityagent", Harmless),
     ("identityfile", Obeyed(identity)),
     ("ignoreunknown", Harmless),
     ("ipqos", Harmless),
-    ("kbdinteractiveauthentication", Harmless),
+    ("kbdinteractiveauthentication", SWITCH),
     ("kbdinteractivedevices", Harmless),
     ("kexalgorithms", Harmless),
     ("knownhostscommand", Harmless),
@@ -79,24 +83,18 @@ const KEYS: &[(&str, Meaning)] = &[
     ("loglevel", Obeyed(log_level)),
     ("logverbose", Harmless),
     ("macs", Harmless),
-    ("nohostauthenticationforlocalhost", Harmless),
+    ("nohostauthenticationforlocalhost", SWITCH),
     ("numberofpasswordprompts", Harmless),
-    ("passwordauthentication", Harmless),
+    ("passwordauthentication", SWITCH),
     ("permitlocalcommand", Only(NO, "no command is run on this side")),
     ("permitremoteopen", Harmless),
     ("pkcs11provider", Harmless),
     ("port", Obeyed(port)),
     ("preferredauthentications", Harmless),
     ("protocol", Only(&["2"], "the first version of the protocol is no more")),
-    (
-        "proxycommand",
-        Only(
-            NO,
-            "agents are reached directly; mosh does without it with --experimental-remote-ip=remote",
-        ),
-    ),
-    ("proxyjump", Only(NO, "there are no jump hosts; agents are reached directly")),
-    ("proxyusefdpass", Harmless),
+    ("proxycommand", Obeyed(proxy_command)),
+    ("proxyjump", Obeyed(proxy_jump)),
+    ("proxyusefdpass", SWITCH),
     ("pubkeyacceptedalgorithms", Harmless),
     ("pubkeyacceptedkeytypes", Harmless),
     ("pubkeyauthentication", Harmless),
@@ -114,18 +112,18 @@ const KEYS: &[(&str, Meaning)] = &[
     ("setenv", Obeyed(set_env)),
     ("stdinnull", Obeyed(stdin_null)),
     ("streamlocalbindmask", Harmless),
-    ("streamlocalbindunlink", Harmless),
+    ("streamlocalbindunlink", SWITCH),
     ("stricthostkeychecking", Harmless), // an agent's certificate is always checked
     ("syslogfacility", Harmless),
     ("tag", Harmless),
-    ("tcpkeepalive", Harmless),
+    ("tcpkeepalive", SWITCH),
     ("tunnel", Only(NO, "there are no tunnel devices")),
     ("tunneldevice", Harmless),
     ("updatehostkeys", Harmless),
     ("user", Obeyed(user)),
     ("userknownhostsfile", Harmless),
     ("verifyhostkeydns", Harmless),
-    ("visualhostkey", Harmless),
+    ("visualhostkey", SWITCH),
     ("xauthlocation", Harmless),
 ];
 
@@ -136,6 +134,9 @@ pub(super) fn split(text: &str) -> Result<(String, String), String> {
     let (key, rest) = text.split_at(end);
     let rest = rest.trim_start();
     let value = rest.strip_prefix('=').unwrap_or(rest).trim();
+    // What a shell gets may have comments of its own.
+    let is_command = key.to_ascii_lowercase().ends_with("command");
+    let value = if is_command { value } else { words::uncommented(value) };
     let quoted = value.strip_prefix('"').and_then(|value| value.strip_suffix('"'));
     // Quotes inside, as of several words, are for whoever takes the words apart.
     let value = quoted.filter(|inner| !inner.contains('"')).unwrap_or(value);
@@ -163,9 +164,33 @@ pub(super) fn apply(options: &mut Options, key: &str, value: &str) -> Result<(),
     }
 }
 
-/// A yes or no, or anything that stands for a yes.
-fn is_yes(value: &str) -> bool {
-    !NO.contains(&value.to_ascii_lowercase().as_str())
+/// What of a key and its value is left out where it is not heeded, if that may matter.
+pub(super) fn left_out(name: &str, value: &str) -> Option<LeftOut> {
+    let found = KEYS.binary_search_by(|(known, _)| (*known).cmp(name)).ok();
+    match found.and_then(|at| KEYS.get(at)) {
+        None => Some(LeftOut::Unknown),
+        Some((_, Only(values, why))) => {
+            let is_harmless = values.contains(&value.to_ascii_lowercase().as_str());
+            (!is_harmless).then_some(LeftOut::Refused(why))
+        }
+        Some((_, Harmless | Obeyed(_))) => None,
+    }
+}
+
+/// Why it may matter that a key is left out.
+pub(super) enum LeftOut {
+    /// Nobody knows what it says.
+    Unknown,
+    /// On the command line it is refused.
+    Refused(&'static str),
+}
+
+fn is_yes(value: &str) -> Result<bool, String> {
+    match value.to_ascii_lowercase().as_str() {
+        "yes" | "true" => Ok(true),
+        "no" | "false" => Ok(false),
+        _ => Err(YES_OR_NO.to_owned()),
+    }
 }
 
 fn user(options: &mut Options, value: &str) -> Result<(), String> {
@@ -194,7 +219,7 @@ fn send_env(options: &mut Options, value: &str) -> Result<(), String> {
 }
 
 fn stdin_null(options: &mut Options, value: &str) -> Result<(), String> {
-    options.no_stdin |= is_yes(value);
+    options.no_stdin |= is_yes(value)?;
     Ok(())
 }
 
@@ -209,26 +234,35 @@ fn dynamic_forward(options: &mut Options, value: &str) -> Result<(), String> {
 }
 
 fn clear_forwards(options: &mut Options, value: &str) -> Result<(), String> {
-    options.no_forwards |= is_yes(value);
+    options.no_forwards |= is_yes(value)?;
     Ok(())
 }
 
 fn all_forwards(options: &mut Options, value: &str) -> Result<(), String> {
-    options.all_forwards |= is_yes(value);
+    options.all_forwards |= is_yes(value)?;
     Ok(())
 }
 
 fn gateway(options: &mut Options, value: &str) -> Result<(), String> {
-    options.for_all |= is_yes(value);
+    options.for_all |= is_yes(value)?;
     Ok(())
 }
 
+fn proxy_jump(options: &mut Options, value: &str) -> Result<(), String> {
+    options.direct.heed("proxyjump", value)
+}
+
+fn proxy_command(options: &mut Options, value: &str) -> Result<(), String> {
+    options.direct.heed("proxycommand", value)
+}
+
 fn forward_agent(options: &mut Options, value: &str) -> Result<(), String> {
-    if is_yes(value) { options.flag(b'A') } else { Ok(()) }
+    // It may also be the path of a socket.
+    if is_yes(value) == Ok(false) { Ok(()) } else { options.flag(b'A') }
 }
 
 fn forward_x11(options: &mut Options, value: &str) -> Result<(), String> {
-    if is_yes(value) { options.flag(b'X') } else { Ok(()) }
+    if is_yes(value)? { options.flag(b'X') } else { Ok(()) }
 }
 
 fn port(options: &mut Options, value: &str) -> Result<(), String> {
@@ -264,14 +298,7 @@ fn alive_count(options: &mut Options, value: &str) -> Result<(), String> {
 }
 
 fn log_level(options: &mut Options, value: &str) -> Result<(), String> {
-    first(
-        &mut options.level,
-        match values::log_level(value)? {
-            // What a caller of ssh finds right; rexec has more to say.
-            LogLevel::Normal => LogLevel::Quiet,
-            other => other,
-        },
-    );
+    first(&mut options.level, values::log_level(value)?);
     Ok(())
 }
 
@@ -330,7 +357,9 @@ mod tests {
             assert_eq!(split(text).unwrap(), ("Port".to_owned(), "9".to_owned()), "{text}");
         }
         assert_eq!(split("SetEnv=\"A=1\" \"B=2 3\"").unwrap().1, "\"A=1\" \"B=2 3\"");
-        for bad in ["", "=", "ControlPersist", "Port="] {
+        assert_eq!(split("HostName=a # b").unwrap().1, "a");
+        assert_eq!(split("RemoteCommand=a # b").unwrap().1, "a # b");
+        for bad in ["", "=", "ControlPersist", "Port=", "Port= # 1"] {
             assert!(split(bad).is_err(), "{bad}");
         }
     }
@@ -345,7 +374,33 @@ mod tests {
             assert!(error.contains(key), "{error}");
         }
         apply(&mut options, "proxyjump", "none").unwrap();
+        // The first of two counts.
+        apply(&mut options, "ProxyJump", "bastion").unwrap();
+        apply(&mut options, "ProxyCommand", "nc %h").unwrap_err();
         let unknown = apply(&mut options, "NoSuchKey", "x").unwrap_err();
         assert!(unknown.contains("Bad configuration option: NoSuchKey"), "{unknown}");
+    }
+
+    #[test]
+    fn what_is_yes_or_no_is_nothing_else() {
+        for key in [
+            "BatchMode",
+            "ExitOnForwardFailure",
+            "StdinNull",
+            "GatewayPorts",
+            "ForwardX11",
+            "ClearAllForwardings",
+            "TCPKeepAlive",
+        ] {
+            let mut options = Options::default();
+            let error = apply(&mut options, key, "perhaps").unwrap_err();
+            assert!(error.contains(key) && error.contains("yes or no"), "{error}");
+            for value in ["yes", "No", "TRUE", "false"] {
+                apply(&mut options, key, value).unwrap();
+            }
+        }
+        let mut options = Options::default();
+        apply(&mut options, "ForwardAgent", "/run/socket").unwrap();
+        assert_eq!(options.missing.len(), 1);
     }
 }

@@ -5,11 +5,13 @@
 //! 255 for everything of its own; it writes nothing to stdout, and to stderr only what goes wrong.
 //!
 //! `grammar` takes the words apart, `options` knows what each means, `keywords` those of `-o`,
-//! `place` the host, `ports` what is forwarded, `file` reads `ssh_config`. `adapt` makes of that what
+//! `place` the host, `ports` what is forwarded, `file` reads `ssh_config`, `words` its values, `direct` what is
+//! said of hosts in between. `adapt` makes of that what
 //! `rexec` makes of its own command line, a [`Run`] and a [`Plan`], and from there on both programs are
 //! one. `probe` answers `-G`.
 
 mod adapt;
+mod direct;
 mod file;
 mod grammar;
 pub(crate) mod help;
@@ -18,9 +20,9 @@ mod options;
 mod place;
 mod ports;
 mod probe;
+mod words;
 
 use crate::args::Run;
-use crate::config::Settings;
 use crate::event::{End, Ended};
 use crate::exit::Notes;
 use crate::plan::{self, Plan};
@@ -79,7 +81,8 @@ fn carry_out(args: Vec<OsString>) -> Result<ExitCode, String> {
     let env = |name: &str| std::env::var_os(name);
     adapt::read_file(&mut options, &place, &env)?;
     if options.print {
-        let answer = probe::answer(&options, &place, &Settings::load(None, &env)?);
+        let settings = adapt::known(&options).over(None, &env)?;
+        let answer = probe::answer(&options, &place, &settings);
         return Ok(written(io::stdout().write_all(answer.as_bytes())));
     }
     if let Some(file) = &options.log_file {

@@ -4,6 +4,7 @@
 //! that a caller could rely on, and refused where it would: a caller that asks for a jump host must not
 //! be connected directly.
 
+use super::direct::Direct;
 use super::{keywords, ports};
 use crate::forward::Forward;
 use crate::values::{self, LogLevel, Variable};
@@ -48,6 +49,8 @@ pub(super) struct Options {
     pub log_file: Option<PathBuf>,
     /// `-F`.
     pub file: Option<PathBuf>,
+    /// `-J none`, `ProxyJump none`, `ProxyCommand none`.
+    pub direct: Direct,
     /// `-G`.
     pub print: bool,
     /// `-V`.
@@ -68,6 +71,8 @@ pub(super) struct Options {
     pub no_command: bool,
     /// What was asked for that is not to be had, and does no harm to be without.
     pub missing: Vec<&'static str>,
+    /// What the file says that is not heeded.
+    pub warnings: Vec<String>,
 }
 
 /// What becomes of a terminal.
@@ -146,12 +151,7 @@ impl Options {
             b'L' => self.forwards.push(named(letter, ports::local(&text(letter, argument)?))?),
             b'W' => first(&mut self.place, named(letter, ports::place(&text(letter, argument)?))?),
             b'R' => return Err(refused(letter, NO_REMOTE)),
-            b'J' => {
-                return Err(refused(
-                    letter,
-                    "there are no jump hosts; agents are reached directly",
-                ));
-            }
+            b'J' => named(letter, self.direct.heed("proxyjump", &text(letter, argument)?))?,
             b'Q' => {
                 return Err(refused(letter, "nothing to choose from: TLS 1.3 has its own ciphers"));
             }

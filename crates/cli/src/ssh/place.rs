@@ -16,18 +16,22 @@ pub(super) struct Place {
 impl Place {
     /// Takes a destination apart. A colon is part of an address, except in a URI.
     pub(super) fn parse(text: &OsStr) -> Result<Self, String> {
-        let bad = || format!("'{}' is neither [USER@]HOST nor a ssh:// URI", text.display());
-        let all = text.to_str().ok_or_else(bad)?;
-        let (rest, is_uri) = match all.strip_prefix("ssh://") {
-            Some(rest) => (rest.strip_suffix('/').unwrap_or(rest), true),
-            None => (all, false),
+        let bad = || {
+            let shown = text.display();
+            format!(
+                "'{shown}' is neither [USER@]HOST nor ssh://[USER@]HOST[:PORT]\n{}",
+                super::USAGE
+            )
         };
-        let (user, rest) = match rest.rsplit_once('@') {
-            Some(("", _)) => return Err(bad()),
-            // In a URI a fingerprint or the like may follow the user; nobody here knows of any.
-            Some((user, rest)) if is_uri => (user.split(';').next().map(str::to_owned), rest),
-            Some((user, rest)) => (Some(user.to_owned()), rest),
-            None => (None, rest),
+        let all = text.to_str().ok_or_else(bad)?;
+        let (user, rest, is_uri) = match (all.strip_prefix("ssh://"), all.rsplit_once('@')) {
+            (Some(rest), _) => {
+                let (user, rest) = of_uri(rest).ok_or_else(bad)?;
+                (user, rest, true)
+            }
+            (None, Some(("", _))) => return Err(bad()),
+            (None, Some((user, rest))) => (Some(user.to_owned()), rest, false),
+            (None, None) => (None, all, false),
         };
         let (host, port) = if is_uri { split_port(rest).ok_or_else(bad)? } else { (rest, None) };
         let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
@@ -37,6 +41,53 @@ impl Place {
         }
         Ok(Self { user, host: host.to_owned(), port })
     }
+}
+
+/// The user of a URI, and what follows; a path is no part of it.
+fn of_uri(rest: &str) -> Option<(Option<String>, &str)> {
+    let rest = rest.strip_suffix('/').unwrap_or(rest);
+    let (user, rest) = match rest.split_once('@') {
+        // A fingerprint or the like may follow the user; nobody here knows of any.
+        Some((user, rest)) => (Some(decoded(user.split(';').next()?)?), rest),
+        None => (None, rest),
+    };
+    let is_place = user.as_deref() != Some("") && !rest.contains(['/', '@']);
+    is_place.then_some((user, rest))
+}
+
+/// A part of a URI without its percents; `None` if they are wrong.
+fn decoded(text: &str) -> Option<String> {
+    let mut bytes = Vec::new();
+    let mut rest = text.bytes();
+    while let Some(byte) = rest.next() {
+        bytes.push(match byte {
+            b'+' => b' ',
+            b'%' => {
+                let digits = [rest.next()?, rest.next()?];
+                let digits = str::from_utf8(&digits).ok()?;
+                u8::from_str_radix(digits, 16)
+                    .ok()
+                    .filter(|byte| *byte != 0 && !digits.starts_with('+'))?
+            }
+            other => other,
+        });
+    }
+    String::from_utf8(bytes).ok()
+}
+
+/// A `HostName` with its percents: `%h` is the name that was typed.
+pub(super) fn expanded(name: &str, host: &str) -> Result<String, String> {
+    let mut text = String::new();
+    let mut rest = name.chars();
+    while let Some(c) = rest.next() {
+        match (c, if c == '%' { rest.next() } else { None }) {
+            ('%', Some('h')) => text.push_str(host),
+            ('%', Some('%')) => text.push('%'),
+            ('%', _) => return Err(format!("HostName {name}: of percents it takes %h and %%")),
+            (c, _) => text.push(c),
+        }
+    }
+    Ok(text)
 }
 
 fn split_port(text: &str) -> Option<(&str, Option<u16>)> {
@@ -65,6 +116,8 @@ mod tests {
             ("ssh://web1", None, "web1", None),
             ("ssh://bob@web1:2222", Some("bob"), "web1", Some(2222)),
             ("ssh://bob@[fe80::1]:9/", Some("bob"), "fe80::1", Some(9)),
+            ("ssh://b%6fb+%40x;fp=1@web1", Some("bob @x"), "web1", None),
+            ("b%6fb@web1", Some("b%6fb"), "web1", None),
         ] {
             let place = Place::parse(text.as_ref()).unwrap();
             let parts = (place.user.as_deref(), place.host.as_str(), place.port);
@@ -73,5 +126,30 @@ mod tests {
         for bad in ["", "@web1", "a b", "ssh://web1:0", "ssh://web1:x", "bob@-oProxyCommand"] {
             assert!(Place::parse(bad.as_ref()).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn a_uri_that_ssh_does_not_take_is_a_usage_error() {
+        for bad in [
+            "ssh://u@H/path",
+            "ssh://H:9/path",
+            "ssh://u%4@H",
+            "ssh://u%+4@H",
+            "ssh://u%00@H",
+            "ssh://%ff@H",
+            "ssh://a@b@H",
+            "ssh://;x@H",
+            "ssh://",
+        ] {
+            let error = Place::parse(bad.as_ref()).unwrap_err();
+            assert!(error.contains("usage: "), "{bad}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_host_name_may_have_the_name_that_was_typed() {
+        assert_eq!(expanded("%h.x", "a"), Ok("a.x".to_owned()));
+        assert_eq!(expanded("%%h.%h", "%h"), Ok("%h.%h".to_owned()));
+        assert!(expanded("%p", "a").is_err() && expanded("x%", "a").is_err());
     }
 }

@@ -171,6 +171,9 @@ fn what_is_wrong_is_named() {
         (&["-o", "ControlPersist"], "missing argument"),
         (&["-J", "bastion", "H"], "-J: "),
         (&["-oProxyCommand=nc %h %p", "H"], "ProxyCommand"),
+        (&["-J", "none", "-oProxyCommand=nc %h %p", "H"], "ProxyCommand"),
+        (&["ssh://u@H/path"], "usage: "),
+        (&["-oBatchMode=perhaps", "H"], "BatchMode"),
         (&["-w", "0:0", "H"], "-w: "),
         (&["-R", "1:H:2", "H"], "-R: "),
         (&["-L", "1:/run/socket", "H"], "-L: "),
@@ -186,4 +189,10 @@ fn what_is_wrong_is_named() {
 fn what_is_not_to_be_had_is_said_once() {
     let line = line(&["-A", "-X", "-Y", "-oForwardAgent=yes", "H"]);
     assert_eq!(line.options.missing.len(), 2);
+}
+
+#[test]
+fn no_host_in_between_is_what_there_is() {
+    let line = line(&["-J", "none", "-oProxyJump=bastion", "H"]);
+    assert_eq!(line.place.unwrap().host, "H");
 }
