@@ -49,8 +49,8 @@ try_behaviour() {
     printf 'quiet: %s\n' "$("$SSH" "$host" true 2>&1)" >>seen
 
     # Not digests of everything: addresses and names differ.
-    "$SSH" -G "$host" | grep -qx "hostname $host"
-    "$SSH" -V 2>&1 | grep -q OpenSSH
+    "$SSH" -G "$host" | grep -x "hostname $host" >/dev/null
+    "$SSH" -V 2>&1 | grep OpenSSH >/dev/null
     [[ $("$SSH" "$host" 'yes' | head -1) == y ]]
     # Nothing is left of it.
     sleep 0.2

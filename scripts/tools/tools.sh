@@ -85,7 +85,7 @@ try_git() {
         (cd one && git push -q origin main)
     (cd two && git fetch -q && git merge -q --ff-only origin/main && grep -qx 2 file)
     # Protocol 2 needs a variable to arrive.
-    (cd two && GIT_TRACE_PACKET=1 git ls-remote origin 2>&1 | grep -q 'version 2')
+    (cd two && GIT_TRACE_PACKET=1 git ls-remote origin 2>&1 | grep 'version 2' >/dev/null)
     # A submodule, over the same front.
     (git clone -q "$host:$PWD/part.git" part && cd part && echo p >p && git add p && git commit -qm p && git push -q origin HEAD:main)
     (cd two && git submodule --quiet add "$host:$OLDPWD/part.git" part && git commit -qm sub && git push -q origin HEAD:main)
@@ -93,7 +93,7 @@ try_git() {
     grep -qx p three/part/p
     # What is not there is an error, and says so.
     fails git clone -q "$host:$PWD/nowhere.git" four
-    git archive --remote="$host:$PWD/hub.git" main file | tar -xO | grep -qx 2
+    git archive --remote="$host:$PWD/hub.git" main file | tar -xO | grep -x 2 >/dev/null
 }
 
 try_sftp() {
@@ -108,7 +108,7 @@ try_sftp() {
     echo "get $PWD/nowhere" >bad
     fails sftp -q -S "$SSH" -b bad "$host"
     # A server named by its path needs no subsystem.
-    echo "ls $PWD/up" | sftp -q -S "$SSH" -s /usr/lib/openssh/sftp-server "$host" | grep -q renamed
+    echo "ls $PWD/up" | sftp -q -S "$SSH" -s /usr/lib/openssh/sftp-server "$host" | grep renamed >/dev/null
 }
 
 try_scp() {
@@ -145,7 +145,7 @@ try_borg() {
     make_tree src
     borg init -e repokey "ssh://$host$PWD/repo"
     borg create "ssh://$host$PWD/repo::first" src
-    borg list "ssh://$host$PWD/repo" | grep -q first
+    borg list "ssh://$host$PWD/repo" | grep first >/dev/null
     mkdir out && (cd out && borg extract "ssh://$host$OLDPWD/repo::first")
     same src out/src
     borg check "ssh://$host$PWD/repo"
@@ -205,7 +205,7 @@ EOF
             cmp payload fetched
         done
     done
-    ansible -i hosts all -m setup -a 'filter=ansible_user_id' | grep -q ansible_user_id
+    ansible -i hosts all -m setup -a 'filter=ansible_user_id' | grep ansible_user_id >/dev/null
     # A host that is not there is unreachable, not failed.
     fails ansible -i hosts all -m ping -e ansible_port=1 >unreachable
     grep -q UNREACHABLE unreachable
@@ -213,10 +213,10 @@ EOF
 
 try_pdsh() {
     # By the exec worker, which takes any command line.
-    pdsh -R exec -w "$host" "$SSH" %h echo hi | grep -qx "$host: hi"
+    pdsh -R exec -w "$host" "$SSH" %h echo hi | grep -x "$host: hi" >/dev/null
     # By its ssh worker, where there is one; it calls ssh from PATH.
-    if pdsh -L 2>/dev/null | grep -q 'rcmd/ssh'; then
-        pdsh -R ssh -w "$host" echo hi | grep -qx "$host: hi"
+    if pdsh -L 2>/dev/null | grep 'rcmd/ssh' >/dev/null; then
+        pdsh -R ssh -w "$host" echo hi | grep -x "$host: hi" >/dev/null
         local out
         out=$(pdsh -S -R ssh -w "$host" exit 3 2>&1) || [[ $? -eq 3 ]]
         grep -q 'exited with exit code 3' <<<"$out"
