@@ -92,11 +92,8 @@ impl Session {
                     return self.refuse(stream, algorithm, outcome);
                 }
                 if exec.age_ms.is_none() {
-                    if let Err(message) = self.agent.admission.attach(&self.identity, &id) {
-                        let message = format!("{message}; the job is there");
-                        let outcome = Outcome::Lost { message: shorten(message) };
-                        return self.refuse(stream, algorithm, outcome);
-                    }
+                    // Not counted as one who attaches is: it is its own job, which may be sent for as often as
+                    // it likes.
                     let event = Event::Attached { job: &id, caller: self.caller(), control: true };
                     self.agent.audit.record(&event);
                 }
