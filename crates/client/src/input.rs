@@ -97,8 +97,8 @@ impl Input {
         let mut state = self.lock();
         let Some(line) = &state.line else { return };
         line.credit.raise(window.limit);
-        let taken = line.from.saturating_add(window.consumed);
-        state.forget(taken);
+        let from = line.from;
+        state.taken(from, window.consumed);
     }
 
     /// The command takes no more.
@@ -130,7 +130,7 @@ impl Input {
             // What was under way when the command closed its stdin is nobody's any more.
             return Ok(());
         }
-        state.forget(at);
+        // What the agent has may be lost with it until the command has taken it, so it is kept.
         let oldest = state.kept.iter().find_map(offset).unwrap_or(state.sender.offset());
         if at < oldest {
             return Err(Error::lost(format!(
@@ -178,9 +178,14 @@ impl Input {
         let kept = std::mem::take(&mut state.kept);
         state.sender = Sender::after(Channel::In, at, Hasher::new(algorithm));
         for frame in kept {
-            let body = cut_front(frame, at, StreamId::CONNECTION).body;
-            let frame = state.sender.data(StreamId::CONNECTION, body);
-            state.kept.push_back(frame);
+            if let Some(front) = cut_back(&frame, at) {
+                state.kept.push_back(front);
+            }
+            if end(&frame) > at {
+                let body = cut_front(frame, at, StreamId::CONNECTION).body;
+                let frame = state.sender.data(StreamId::CONNECTION, body);
+                state.kept.push_back(frame);
+            }
         }
         if let Some(line) = &mut state.line {
             line.from = at;
@@ -217,7 +222,7 @@ impl Input {
         let mut state = self.lock();
         let line = state.line.as_ref().filter(|line| Arc::ptr_eq(&line.credit, credit))?;
         let (stream, from) = (line.stream, line.from);
-        let kept = state.kept.iter().find(|frame| end(frame) > next).cloned();
+        let kept = state.kept.iter().find(|frame| end(frame) > next.max(from)).cloned();
         match kept {
             Some(frame) => Some(cut_front(frame, from.max(next), stream)),
             None if state.ended && !state.stopped => Some(state.sender.eof(stream)),
@@ -330,8 +335,10 @@ impl State {
         }
     }
 
-    /// Forgets frames of which the agent has every byte.
-    fn forget(&mut self, taken: u64) {
+    /// The command has taken this many bytes that were sent from `from` on. Of what came before that on
+    /// other lines it has taken all, if any: nothing is told by none.
+    fn taken(&mut self, from: u64, consumed: u64) {
+        let taken = if consumed > 0 { from.saturating_add(consumed) } else { 0 };
         while self.kept.front().is_some_and(|frame| end(frame) <= taken) {
             self.kept.pop_front();
         }
@@ -361,6 +368,14 @@ fn end(frame: &Frame) -> u64 {
     offset(frame).unwrap_or_default().saturating_add(frame.body.len() as u64)
 }
 
+/// The part of a `data` frame before `to`, if there is any. Its digest is no longer right.
+fn cut_back(frame: &Frame, to: u64) -> Option<Frame> {
+    let length = to.checked_sub(offset(frame)?).filter(|length| *length > 0)?;
+    let mut front = frame.clone();
+    front.body.truncate(usize::try_from(length).unwrap_or(usize::MAX));
+    Some(front)
+}
+
 /// The part of a `data` frame from `from` on, for `stream`. The digest of a body is that of all bytes
 /// up to its end, wherever it begins.
 fn cut_front(mut frame: Frame, from: u64, stream: StreamId) -> Frame {
@@ -386,5 +401,33 @@ mod tests {
         assert!(input.rewind(4).is_err(), "what was sent is not kept");
         input.stop();
         assert_eq!(input.rewind(4), Ok(()));
+    }
+
+    /// An agent had received more than the command had taken, said so after a cut, and was restarted.
+    #[test]
+    fn what_the_agent_has_is_kept_until_the_command_has_it() {
+        let bodies = [&b"one"[..], b"two", b"three"];
+        let digest = |bytes: &[u8]| Some(rexec_protocol::Digest::of(Algorithm::Sha256, bytes));
+        for anew in [false, true] {
+            let input = Input::new(Algorithm::Sha256);
+            for body in bodies {
+                let mut state = input.lock();
+                let frame = state.sender.data(StreamId(1), Bytes::from_static(body));
+                state.kept.push_back(frame);
+            }
+            let go_on = |at| match anew {
+                true => input.restart(at, Algorithm::Sha256),
+                false => input.rewind(at),
+            };
+            assert_eq!(go_on(7), Ok(()));
+            // How much it may send, and nothing about what was taken.
+            input.lock().taken(7, 0);
+            assert_eq!(go_on(3), Ok(()), "the next agent has less");
+            let last = input.lock().kept.back().unwrap().hash;
+            assert_eq!(last, digest(if anew { b"twothree" } else { b"onetwothree" }));
+            input.lock().taken(3, 4);
+            assert!(go_on(3).is_err(), "it is forgotten once the command has it");
+            assert_eq!(go_on(7), Ok(()));
+        }
     }
 }
