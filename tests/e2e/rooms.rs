@@ -8,6 +8,7 @@ mod resume;
 use crate::support::TestAgent;
 use crate::support::agent::own_user;
 use crate::support::proc::eventually;
+use futures_util::{SinkExt, TryStreamExt, stream};
 use rexec_client::{HappeningKind, JobId, Outcome, Room, RoomEvent};
 use std::time::Duration;
 use tokio::time::timeout;
@@ -82,6 +83,27 @@ async fn what_one_says_everybody_hears_in_one_order() {
     assert_eq!(heard(&mut second).await, "the end");
     drop((bob, other));
     assert_eq!(hear(&mut first, 2).await, ["joined alice", "left bob"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_room_is_a_stream_and_a_sink() {
+    let agent = agent();
+    let room = agent.session().await.join("lobby").await.unwrap();
+    let voice = room.voice();
+    let (mut lines, mut events) = (room.voice().lines(), room.events());
+    // Each is there when the flush that belongs to it returns.
+    lines.send("one".to_owned()).await.unwrap();
+    let mut more = stream::iter(["two", "three"].map(|line| Ok(line.to_owned())));
+    lines.send_all(&mut more).await.unwrap();
+    let refused = lines.send("no\u{7}bell".to_owned()).await.unwrap_err();
+    assert!(refused.to_string().contains("control character"), "{refused}");
+    voice.leave().await;
+    let mut said = Vec::new();
+    while let Some(event) = timeout(PATIENCE, events.try_next()).await.expect("in time").unwrap() {
+        let RoomEvent::Happened(what) = event else { panic!("{event:?}") };
+        said.push(what.text);
+    }
+    assert_eq!(said, ["", "one", "two", "three"]);
 }
 
 /// A line that was said stays for those who come later; a room in which nothing was said does not.

@@ -3,6 +3,7 @@
 use crate::error::Error;
 use crate::membership::{Line, Membership};
 use crate::session::Session;
+use futures_util::{Sink, Stream, sink, stream};
 use rexec_protocol::RoomName;
 use rexec_protocol::message::{ConnectionInfo, Happening, Who};
 use std::sync::Arc;
@@ -102,6 +103,14 @@ impl Room {
         self.voice.0.membership.next().await
     }
 
+    /// The same as a [`Stream`]: it ends where [`Room::next`] gives `None`, and after an error. The place
+    /// lasts as long as the stream or a [`Room::voice`] that was taken before.
+    pub fn events(self) -> impl Stream<Item = Result<RoomEvent, Error>> + Send + Unpin {
+        Box::pin(stream::try_unfold(self, async |mut room| {
+            Ok(room.next().await?.map(|event| (event, room)))
+        }))
+    }
+
     /// Says a line to everybody in the room; see [`Voice::say`].
     pub async fn say(&self, text: &str) -> Result<(), Error> {
         self.voice.say(text).await
@@ -157,6 +166,15 @@ impl Voice {
     /// The same for what this one does: the text follows its name.
     pub async fn act(&self, text: &str) -> Result<(), Error> {
         self.0.membership.say(Line { text: text.to_owned(), action: true }).await
+    }
+
+    /// A [`Sink`] of lines: each is said as by [`Voice::say`], the next is taken once it has its place, and
+    /// a flush waits for the last. After an error it takes no more.
+    pub fn lines(self) -> impl Sink<String, Error = Error> + Send + Unpin {
+        Box::pin(sink::unfold(self, async |voice: Self, line: String| {
+            voice.say(&line).await?;
+            Ok(voice)
+        }))
     }
 
     /// Leaves the room; see [`Room::leave`].
