@@ -305,7 +305,10 @@ async fn settle(agent: &Agent, job: &Arc<Job>, end: End, mut is_recorded: bool) 
         is_recorded = put_end(job, &end).await;
     }
     let log = Arc::clone(&job.log);
-    if let Ok(Err(error)) = spawn_blocking(move || log.shelve()).await {
+    // One that is deleted meanwhile has nothing to lose.
+    if let Ok(Err(error)) = spawn_blocking(move || log.shelve()).await
+        && !job.log.is_removed()
+    {
         tracing::warn!(job = %job.id, %error, "the output of a job may not survive a loss of power");
     }
 }

@@ -119,6 +119,9 @@ impl Disk {
         if let Err(error) = self.spool.delete() {
             tracing::error!(%error, "cannot delete the output of a job");
         }
+        // Now, and not when the last of those who read or sync it lets go: who needs the room would drop
+        // the next job too.
+        self.share.force(0);
     }
 
     fn checkpoint(&self, checkpoint: Checkpoint) -> io::Result<()> {

@@ -292,6 +292,33 @@ fn the_oldest_job_that_has_ended_makes_room_for_others() {
     assert_eq!(folder.list().unwrap(), [jobs[2].meta.job.clone()]);
 }
 
+/// What is synced or read while it is dropped does not cost the next job its output.
+#[test]
+fn a_dropped_output_makes_room_while_somebody_still_holds_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let folder = Arc::new(Folder::open(dir.path().join("jobs")).unwrap());
+    let quota = Quota::new(700_000);
+    let mut jobs = ["first", "second", "third"].map(|name| {
+        let unused = tempfile::tempdir().unwrap();
+        Kept::within(unused, Arc::clone(&folder), &quota, name, OnFull::Block)
+    });
+    for job in &mut jobs[..2] {
+        job.spool();
+        for _ in 0..5 {
+            job.write(Channel::Out, &[1; 50_000]).unwrap();
+        }
+        job.end();
+        quota.ended(&job.log);
+    }
+    let held = [jobs[0].log.disk(), jobs[1].log.disk()];
+    jobs[2].spool();
+    for _ in 0..5 {
+        jobs[2].write(Channel::Out, &[1; 50_000]).unwrap();
+    }
+    assert!(held[0].is_some() && held[1].is_some());
+    assert_eq!(jobs.map(|job| job.log.is_removed()), [true, false, false]);
+}
+
 trait Removed {
     fn each_ref_removed(&self) -> [bool; 3];
 }

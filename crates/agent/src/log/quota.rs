@@ -71,20 +71,26 @@ impl Share {
     /// Makes it this large, at the cost of jobs that have ended. False, and nothing changed, if that
     /// takes more than there is. Blocks.
     pub fn set(&self, bytes: u64) -> bool {
-        let mut own = lock(&self.bytes);
-        loop {
-            let mut used = lock(&self.quota.used);
-            let others = used.saturating_sub(*own);
-            if bytes <= *own || others.saturating_add(bytes) <= self.quota.total {
-                *used = others.saturating_add(bytes);
-                *own = bytes;
-                return true;
-            }
-            drop(used);
+        // No lock is held while others are dropped: one of them may be this very job.
+        while !self.fits(bytes) {
             if !self.quota.drop_oldest() {
                 return false;
             }
         }
+        true
+    }
+
+    /// Makes it this large if there is room for it.
+    fn fits(&self, bytes: u64) -> bool {
+        let mut own = lock(&self.bytes);
+        let mut used = lock(&self.quota.used);
+        let others = used.saturating_sub(*own);
+        let fits = bytes <= *own || others.saturating_add(bytes) <= self.quota.total;
+        if fits {
+            *used = others.saturating_add(bytes);
+            *own = bytes;
+        }
+        fits
     }
 
     /// Makes it this large, whatever the limit is.
