@@ -149,6 +149,23 @@ async fn a_cut_anywhere_at_the_start_runs_the_command_once() {
     assert!(fs::read_to_string(&marks).unwrap().lines().count() > 5);
 }
 
+/// The first sending does not arrive, so that the command starts on the second connection; its stdin was
+/// waited for on both sides, for ever.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_submission_that_was_cut_short_still_has_its_stdin() {
+    let agent = TestAgent::start();
+    let chaos = Chaos::start(agent.port, |number| {
+        let cut = Faults { cut: (number == 0).then_some(60_000), ..Faults::default() };
+        Plan { up: cut, ..Plan::default() }
+    })
+    .await;
+    let session = through(&agent, &chaos).await;
+    let long = "x".repeat(100_000);
+    let child = session.command("sh").args(["-c", "exec cat", &long]).spawn().await.unwrap();
+    timeout(Duration::from_secs(60), echo_through(child, 300_000)).await.expect("it gets its stdin");
+    assert_eq!(chaos.connections.load(Ordering::Relaxed), 2);
+}
+
 /// A bit that flips on the way is noticed by TLS; what came before it counts, and the rest comes again.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_flipped_byte_is_never_delivered() {

@@ -137,7 +137,8 @@ impl Remote {
         drop(line);
         if let Err(error) = joined {
             self.give_up(error);
-        } else if started.attached && !sends_at_once {
+        } else if !sends_at_once {
+            // Also to a job that only this sending has started: the one before did not arrive.
             Arc::clone(self).resume_input(&started);
         }
         if let Some((stream, outbox)) = place {
