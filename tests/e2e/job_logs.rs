@@ -4,6 +4,7 @@ use crate::rooms::open_to_all;
 use crate::support::TestAgent;
 use crate::support::cli::code;
 use crate::support::proc::eventually;
+use rexec_client::{JobId, Offsets, Place};
 use serde_json::Value;
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader};
@@ -60,8 +61,8 @@ fn logs_of_a_job_that_lost_bytes_on_disk_end_with_254() {
 }
 
 /// Another agent finds less than there was at the job's end.
-#[test]
-fn what_is_missing_at_the_end_of_output_on_disk_is_a_gap() {
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_missing_at_the_end_of_output_on_disk_is_a_gap() {
     let mut agent = TestAgent::start();
     let id = agent.ended(MUCH);
     agent.kill();
@@ -75,6 +76,12 @@ fn what_is_missing_at_the_end_of_output_on_disk_is_a_gap() {
     let gone = format!("{} bytes of stdout are gone here", whole.len() - shown);
     assert!(said(&logs).contains(&gone), "{gone}: {}", said(&logs));
     assert!(said(&logs).contains("exited with status 0"), "{}", said(&logs));
+    // Who had all of it before misses nothing.
+    let had = Place::Offsets(Offsets { out: whole.len() as u64, err: 4 });
+    let session = agent.session().await;
+    let mut child = session.attach(JobId::new(&id).unwrap()).from(had).join().await.unwrap();
+    let status = child.wait().await.unwrap();
+    assert!(status.success(), "{status:?}");
     // As who comes to it is told.
     let attach = agent.jobs(&["attach", "--read-only", "HOST", &id]);
     assert_eq!((code(&attach), &attach.stdout), (254, &logs.stdout), "{}", said(&attach));

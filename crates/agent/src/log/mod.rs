@@ -150,9 +150,7 @@ impl Log {
     fn find(&self, place: Place) -> Option<(Mark, Option<(Arc<Disk>, (u64, u64))>)> {
         let state = self.lock();
         let in_memory = match place {
-            Place::Have(have) if have.out > state.end.at.out || have.err > state.end.at.err => {
-                return None;
-            }
+            Place::Have(have) if state.is_more_than_there_was(have) => return None,
             Place::Have(have) => state.place(|record| !is_had(&record.frame, have)),
             Place::Time(time_ms) => state.place(|record| record.time_ms >= time_ms),
             Place::Live => return Some((state.end, None)),

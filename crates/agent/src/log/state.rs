@@ -279,6 +279,15 @@ impl State {
         mark
     }
 
+    /// Whether a reader cannot have this much. Who has what was lost since can: the job's end says so.
+    pub(super) fn is_more_than_there_was(&self, have: Offsets) -> bool {
+        let end = match self.exit.as_ref().map(|record| &record.frame.message) {
+            Some(Message::Exit(end)) => (end.stdout.size, end.stderr.size),
+            _ => (0, 0),
+        };
+        have.out > self.end.at.out.max(end.0) || have.err > self.end.at.err.max(end.1)
+    }
+
     pub(super) fn read(&self, cursor: &mut Cursor) -> Step {
         cursor.next = cursor.next.max(self.kept.number);
         if let Some(item) = self.gap(cursor).or_else(|| self.forgotten_end(cursor)) {
