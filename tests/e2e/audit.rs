@@ -15,7 +15,8 @@ use std::process::{Command, Output};
 use tokio::io::AsyncWriteExt;
 use tokio::task::JoinSet;
 
-fn records(file: &Path) -> Vec<Value> {
+/// All of them, the oldest first.
+pub fn records(file: &Path) -> Vec<Value> {
     let text = fs::read_to_string(file).unwrap();
     text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }

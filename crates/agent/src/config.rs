@@ -82,9 +82,9 @@ pub struct Limits {
     pub commands_per_identity: usize,
     /// Commands running at once on one connection.
     pub commands_per_connection: usize,
-    /// How often one identity may come to one job per second …
+    /// How often it is on record and told, per second, that one identity comes to one job …
     pub attaches_per_second: u32,
-    /// … and so often at once.
+    /// … and so often at once; beyond that it is counted.
     pub attaches_burst: u32,
     /// Frames that a client may send per second, `data` not counted, on one connection …
     pub frames_per_second: u32,

@@ -61,6 +61,8 @@ pub struct Admission {
     by_rule: Places<(String, String)>,
     /// By identity and job: how often it comes there.
     attaches: Pace,
+    /// By identity: how often it came to jobs since that was last on record.
+    unrecorded: Mutex<HashMap<String, u64>>,
     /// What of each identity's denials went on record.
     denials: Mutex<HashMap<String, Records>>,
 }
@@ -122,8 +124,8 @@ impl Admission {
         let (connections, commands) = <(Count, Count)>::default();
         let (before, by_rule) = (Mutex::new(before), Places::default());
         let attaches = Pace::new(limits.attaches_per_second, limits.attaches_burst);
-        let denials = Mutex::default();
-        Self { limits, before, connections, commands, by_rule, attaches, denials }
+        let (unrecorded, denials) = Default::default();
+        Self { limits, before, connections, commands, by_rule, attaches, unrecorded, denials }
     }
 
     /// Lets a handshake begin. The error is what there is to be said of those that may not, now and
@@ -204,18 +206,19 @@ impl Admission {
         (held, rule)
     }
 
-    /// Counts that an identity comes to a job; otherwise why it may not just now. Each time is on record,
-    /// and told to the job's owner and its room: none of them is to be flooded, and none left out.
-    pub fn attach(&self, identity: &Identity, job: &JobId) -> Result<(), String> {
+    /// Counts that an identity comes to a job. `Some`: that goes on record, and is told to the job's owner
+    /// and its room; so many times that this identity came to one did not before. `None`: it comes too
+    /// often for that, and would flood them. It comes there all the same: it may be one of many whose
+    /// connections have broken.
+    pub fn may_record_attach(&self, identity: &Identity, job: &JobId) -> Option<u64> {
         // Neither has a NUL in it.
         let (who, now) = (format!("{}\0{job}", identity.name()), Instant::now());
+        let mut unrecorded = self.unrecorded.lock().unwrap_or_else(PoisonError::into_inner);
         if holds("admission.attaches", self.attaches.allows(&who, now)) {
-            return Ok(());
+            return Some(unrecorded.remove(identity.name()).unwrap_or_default());
         }
-        let Limits { attaches_per_second, attaches_burst, .. } = self.limits;
-        Err(format!(
-            "too fast: you may come to job {job} {attaches_per_second} times a second, after a pause {attaches_burst} times (limits.attaches_per_second, limits.attaches_burst)"
-        ))
+        *unrecorded.entry(identity.name().to_owned()).or_default() += 1;
+        None
     }
 
     /// As [`Admission::may_record_refusal`], for commands of one identity that are not started.

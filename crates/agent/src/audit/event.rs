@@ -12,6 +12,7 @@ use rexec_protocol::stream::Tally;
 use rexec_protocol::{Algorithm, Digest, JobId, Outcome, RoomName};
 use serde::{Serialize, Serializer};
 use std::net::SocketAddr;
+use std::num::NonZeroU64;
 use std::os::unix::ffi::OsStrExt;
 
 /// Room for the words of a command, and for the names of its variables, in bytes of JSON. With the
@@ -92,12 +93,16 @@ pub enum Event<'a> {
     },
     /// The job of an agent that is gone runs on under this one.
     Adopted { job: &'a JobId, user: &'a str, pid: u32 },
-    /// A client came to a job that was there; without `control` it can only watch.
+    /// A client came to a job that was there; without `control` it can only watch. Who comes too often is
+    /// not on record each time.
     Attached {
         job: &'a JobId,
         #[serde(flatten)]
         caller: Caller<'a>,
         control: bool,
+        /// How often this identity came to jobs before, since it was last on record.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        left_out: Option<NonZeroU64>,
     },
     /// A client had an ended job forgotten, with its output.
     Removed {

@@ -8,6 +8,7 @@ use rexec_protocol::JobId;
 use rexec_protocol::message::{
     Attach, From, JobInfo, JobList, Listing, Offsets, Refusal, Refused, Removed,
 };
+use std::num::NonZeroU64;
 
 /// A body of a listing has at most about this many bytes; one job takes less than 3 KiB.
 const LISTED: usize = 256 * 1024;
@@ -91,12 +92,7 @@ impl Session {
                     let outcome = Outcome::Lost { message: shorten(message) };
                     return self.refuse(stream, algorithm, outcome);
                 }
-                if exec.age_ms.is_none() {
-                    // Not counted as one who attaches is: it is its own job, which may be sent for as often as
-                    // it likes.
-                    let event = Event::Attached { job: &id, caller: self.caller(), control: true };
-                    self.agent.audit.record(&event);
-                }
+                let is_told = exec.age_ms.is_none() && self.record_attach(&id, true);
                 // Who comes back after a cut takes the place that it had. So does a second one that has the
                 // rest of a stdin: the first may be gone, and nobody has noticed yet.
                 let hold = match exec.age_ms {
@@ -106,7 +102,7 @@ impl Session {
                 };
                 let attached = self.attached(&job, stream, exec.window, (hold, true), sends_from);
                 self.send(stream, Arc::clone(&attached), wish(true));
-                if exec.age_ms.is_none() {
+                if is_told {
                     self.watch(&attached);
                 }
             }
@@ -155,21 +151,14 @@ impl Session {
             if let Err(denied) = self.may_with(&Owner::from(&*self.identity), control) {
                 return self.refuse_request(stream, Refusal::Denied, denied.message);
             }
-            if let Err(message) = self.agent.admission.attach(&self.identity, &id) {
-                return self.refuse_request(stream, Refusal::Busy, message);
-            }
             let have = if let From::Offsets(have) = from { have } else { Offsets::default() };
-            let event = Event::Attached { job: &id, caller: self.caller(), control };
-            self.agent.audit.record(&event);
+            self.record_attach(&id, control);
             return self.answer_all(attach::replay(id, past, have, stream));
         }
         let job = match self.may_reach(&id, control) {
             Ok(job) => job,
             Err((reason, message)) => return self.refuse_request(stream, reason, message),
         };
-        if let Err(message) = self.agent.admission.attach(&self.identity, &id) {
-            return self.refuse_request(stream, Refusal::Busy, message);
-        }
         let place = match from {
             From::Start {} => Place::Have(Offsets::default()),
             From::Live {} => Place::Live,
@@ -177,16 +166,26 @@ impl Session {
             From::Time { ms } => Place::Time(ms),
         };
         let hold = if control && output && follow { Hold::Now } else { Hold::No };
-        let event = Event::Attached { job: &id, caller: self.caller(), control };
-        self.agent.audit.record(&event);
+        let is_told = self.record_attach(&id, control);
         let rights = (hold, control);
         let attached = self.attached(&job, stream, window, rights, stdin::From::Anew);
         let wish = Wish { place, output, follow, times, detach: false, joins: true };
         self.send(stream, Arc::clone(&attached), wish);
-        if output {
+        if output && is_told {
             self.watch(&attached);
         }
         Ok(())
+    }
+
+    /// Puts on record that this client comes to a job; false if it comes too often for that.
+    fn record_attach(&self, job: &JobId, control: bool) -> bool {
+        let left_out = self.agent.admission.may_record_attach(&self.identity, job);
+        if let Some(left_out) = left_out {
+            let left_out = NonZeroU64::new(left_out);
+            let event = Event::Attached { job, caller: self.caller(), control, left_out };
+            self.agent.audit.record(&event);
+        }
+        left_out.is_some()
     }
 
     pub(super) fn list(
