@@ -162,7 +162,9 @@ async fn a_submission_that_was_cut_short_still_has_its_stdin() {
     let session = through(&agent, &chaos).await;
     let long = "x".repeat(100_000);
     let child = session.command("sh").args(["-c", "exec cat", &long]).spawn().await.unwrap();
-    timeout(Duration::from_secs(60), echo_through(child, 300_000)).await.expect("it gets its stdin");
+    timeout(Duration::from_secs(60), echo_through(child, 300_000))
+        .await
+        .expect("it gets its stdin");
     assert_eq!(chaos.connections.load(Ordering::Relaxed), 2);
 }
 
