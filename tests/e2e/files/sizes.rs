@@ -2,9 +2,9 @@
 //! --acceptance` has the sizes that a release must show.
 
 use super::*;
-use crate::support::proc::eventually;
+use crate::support::proc::{eventually, memory};
 use crate::support::size_from_environment;
-use std::process::Child;
+use std::process::{Child, Stdio};
 
 /// The largest resident size of a process while it runs, in KiB.
 fn peak(mut child: Child) -> u64 {
@@ -85,4 +85,65 @@ fn many_small_files_take_little_memory() {
     assert!(client < LIMIT_KIB && helper < LIMIT_KIB, "get: {client} and {helper} KiB");
     let same = Command::new("diff").arg("-rq").arg(path("src")).arg(path("down")).status().unwrap();
     assert!(same.success());
+}
+
+/// What each end of a transfer of small files may take, and the agent beside it.
+const SMALL_LIMIT_KIB: u64 = 24 * 1024;
+/// What a name may cost that has to be held, with its own bytes; see "Memory" in docs/files.md.
+const PER_NAME: u64 = 200;
+
+/// Half of the files in one folder, the others in folders of a hundred: `src` in `dir`.
+fn wide_tree(dir: &Path, count: u64) {
+    for n in 0..count {
+        let folder = match n % 2 {
+            0 => "src/wide".to_owned(),
+            _ => format!("src/{}/{}", n / 10_000, n / 200 % 50),
+        };
+        fs::create_dir_all(dir.join(&folder)).unwrap();
+        fs::write(dir.join(folder).join(format!("f{n}")), noise(n, 10 + n as usize % 90)).unwrap();
+    }
+}
+
+/// Who receives with `--delete` holds the names of a folder, and as many again that shall go; who sends what
+/// patterns match holds that. Nothing else grows with the number of files.
+#[test]
+fn a_mirror_of_many_files_takes_little_memory() {
+    let count = size_from_environment("REXEC_TEST_FILES", 3_000);
+    let agent = TestAgent::start();
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name);
+    wide_tree(dir.path(), count);
+    // How many names the client and the helper may hold.
+    let run = |options: &str, from: &OsStr, to: &OsStr, names: [u64; 2]| {
+        let mut command = rexec(&agent, options);
+        // Of what a dry run prints, there is a line for each file.
+        let client = peak(command.args([from, to]).stdout(Stdio::null()).spawn().unwrap());
+        let taken = [client, helper_peak(&agent)];
+        println!("{options}: client and helper {taken:?} KiB, for {names:?} names");
+        let fits = |n: usize| taken[n] < SMALL_LIMIT_KIB + names[n] * PER_NAME / 1024;
+        assert!(fits(0) && fits(1), "{options}: {taken:?} KiB for {names:?} names");
+    };
+    for (to, up) in [("up", true), ("down", false)] {
+        let (from, at) = match up {
+            true => (path("src").into_os_string(), there(path(to))),
+            false => (there(path("src")), path(to).into_os_string()),
+        };
+        let received = |names| if up { [0, names] } else { [names, 0] };
+        run("cp -ruT", &from, &at, [0, 0]);
+        run("cp -ruT", &from, &at, [0, 0]);
+        for n in 0..count / 2 {
+            fs::write(path(to).join(format!("wide/stray{n}")), "").unwrap();
+        }
+        run("cp -ruT --delete -n", &from, &at, received(count));
+        assert!(path(to).join("wide/stray0").exists(), "a dry run changes nothing");
+        run("cp -ruT --delete", &from, &at, received(count));
+        let same = Command::new("diff").arg("-rq").args([path("src"), path(to)]).status().unwrap();
+        assert!(same.success());
+    }
+    fs::create_dir(path("flat")).unwrap();
+    run("get --glob", &there(path("src/**/f*")), path("flat").as_os_str(), [0, count]);
+    assert_eq!(fs::read_dir(path("flat")).unwrap().count() as u64, count);
+    let agent = memory(agent.pid(), "VmHWM");
+    println!("agent {agent} KiB");
+    assert!(agent < SMALL_LIMIT_KIB, "agent: {agent} KiB");
 }
