@@ -5,6 +5,7 @@ mod forms;
 mod hostile;
 mod matrix;
 mod permissions;
+mod progress;
 mod resume;
 mod sizes;
 

@@ -51,6 +51,8 @@ pub fn run(args: FileArgs, way: Way) -> ExitCode {
     // Whatever is at work on files here tidies up behind itself.
     runtime.shutdown_timeout(LEAVING);
     let mut report = report.lock().unwrap_or_else(PoisonError::into_inner);
+    // Before anything is said, which would be in the middle of it.
+    report.end_progress();
     match ended {
         Ok(summary) => {
             report.end(Some(summary), &Outcome::Exited { code: code(&summary, check) });

@@ -86,9 +86,19 @@ impl Plan {
         let progress = !options.no_progress
             && !options.json
             && level != LogLevel::Quiet
-            && io::stderr().is_terminal();
+            && io::stderr().is_terminal()
+            && !uses_terminal(&job);
         let (host, check) = (host.join(" to "), options.checksum_only);
         Ok(Self { job, ends, host, target, options, check, progress })
+    }
+}
+
+/// Whether somebody types at a terminal what is put, or reads there what is got. The line would be in the way.
+fn uses_terminal(job: &Job) -> bool {
+    match job {
+        Job::PutStdin { .. } => io::stdin().is_terminal(),
+        Job::GetStdout { .. } => io::stdout().is_terminal(),
+        _ => false,
     }
 }
 

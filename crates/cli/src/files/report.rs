@@ -250,10 +250,14 @@ impl Report {
         }
     }
 
-    pub(super) fn end(&mut self, summary: Option<Summary>, outcome: &Outcome) {
+    /// From now on there is no line of progress.
+    pub(super) fn end_progress(&mut self) {
         if let Some(progress) = self.progress.take() {
             progress.end();
         }
+    }
+
+    pub(super) fn end(&mut self, summary: Option<Summary>, outcome: &Outcome) {
         let elapsed = self.began.elapsed();
         if self.form == Form::Json {
             self.print(&json_line(&SummaryLine {

@@ -2,7 +2,8 @@
 
 use super::Summary;
 use super::bridge::{self, FromJob, ToJob};
-use super::options::{Options, Transfer, TransferError, TransferEvent, Work};
+use super::options::{Options, Transfer, TransferError, Work};
+use super::overheard::Overheard;
 use super::overlap;
 use super::sources::{self, have_names_of_their_own};
 use super::watched::Watched;
@@ -83,7 +84,8 @@ impl Transfer {
                     let mut receiver = ToStream::new(&mut output, &mut out);
                     while let Some((message, body)) = reader.read::<ToReceiver>()? {
                         demand(digest, &message)?;
-                        watched.came(&message, body);
+                        watched.came(&message);
+                        watched.moved(body.len());
                         if receiver.take(message, body)? {
                             break;
                         }
@@ -276,6 +278,7 @@ async fn receive(
         let (finished, answers) = (Cell::new(None), RefCell::new(answers));
         let mut out = |message: ToSender| match message {
             ToSender::Want(_) | ToSender::Skip {} | ToSender::Compare(_) => {
+                watched.answered(&message);
                 answers.borrow_mut().send(&message, &[])
             }
             result => watched.result(result).map(|end| finished.set(end)),
@@ -287,7 +290,8 @@ async fn receive(
             }
             let Some((message, body)) = reader.read::<ToReceiver>()? else { break };
             demand(digest, &message)?;
-            watched.came(&message, body);
+            watched.came(&message);
+            watched.moved(body.len());
             if receiver.take(message, body)? {
                 break;
             }
@@ -352,15 +356,16 @@ async fn relay(mut from: Child, mut to: Child, watched: Watched) -> Result<Summa
     let (input, hear) = bridge::from_job(to.stdout.take());
     let (output, answer) = bridge::to_job(from.stdin.take());
     let (source, sink) = (from.stdout.take(), to.stdin.take());
-    let told = watched.clone();
+    let mut overheard = Overheard::new(watched.clone());
     // Both are closed with this.
     let pass_on = async move {
         let (Some(mut source), Some(mut sink)) = (source, sink) else { return };
         while let Ok(Some(chunk)) = source.chunk().await {
+            // Before it is answered.
+            overheard.hear(&chunk);
             if sink.send(bytes::Bytes::copy_from_slice(&chunk)).await.is_err() {
                 break;
             }
-            told.tell(TransferEvent::Moved(chunk.len() as u64));
         }
     };
     let hearing = spawn_blocking(move || {
@@ -372,6 +377,7 @@ async fn relay(mut from: Child, mut to: Child, watched: Watched) -> Result<Summa
             let Some((message, _)) = reader.read::<ToSender>()? else { return Ok(None) };
             match message {
                 ToSender::Want(_) | ToSender::Skip {} | ToSender::Compare(_) => {
+                    watched.answered(&message);
                     answers.send(&message, &[])?;
                 }
                 result => {

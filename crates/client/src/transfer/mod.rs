@@ -7,6 +7,7 @@
 mod bridge;
 mod carry;
 mod options;
+mod overheard;
 mod overlap;
 mod sources;
 mod watched;
