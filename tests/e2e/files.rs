@@ -4,6 +4,7 @@ mod faults;
 mod forms;
 mod hostile;
 mod matrix;
+mod offers;
 mod permissions;
 mod progress;
 mod resume;

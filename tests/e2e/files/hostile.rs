@@ -75,9 +75,9 @@ fn holds_secret(at: &Path) -> bool {
     }
 }
 
-const META: Meta = Meta { mode: 0o644, mtime: 0, nsec: 0 };
+pub(super) const META: Meta = Meta { mode: 0o644, mtime: 0, nsec: 0 };
 
-fn file(name: &[u8], body: &[u8]) -> Vec<u8> {
+pub(super) fn file(name: &[u8], body: &[u8]) -> Vec<u8> {
     file_by(Algorithm::Sha256, name, body)
 }
 
@@ -93,15 +93,15 @@ fn file_by(digest: Algorithm, name: &[u8], body: &[u8]) -> Vec<u8> {
     [encode(&ToReceiver::File(file), body.len()), body.to_vec()].concat()
 }
 
-fn message(message: ToReceiver) -> Vec<u8> {
+pub(super) fn message(message: ToReceiver) -> Vec<u8> {
     encode(&message, 0)
 }
 
-fn dir(name: &[u8]) -> Vec<u8> {
+pub(super) fn dir(name: &[u8]) -> Vec<u8> {
     message(ToReceiver::Dir(Entry { name: ByteBuf::from(name), meta: META }))
 }
 
-fn done(entries: u64) -> Vec<u8> {
+pub(super) fn done(entries: u64) -> Vec<u8> {
     let leave = message(ToReceiver::Leave(Leave { complete: true }));
     [leave, message(ToReceiver::Done(Done { entries }))].concat()
 }
@@ -143,7 +143,7 @@ fn an_agent_cannot_choose_names() {
                 data(1, "out", 0, &sent, &sent),
                 crate::support::raw::wire::eof(1, "out", &sent),
                 crate::support::raw::wire::eof(1, "err", b""),
-                exit(&sent),
+                exit(1, &sent),
             ];
             let _ = raw.send(&all.concat());
             let _ = raw.errors();
@@ -204,7 +204,7 @@ fn get(fake: &FakeAgent, words: &[&str], to: &std::path::Path) -> Command {
     get
 }
 
-fn exit(sent: &[u8]) -> Vec<u8> {
+pub(super) fn exit(stream: u64, sent: &[u8]) -> Vec<u8> {
     let tally = |bytes: &[u8]| {
         let hash = bin(Digest::of(Algorithm::Sha256, bytes).as_bytes());
         crate::support::raw::wire::map(&[("size", uint(bytes.len() as u64)), ("hash", hash)])
@@ -224,5 +224,5 @@ fn exit(sent: &[u8]) -> Vec<u8> {
         ("held", vec![0xc2]),
         ("usage", usage),
     ];
-    frame("exit", 1, &args)
+    frame("exit", stream, &args)
 }
