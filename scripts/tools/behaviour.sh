@@ -9,6 +9,44 @@ look() {
     printf '%s: %d %s\n' "$name" "$code" "$(sha256sum <out)" >>seen
 }
 
+# LINES: a file `config` that says this of the host, and for OpenSSH what it needs to find its sshd.
+config() {
+    printf 'Host %s\n%s\nHost *\n' "$host" "$1" >config
+    [[ $FRONT == rexec ]] || cat "$dir/ssh_config" >>config
+}
+
+# What a file says that -F names, and what was typed instead.
+look_at_config() {
+    local request
+    for request in force yes no auto; do
+        config "RequestTTY $request"
+        look "RequestTTY $request in a file" "$SSH" -F config "$host" 'test -t 0 && echo terminal'
+        look "RequestTTY $request in a file, and another" "$SSH" -F config -o RequestTTY=force "$host" tty -s
+        look "RequestTTY $request in a file, and -T" "$SSH" -F config -T "$host" tty -s
+    done
+    config $'RemoteCommand echo "a  # b"; exit 4 # c\nRemoteCommand exit 5'
+    look 'RemoteCommand in a file' "$SSH" -F config "$host"
+    look 'RemoteCommand in a file, and words' "$SSH" -F config "$host" true
+    look 'RemoteCommand in a file, and none' "$SSH" -F config -o RemoteCommand=none "$host" exit 6
+    config 'RemoteCommand echo %h %n %%'
+    look 'RemoteCommand with percents' "$SSH" -F config "$host"
+    config 'RemoteCommand date +%s'
+    look 'RemoteCommand with others' "$SSH" -F config "$host"
+    config 'SessionType none'
+    look 'SessionType none in a file' timeout 2 "$SSH" -F config "$host" touch ran
+    fails test -e ran
+    look 'SessionType none in a file, and default' "$SSH" -F config -o SessionType=default "$host" echo ran
+    config 'SessionType subsystem'
+    look 'SessionType subsystem in a file' "$SSH" -F config "$host" sftp
+    config 'StdinNull yes'
+    look 'StdinNull in a file' "$SSH" -F config "$host" cat <<<typed
+    look 'StdinNull in a file, and no' "$SSH" -F config -o StdinNull=no "$host" cat <<<typed
+    config 'RequestTTY perhaps'
+    look 'a value that is none' "$SSH" -F config "$host" true
+    config 'ConnectTimeout 1'
+    look 'of two files the last one' "$SSH" -F nowhere -F config "$host" echo found
+}
+
 try_behaviour() {
     head -c 1000000 /dev/urandom >"$dir/random" 2>/dev/null
     [[ -f $dir/behaviour.bytes ]] || cp "$dir/random" "$dir/behaviour.bytes"
@@ -47,6 +85,8 @@ try_behaviour() {
     look 'no master' "$SSH" -o ControlPath="$PWD/none" -O check "$host"
     look 'nobody there' "$SSH" -p 1 "$host" true
     printf 'quiet: %s\n' "$("$SSH" "$host" true 2>&1)" >>seen
+
+    look_at_config
 
     # Not digests of everything: addresses and names differ.
     "$SSH" -G "$host" | grep -x "hostname $host" >/dev/null

@@ -43,6 +43,7 @@ mod revocation;
 mod rooms;
 mod run_as;
 mod spool;
+mod ssh_file;
 mod ssh_front;
 mod ssh_signals;
 mod streams;

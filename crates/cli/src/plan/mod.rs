@@ -120,7 +120,9 @@ impl Plan {
                     .to_owned(),
             );
         }
-        let wish = terminal::wish(&command, is_login, io::stdin().is_terminal());
+        // As with ssh, who sits at it and is not to be heard is nobody.
+        let is_heard = io::stdin().is_terminal() && !command.no_stdin;
+        let wish = terminal::wish(&command, is_login, is_heard);
         // What was typed comes before what is on this machine: no file is looked for in vain.
         if wish == Wish::Yes && output.json {
             return Err(format!(

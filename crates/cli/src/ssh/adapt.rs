@@ -1,7 +1,7 @@
 //! From ssh's options to rexec's.
 
 use super::file;
-use super::options::{Options, RequestTerminal, first};
+use super::options::{Options, RequestTerminal, SessionType, first};
 use super::place::{self, Place};
 use crate::args::{CommandOptions, ConnectOptions, Run, RunOptions};
 use crate::config::{Env, Settings, SshConfig};
@@ -9,7 +9,7 @@ use crate::exit::Notes;
 use crate::forward::Forwards;
 use crate::plan::{Plan, Work};
 use crate::values::{self, EscapeKey, LogLevel, Variable};
-use rexec_client::{Drain, OnFull};
+use rexec_client::{DEFAULT_PORT, Drain, OnFull};
 use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io::{self, Read};
@@ -44,21 +44,24 @@ pub(super) fn read_file(options: &mut Options, place: &Place, env: Env<'_>) -> R
     if let Some(path) = chosen {
         look_up(options, host, &path)?;
     }
-    let name = options.host_name.take().map(|name| place::expanded(&name, host));
-    options.host_name = name.transpose()?;
+    options.host_name = options.host_name.take().map(|name| host_name(&name, host)).transpose()?;
     Ok(())
+}
+
+/// A `HostName` with its percents: `%h` is the name that was typed.
+fn host_name(name: &str, host: &str) -> Result<String, String> {
+    place::expanded(name, |c| (c == 'h').then(|| host.to_owned()))
+        .ok_or_else(|| format!("HostName {name}: of percents it takes %h and %%"))
 }
 
 /// Adds what a file says of the host.
 fn look_up(options: &mut Options, host: &str, path: &Path) -> Result<(), String> {
     let shown = path.display();
     let text = fs::read_to_string(path).map_err(|why| format!("cannot read {shown}: {why}"))?;
-    let entry =
-        file::entry(&text, host, options.direct).map_err(|why| format!("{shown}: {why}"))?;
-    options.host_name = options.host_name.take().or(entry.host_name);
-    options.port = options.port.or(entry.port);
-    options.user = options.user.take().or(entry.user);
-    options.warnings.extend(entry.warnings.iter().map(|warning| format!("{shown}: {warning}")));
+    file::read(&text, host, options).map_err(|why| format!("{shown}: {why}"))?;
+    for warning in &mut options.warnings {
+        *warning = format!("{shown}: {warning}");
+    }
     Ok(())
 }
 
@@ -67,7 +70,7 @@ pub(super) fn known(options: &Options) -> Settings {
     Settings {
         user: options.user.clone(),
         port: options.port.and_then(NonZeroU16::new),
-        connect_timeout: options.connect_timeout,
+        connect_timeout: options.connect_timeout(),
         reconnect_for: patience(options),
         ..Settings::default()
     }
@@ -85,8 +88,9 @@ pub(super) fn run(
     words: Vec<OsString>,
     env: Env<'_>,
 ) -> Result<Run, String> {
-    let mut words = command_words(options, words)?;
-    let has_no_command = options.no_command || options.place.is_some();
+    let mut words = command_words(options, place, words, env)?;
+    let session = options.session();
+    let has_no_command = session == SessionType::Nothing || options.place.is_some();
     if has_no_command {
         words.clear();
     }
@@ -97,7 +101,7 @@ pub(super) fn run(
     let connect = ConnectOptions {
         port: options.port,
         identity: identity(&options.identities, env),
-        connect_timeout: options.connect_timeout,
+        connect_timeout: options.connect_timeout(),
         reconnect_for: patience(options),
         quiet,
         verbose,
@@ -107,11 +111,13 @@ pub(super) fn run(
         Some(RequestTerminal::Yes) => (1, false),
         Some(RequestTerminal::Force) => (2, false),
         Some(RequestTerminal::No) => (0, true),
-        Some(RequestTerminal::Auto) | None => (0, options.subsystem || has_no_command),
+        Some(RequestTerminal::Auto) | None => {
+            (0, session == SessionType::Subsystem || has_no_command)
+        }
     };
     let command = CommandOptions {
         user: options.user.clone(),
-        no_stdin: options.no_stdin,
+        no_stdin: options.no_stdin == Some(true),
         terminal,
         no_terminal,
         escape: escape(options)?,
@@ -130,17 +136,46 @@ fn escape(options: &Options) -> Result<Option<EscapeKey>, String> {
     values::escape(&text.to_string_lossy()).map(Some).map_err(|why| format!("-e: {why}"))
 }
 
-fn command_words(options: &Options, words: Vec<OsString>) -> Result<Vec<OsString>, String> {
-    match &options.remote_command {
+fn command_words(
+    options: &Options,
+    place: &Place,
+    words: Vec<OsString>,
+    env: Env<'_>,
+) -> Result<Vec<OsString>, String> {
+    match options.remote_command() {
         Some(_) if !words.is_empty() => {
             Err("a command was given, and RemoteCommand is another one".to_owned())
         }
-        Some(command) => Ok(vec![command.clone()]),
-        None if options.subsystem && words.is_empty() => {
+        Some(command) => Ok(vec![remote_command(command, options, place, env)?.into()]),
+        None if options.session() == SessionType::Subsystem && words.is_empty() => {
             Err("-s: the subsystem has no name".to_owned())
         }
         None => Ok(words),
     }
+}
+
+/// `RemoteCommand` with its percents: those of ssh that can be known here.
+fn remote_command(
+    command: &str,
+    options: &Options,
+    place: &Place,
+    env: Env<'_>,
+) -> Result<String, String> {
+    if !command.contains('%') {
+        return Ok(command.to_owned());
+    }
+    let settings = known(options).over(None, env)?;
+    let port = settings.port.map_or(DEFAULT_PORT, NonZeroU16::get);
+    let expand = |c| match c {
+        'h' => Some(options.host_name.as_ref().unwrap_or(&place.host).clone()),
+        'n' => Some(place.host.clone()),
+        'p' => Some(port.to_string()),
+        'r' => settings.user.clone(),
+        _ => None,
+    };
+    place::expanded(command, expand).ok_or_else(|| {
+        format!("RemoteCommand {command}: of percents it takes %h, %n, %p, %r with a user, and %%")
+    })
 }
 
 /// For how long a lost connection is tried to be made again: as long as ssh would wait for a sign of life.
@@ -189,7 +224,7 @@ pub(super) fn as_sshd(plan: &mut Plan, options: &Options) {
     // A program may be the reader of a terminal, and wants all of it.
     plan.on_full = OnFull::Block;
     forward(plan, options);
-    if options.subsystem
+    if options.session() == SessionType::Subsystem
         && let Work::Line(name) = &plan.work
     {
         plan.work = Work::Subsystem(name.to_string_lossy().into_owned());
@@ -204,18 +239,18 @@ fn forward(plan: &mut Plan, options: &Options) {
         (plan.env, plan.terminal, plan.terminal_in_vain) = (Vec::new(), None, false);
         return;
     }
-    if options.no_command {
+    if options.session() == SessionType::Nothing {
         plan.work = Work::Nothing;
     }
-    if options.no_forwards {
+    if options.no_forwards == Some(true) {
         return;
     }
     let mut list = options.forwards.clone();
-    for forward in list.iter_mut().filter(|_| options.for_all) {
+    for forward in list.iter_mut().filter(|_| options.for_all == Some(true)) {
         // An address that was given stays.
         forward.bind.get_or_insert_with(|| "*".to_owned());
     }
-    plan.forwards = Forwards { list, all: options.all_forwards };
+    plan.forwards = Forwards { list, all: options.all_forwards == Some(true) };
 }
 
 /// Says what a caller has to do without, as ssh does when a server has it not.

@@ -1,30 +1,17 @@
-//! What `ssh_config` says of a host: the `HostName`, `Port` and `User` of the `Host` blocks that it is in.
+//! What `ssh_config` says of a host: the lines of the `Host` blocks that it is in.
 //!
-//! All other keys are for sshd's, and are left alone, unless leaving them out would deceive: a host that is
-//! behind another must not be connected to directly. A `Match` block is skipped whole: what it depends on
-//! may not exist here. `Include` is not followed. What is left out and may matter is told.
+//! A key means what it means with `-o`, which comes before the file, as the first block that says something comes
+//! before the others. What `-o` would refuse is left out and told, unless that would deceive: a host that is behind
+//! another must not be connected to directly. A `Match` block is skipped whole: what it depends on may not exist
+//! here. `Include` is not followed. What is left out and may matter is told.
 
-use super::direct::Direct;
 use super::keywords::{self, LeftOut};
+use super::options::{Options, first};
 use super::words;
 
-/// What the file says; the first block that says something counts.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Entry {
-    /// The name or address to connect to, with its percents.
-    pub host_name: Option<String>,
-    /// TCP port.
-    pub port: Option<u16>,
-    /// As whom.
-    pub user: Option<String>,
-    /// What of it is not heeded.
-    pub warnings: Vec<String>,
-}
-
-/// What `text` says of `host`. `direct` is what was said of hosts in between before.
-pub(super) fn entry(text: &str, host: &str, direct: Direct) -> Result<Entry, String> {
-    let mut lines =
-        Lines { host, applies: true, direct, unknown: Vec::new(), entry: Entry::default() };
+/// Adds to the options what `text` says of `host`, and to their warnings what of it is not heeded.
+pub(super) fn read(text: &str, host: &str, options: &mut Options) -> Result<(), String> {
+    let mut lines = Lines { host, applies: true, unknown: Vec::new(), options };
     for (number, line) in text.lines().enumerate() {
         let line = line.trim();
         if line.is_empty() || line.starts_with('#') {
@@ -33,10 +20,10 @@ pub(super) fn entry(text: &str, host: &str, direct: Direct) -> Result<Entry, Str
         let (key, value) = split(line);
         let at = |why: String| format!("line {}: {key}: {why}", number + 1);
         if let Some(warning) = lines.take(key, value).map_err(at)? {
-            lines.entry.warnings.push(at(warning));
+            lines.options.warnings.push(at(warning));
         }
     }
-    Ok(lines.entry)
+    Ok(())
 }
 
 /// A file while it is read.
@@ -44,10 +31,9 @@ struct Lines<'a> {
     host: &'a str,
     /// The block is about the host.
     applies: bool,
-    direct: Direct,
     /// Patterns of keys that need not be known.
     unknown: Vec<String>,
-    entry: Entry,
+    options: &'a mut Options,
 }
 
 impl Lines<'_> {
@@ -62,14 +48,10 @@ impl Lines<'_> {
                 return Ok((!self.applies).then(|| why.to_owned()));
             }
             _ if !self.applies => {}
-            "hostname" => {
-                self.entry.host_name.get_or_insert(words::only(value)?);
-            }
-            "user" => {
-                self.entry.user.get_or_insert(words::only(value)?);
-            }
+            "hostname" => first(&mut self.options.host_name, words::only(value)?),
+            "user" => first(&mut self.options.user, words::only(value)?),
             "port" => {
-                self.entry.port.get_or_insert(crate::values::port(&words::only(value)?)?);
+                first(&mut self.options.port, crate::values::port(&words::only(value)?)?);
             }
             "include" => return Ok(Some("other files are not looked into".to_owned())),
             "ignoreunknown" => {
@@ -78,21 +60,22 @@ impl Lines<'_> {
                 self.unknown.extend(patterns.map(str::to_ascii_lowercase));
             }
             "proxyjump" | "proxycommand" => {
-                self.direct.heed(&name, words::uncommented(value)).map_err(|why| {
+                self.options.direct.heed(&name, words::uncommented(value)).map_err(|why| {
                     format!("{why}; -o ProxyCommand=none leaves it out, if it can be done without")
                 })?;
             }
-            _ => return Ok(self.left_out(&name, value)),
+            _ => return self.heed(&name, value),
         }
         Ok(None)
     }
 
-    fn left_out(&self, name: &str, value: &str) -> Option<String> {
-        match keywords::left_out(name, words::uncommented(value))? {
-            LeftOut::Unknown if self.unknown.iter().any(|known| matches(known, name)) => None,
-            LeftOut::Unknown => Some("there is no such key".to_owned()),
-            LeftOut::Refused(why) => Some(format!("it is left out: {why}")),
-        }
+    fn heed(&mut self, name: &str, value: &str) -> Result<Option<String>, String> {
+        Ok(match keywords::heed(self.options, name, value)? {
+            None => None,
+            Some(LeftOut::Unknown) if self.unknown.iter().any(|known| matches(known, name)) => None,
+            Some(LeftOut::Unknown) => Some("there is no such key".to_owned()),
+            Some(LeftOut::Refused(why)) => Some(format!("it is left out: {why}")),
+        })
     }
 }
 
@@ -139,7 +122,9 @@ pub(super) fn matches(pattern: &str, text: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use super::super::options::{RequestTerminal, SessionType};
     use super::*;
+    use std::time::Duration;
 
     #[test]
     fn patterns() {
@@ -157,8 +142,9 @@ mod tests {
         }
     }
 
-    fn read(text: &str, host: &str) -> Result<Entry, String> {
-        entry(text, host, Direct::default())
+    fn read(text: &str, host: &str) -> Result<Options, String> {
+        let mut options = Options::default();
+        super::read(text, host, &mut options).map(|()| options)
     }
 
     #[test]
@@ -175,7 +161,7 @@ mod tests {
         let other = read(text, "web9").unwrap();
         assert_eq!((other.host_name, other.port), (None, Some(9)));
         assert!(read("Host a\nPort x", "a").unwrap_err().starts_with("line 2: Port: "));
-        assert_eq!(read("Host a\nPort x", "b").unwrap(), Entry::default());
+        assert_eq!(read("Host a\nPort x", "b").unwrap(), Options::default());
         assert_eq!(read("Match all\nPort 3", "b").unwrap().port, Some(3));
     }
 
@@ -185,7 +171,7 @@ mod tests {
         let a = read(text, "a").unwrap();
         assert_eq!(a.host_name.as_deref(), Some("127.0.0.1"));
         assert_eq!((a.user.as_deref(), a.port), (Some("x # y#z"), Some(7)));
-        assert_eq!(read(text, "b").unwrap(), Entry::default());
+        assert_eq!(read(text, "b").unwrap(), Options::default());
         assert!(read("User a b", "h").unwrap_err().contains("'b'"));
         assert!(read("User # b", "h").unwrap_err().contains("no value"));
     }
@@ -212,9 +198,35 @@ mod tests {
             assert_eq!(read.is_err(), is_refused, "{text}");
             assert!(read.err().is_none_or(|why| why.contains("ProxyCommand=none")));
         }
-        let mut direct = Direct::default();
-        direct.heed("proxycommand", "none").unwrap();
-        assert!(entry("ProxyJump bastion", "a", direct).is_ok());
+        let mut options = Options::default();
+        options.direct.heed("proxycommand", "none").unwrap();
+        assert!(super::read("ProxyJump bastion", "a", &mut options).is_ok());
+    }
+
+    #[test]
+    fn keys_mean_what_they_mean_on_the_command_line() {
+        let text = "\
+            Host a\n  RequestTTY no # c\n  RemoteCommand echo \"a # b\"\n  StdinNull yes\n\
+            Host *\n  RequestTTY force\n  SessionType none\n  ConnectTimeout 7\n  RemoteCommand x\n\
+            \x20 LocalForward 8080 localhost:80\n  LocalForward 1 /run/socket\n  IdentityFile ~/x\n";
+        let mut options = Options { session: Some(SessionType::Command), ..Options::default() };
+        super::read(text, "a", &mut options).unwrap();
+        assert_eq!(options.terminal, Some(RequestTerminal::No));
+        assert_eq!(options.remote_command(), Some("echo \"a # b\""));
+        assert_eq!((options.no_stdin, options.session()), (Some(true), SessionType::Command));
+        assert_eq!(options.connect_timeout(), Some(Duration::from_secs(7)));
+        assert_eq!((options.forwards.len(), options.identities.len()), (1, 1));
+        let [said] = &options.warnings[..] else { panic!("{:?}", options.warnings) };
+        assert!(said.contains("line 11: LocalForward: it is left out: "), "{said}");
+        for (bad, part) in [
+            ("Host a\nRequestTTY perhaps", "line 2: RequestTTY: it is yes, no, force or auto"),
+            ("ConnectTimeout soon", "line 1: ConnectTimeout: "),
+            ("SessionType", "line 1: SessionType: it has no value"),
+            ("StdinNull maybe", "line 1: StdinNull: it is yes or no"),
+        ] {
+            let error = read(bad, "a").unwrap_err();
+            assert!(error.contains(part), "{bad}: {error}");
+        }
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! The keys of `-o`, those of ssh_config(5) in OpenSSH 9.
 
-use super::options::{NO_REMOTE, Options, RequestTerminal, first};
+use super::options::{NO_REMOTE, Options, RequestTerminal, SessionType, first};
 use super::{ports, words};
 use crate::values::{self, Variable};
 use std::time::Duration;
@@ -134,25 +134,34 @@ pub(super) fn split(text: &str) -> Result<(String, String), String> {
     let (key, rest) = text.split_at(end);
     let rest = rest.trim_start();
     let value = rest.strip_prefix('=').unwrap_or(rest).trim();
-    // What a shell gets may have comments of its own.
-    let is_command = key.to_ascii_lowercase().ends_with("command");
-    let value = if is_command { value } else { words::uncommented(value) };
-    let quoted = value.strip_prefix('"').and_then(|value| value.strip_suffix('"'));
-    // Quotes inside, as of several words, are for whoever takes the words apart.
-    let value = quoted.filter(|inner| !inner.contains('"')).unwrap_or(value);
+    let value = plain(&key.to_ascii_lowercase(), value);
     if key.is_empty() || value.is_empty() {
         return Err(format!("command-line line 0: missing argument: -o '{text}' is not KEY=VALUE"));
     }
     Ok((key.to_owned(), value.to_owned()))
 }
 
+/// A value without its comment and its quotes. What a shell gets may have comments and quotes of its own.
+fn plain<'a>(name: &str, value: &'a str) -> &'a str {
+    if matches!(name, "proxycommand" | "remotecommand" | "localcommand" | "knownhostscommand") {
+        return value;
+    }
+    let value = words::uncommented(value);
+    let quoted = value.strip_prefix('"').and_then(|value| value.strip_suffix('"'));
+    // Quotes inside, as of several words, are for whoever takes the words apart.
+    quoted.filter(|inner| !inner.contains('"')).unwrap_or(value)
+}
+
+/// What a key in lower case comes to; `None` if ssh_config(5) has it not.
+fn meaning(name: &str) -> Option<Meaning> {
+    let found = KEYS.binary_search_by(|(known, _)| (*known).cmp(name)).ok();
+    found.and_then(|at| KEYS.get(at)).map(|(_, meaning)| *meaning)
+}
+
 /// Does what a key says.
 pub(super) fn apply(options: &mut Options, key: &str, value: &str) -> Result<(), String> {
-    let name = key.to_ascii_lowercase();
-    let found = KEYS.binary_search_by(|(known, _)| (*known).cmp(name.as_str()));
-    let meaning = found.ok().and_then(|at| KEYS.get(at)).map(|(_, meaning)| *meaning);
     let said = |why: String| format!("-o {key}={value}: {why}");
-    match meaning {
+    match meaning(&key.to_ascii_lowercase()) {
         // In OpenSSH's words, which Ansible looks for.
         None => Err(format!("command-line: line 0: Bad configuration option: {key}")),
         Some(Harmless) => Ok(()),
@@ -164,16 +173,32 @@ pub(super) fn apply(options: &mut Options, key: &str, value: &str) -> Result<(),
     }
 }
 
-/// What of a key and its value is left out where it is not heeded, if that may matter.
-pub(super) fn left_out(name: &str, value: &str) -> Option<LeftOut> {
-    let found = KEYS.binary_search_by(|(known, _)| (*known).cmp(name)).ok();
-    match found.and_then(|at| KEYS.get(at)) {
-        None => Some(LeftOut::Unknown),
-        Some((_, Only(values, why))) => {
+/// Keys that a file says for servers that leave out what they do not want. An agent refuses a command with a
+/// variable that it does not allow, and nothing is warned of that nobody has typed.
+const LEFT_ALONE: &[&str] = &["forwardagent", "forwardx11", "sendenv"];
+/// Keys without which all else can be done.
+const DISPENSABLE: &[&str] = &["dynamicforward", "localforward"];
+
+/// Does what a key of a file says, in lower case. Returns what of it is left out, if that may matter.
+pub(super) fn heed(
+    options: &mut Options,
+    name: &str,
+    value: &str,
+) -> Result<Option<LeftOut>, String> {
+    let value = plain(name, value);
+    match meaning(name) {
+        None => Ok(Some(LeftOut::Unknown)),
+        Some(Harmless) => Ok(None),
+        Some(Only(values, why)) => {
             let is_harmless = values.contains(&value.to_ascii_lowercase().as_str());
-            (!is_harmless).then_some(LeftOut::Refused(why))
+            Ok((!is_harmless).then(|| LeftOut::Refused(why.to_owned())))
         }
-        Some((_, Harmless | Obeyed(_))) => None,
+        Some(Obeyed(_)) if LEFT_ALONE.contains(&name) => Ok(None),
+        Some(Obeyed(_)) if value.is_empty() => Err("it has no value".to_owned()),
+        Some(Obeyed(obey)) => match obey(options, value) {
+            Err(why) if DISPENSABLE.contains(&name) => Ok(Some(LeftOut::Refused(why))),
+            obeyed => obeyed.map(|()| None),
+        },
     }
 }
 
@@ -182,7 +207,7 @@ pub(super) enum LeftOut {
     /// Nobody knows what it says.
     Unknown,
     /// On the command line it is refused.
-    Refused(&'static str),
+    Refused(String),
 }
 
 fn is_yes(value: &str) -> Result<bool, String> {
@@ -219,7 +244,7 @@ fn send_env(options: &mut Options, value: &str) -> Result<(), String> {
 }
 
 fn stdin_null(options: &mut Options, value: &str) -> Result<(), String> {
-    options.no_stdin |= is_yes(value)?;
+    first(&mut options.no_stdin, is_yes(value)?);
     Ok(())
 }
 
@@ -234,17 +259,17 @@ fn dynamic_forward(options: &mut Options, value: &str) -> Result<(), String> {
 }
 
 fn clear_forwards(options: &mut Options, value: &str) -> Result<(), String> {
-    options.no_forwards |= is_yes(value)?;
+    first(&mut options.no_forwards, is_yes(value)?);
     Ok(())
 }
 
 fn all_forwards(options: &mut Options, value: &str) -> Result<(), String> {
-    options.all_forwards |= is_yes(value)?;
+    first(&mut options.all_forwards, is_yes(value)?);
     Ok(())
 }
 
 fn gateway(options: &mut Options, value: &str) -> Result<(), String> {
-    options.for_all |= is_yes(value)?;
+    first(&mut options.for_all, is_yes(value)?);
     Ok(())
 }
 
@@ -270,25 +295,23 @@ fn port(options: &mut Options, value: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// A time as in sshd_config(5), "TIME FORMATS": whole seconds, or numbers with units.
-fn time(value: &str) -> Result<Duration, String> {
+/// Sets a time as in sshd_config(5), "TIME FORMATS": whole seconds, or numbers with units. As in ssh, `none`
+/// leaves it to what comes later.
+fn first_time(slot: &mut Option<Duration>, value: &str) -> Result<(), String> {
     match value {
-        "0" | "none" => Ok(Duration::ZERO),
-        other => values::duration(other),
+        "none" => {}
+        "0" => first(slot, Duration::ZERO),
+        other => first(slot, values::duration(other)?),
     }
+    Ok(())
 }
 
 fn connect_timeout(options: &mut Options, value: &str) -> Result<(), String> {
-    let time = time(value)?;
-    if !time.is_zero() {
-        first(&mut options.connect_timeout, time);
-    }
-    Ok(())
+    first_time(&mut options.connect_timeout, value)
 }
 
 fn alive_interval(options: &mut Options, value: &str) -> Result<(), String> {
-    first(&mut options.alive_interval, time(value)?);
-    Ok(())
+    first_time(&mut options.alive_interval, value)
 }
 
 fn alive_count(options: &mut Options, value: &str) -> Result<(), String> {
@@ -303,9 +326,7 @@ fn log_level(options: &mut Options, value: &str) -> Result<(), String> {
 }
 
 fn remote_command(options: &mut Options, value: &str) -> Result<(), String> {
-    if !value.eq_ignore_ascii_case("none") {
-        first(&mut options.remote_command, value.into());
-    }
+    first(&mut options.remote_command, value.to_owned());
     Ok(())
 }
 
@@ -322,15 +343,14 @@ fn request_terminal(options: &mut Options, value: &str) -> Result<(), String> {
 }
 
 fn session_type(options: &mut Options, value: &str) -> Result<(), String> {
-    match value.to_ascii_lowercase().as_str() {
-        "default" => Ok(()),
-        "subsystem" => {
-            options.subsystem = true;
-            Ok(())
-        }
-        "none" => options.flag(b'N'),
-        _ => Err("it is default, subsystem or none".to_owned()),
-    }
+    let session = match value.to_ascii_lowercase().as_str() {
+        "default" => SessionType::Command,
+        "subsystem" => SessionType::Subsystem,
+        "none" => SessionType::Nothing,
+        _ => return Err("it is default, subsystem or none".to_owned()),
+    };
+    first(&mut options.session, session);
+    Ok(())
 }
 
 fn set_env(options: &mut Options, value: &str) -> Result<(), String> {
@@ -359,6 +379,8 @@ mod tests {
         assert_eq!(split("SetEnv=\"A=1\" \"B=2 3\"").unwrap().1, "\"A=1\" \"B=2 3\"");
         assert_eq!(split("HostName=a # b").unwrap().1, "a");
         assert_eq!(split("RemoteCommand=a # b").unwrap().1, "a # b");
+        assert_eq!(split("RemoteCommand=\"a b\"").unwrap().1, "\"a b\"");
+        assert_eq!(split("PermitLocalCommand=no # b").unwrap().1, "no");
         for bad in ["", "=", "ControlPersist", "Port=", "Port= # 1"] {
             assert!(split(bad).is_err(), "{bad}");
         }
@@ -379,6 +401,32 @@ mod tests {
         apply(&mut options, "ProxyCommand", "nc %h").unwrap_err();
         let unknown = apply(&mut options, "NoSuchKey", "x").unwrap_err();
         assert!(unknown.contains("Bad configuration option: NoSuchKey"), "{unknown}");
+    }
+
+    #[test]
+    fn the_first_of_two_counts_whatever_it_says() {
+        let mut options = Options::default();
+        for (key, value) in [
+            ("StdinNull", "no"),
+            ("StdinNull", "yes"),
+            ("RemoteCommand", "none"),
+            ("RemoteCommand", "x"),
+            ("SessionType", "default"),
+            ("SessionType", "none"),
+            ("ConnectTimeout", "none"),
+            ("ConnectTimeout", "0"),
+            ("ConnectTimeout", "3"),
+            ("ServerAliveInterval", "none"),
+            ("ServerAliveInterval", "5"),
+            ("ClearAllForwardings", "no"),
+            ("ClearAllForwardings", "yes"),
+        ] {
+            apply(&mut options, key, value).unwrap();
+        }
+        assert_eq!((options.no_stdin, options.no_forwards), (Some(false), Some(false)));
+        assert_eq!((options.remote_command(), options.session()), (None, SessionType::Command));
+        assert_eq!(options.connect_timeout(), None);
+        assert_eq!(options.alive_interval, Some(Duration::from_secs(5)));
     }
 
     #[test]

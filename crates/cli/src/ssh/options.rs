@@ -23,7 +23,7 @@ pub(super) struct Options {
     pub host_name: Option<String>,
     /// `-i`, `IdentityFile`, in their order.
     pub identities: Vec<PathBuf>,
-    /// `ConnectTimeout`.
+    /// `ConnectTimeout`; zero for rexec's own.
     pub connect_timeout: Option<Duration>,
     /// `ServerAliveInterval`; zero for never.
     pub alive_interval: Option<Duration>,
@@ -38,11 +38,11 @@ pub(super) struct Options {
     /// `-e`, `EscapeChar`.
     pub escape: Option<OsString>,
     /// `-n`, `StdinNull`.
-    pub no_stdin: bool,
-    /// `-s`, `SessionType subsystem`.
-    pub subsystem: bool,
-    /// `RemoteCommand`.
-    pub remote_command: Option<OsString>,
+    pub no_stdin: Option<bool>,
+    /// `-s`, `-N`, `SessionType`.
+    pub session: Option<SessionType>,
+    /// `RemoteCommand`, with its percents; `none` for none.
+    pub remote_command: Option<String>,
     /// `-q`, `-v`, `LogLevel`.
     pub level: Option<LogLevel>,
     /// `-E`.
@@ -60,15 +60,13 @@ pub(super) struct Options {
     /// `-L`, `-D`, `LocalForward`, `DynamicForward`.
     pub forwards: Vec<Forward>,
     /// `ClearAllForwardings`.
-    pub no_forwards: bool,
+    pub no_forwards: Option<bool>,
     /// `ExitOnForwardFailure`.
-    pub all_forwards: bool,
+    pub all_forwards: Option<bool>,
     /// `-g`, `GatewayPorts`: ports are for all addresses of this machine.
-    pub for_all: bool,
+    pub for_all: Option<bool>,
     /// `-W`: in the place of a command.
     pub place: Option<(String, u16)>,
-    /// `-N`, `SessionType none`.
-    pub no_command: bool,
     /// What was asked for that is not to be had, and does no harm to be without.
     pub missing: Vec<&'static str>,
     /// What the file says that is not heeded.
@@ -88,7 +86,55 @@ pub(super) enum RequestTerminal {
     Auto,
 }
 
+/// What a connection is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum SessionType {
+    /// `default`: a command, or a login shell.
+    Command,
+    /// `-s`, `subsystem`: the words are the name of one.
+    Subsystem,
+    /// `-N`, `none`: ports only.
+    Nothing,
+}
+
+impl SessionType {
+    /// As ssh_config(5) calls it.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Command => "default",
+            Self::Subsystem => "subsystem",
+            Self::Nothing => "none",
+        }
+    }
+}
+
 impl Options {
+    /// How long connecting may take, if that was said.
+    pub(super) fn connect_timeout(&self) -> Option<Duration> {
+        self.connect_timeout.filter(|time| !time.is_zero())
+    }
+
+    /// What the connection is for.
+    pub(super) fn session(&self) -> SessionType {
+        self.session.unwrap_or(SessionType::Command)
+    }
+
+    /// The command that was said in the place of words.
+    pub(super) fn remote_command(&self) -> Option<&str> {
+        self.remote_command.as_deref().filter(|command| !command.eq_ignore_ascii_case("none"))
+    }
+
+    /// `-s` or `-N`, which exclude each other, and any other `SessionType` that was said before.
+    fn only_session(&mut self, letter: char, session: SessionType) -> Result<(), String> {
+        match self.session.replace(session) {
+            Some(before) if before != session => {
+                let before = before.name();
+                Err(format!("-{letter}: the session is {before} already, by -N, -s or SessionType"))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// A letter without an argument.
     pub(super) fn flag(&mut self, letter: u8) -> Result<(), String> {
         match letter {
@@ -98,12 +144,12 @@ impl Options {
             b'f' => {
                 return Err("-f: going to the background is not there; use -n and '&'".to_owned());
             }
-            b'g' => self.for_all = true,
-            b'N' => self.no_command = true,
+            b'g' => self.for_all = Some(true),
+            b'N' => self.only_session('N', SessionType::Nothing)?,
             b'G' => self.print = true,
-            b'n' => self.no_stdin = true,
+            b'n' => self.no_stdin = Some(true),
             b'q' => self.level = Some(LogLevel::Quiet),
-            b's' => self.subsystem = true,
+            b's' => self.only_session('s', SessionType::Subsystem)?,
             b't' => {
                 self.terminal = Some(match self.terminal {
                     Some(RequestTerminal::Yes | RequestTerminal::Force) => RequestTerminal::Force,
@@ -129,8 +175,9 @@ impl Options {
     /// A letter with its argument.
     pub(super) fn argument(&mut self, letter: u8, argument: OsString) -> Result<(), String> {
         match letter {
-            b'E' => first(&mut self.log_file, argument.into()),
-            b'F' => first(&mut self.file, argument.into()),
+            // Of these two the last one counts, in ssh as well.
+            b'E' => self.log_file = Some(argument.into()),
+            b'F' => self.file = Some(argument.into()),
             b'i' => self.identities.push(argument.into()),
             b'e' => first(&mut self.escape, argument),
             b'l' => first(&mut self.user, text(letter, argument)?),

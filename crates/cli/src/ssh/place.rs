@@ -75,19 +75,20 @@ fn decoded(text: &str) -> Option<String> {
     String::from_utf8(bytes).ok()
 }
 
-/// A `HostName` with its percents: `%h` is the name that was typed.
-pub(super) fn expanded(name: &str, host: &str) -> Result<String, String> {
-    let mut text = String::new();
-    let mut rest = name.chars();
+/// A text with its percents, for which `known` stands but for `%%`; `None` if one is not known.
+pub(super) fn expanded(text: &str, known: impl Fn(char) -> Option<String>) -> Option<String> {
+    let mut expanded = String::new();
+    let mut rest = text.chars();
     while let Some(c) = rest.next() {
-        match (c, if c == '%' { rest.next() } else { None }) {
-            ('%', Some('h')) => text.push_str(host),
-            ('%', Some('%')) => text.push('%'),
-            ('%', _) => return Err(format!("HostName {name}: of percents it takes %h and %%")),
-            (c, _) => text.push(c),
+        match c {
+            '%' => match rest.next()? {
+                '%' => expanded.push('%'),
+                other => expanded.push_str(&known(other)?),
+            },
+            c => expanded.push(c),
         }
     }
-    Ok(text)
+    Some(expanded)
 }
 
 fn split_port(text: &str) -> Option<(&str, Option<u16>)> {
@@ -148,8 +149,9 @@ mod tests {
 
     #[test]
     fn a_host_name_may_have_the_name_that_was_typed() {
-        assert_eq!(expanded("%h.x", "a"), Ok("a.x".to_owned()));
-        assert_eq!(expanded("%%h.%h", "%h"), Ok("%h.%h".to_owned()));
-        assert!(expanded("%p", "a").is_err() && expanded("x%", "a").is_err());
+        let with = |text, host: &str| expanded(text, |c| (c == 'h').then(|| host.to_owned()));
+        assert_eq!(with("%h.x", "a").as_deref(), Some("a.x"));
+        assert_eq!(with("%%h.%h", "%h").as_deref(), Some("%h.%h"));
+        assert!(with("%p", "a").is_none() && with("x%", "a").is_none());
     }
 }

@@ -10,7 +10,7 @@ use std::num::NonZeroU16;
 /// One line for each key that has a meaning here. `settings` are rexec's own, for what the options leave open.
 pub(super) fn answer(options: &Options, place: &Place, settings: &Settings) -> String {
     let port = options.port.or(settings.port.map(NonZeroU16::get)).unwrap_or(DEFAULT_PORT);
-    let timeout = options.connect_timeout.or(settings.connect_timeout);
+    let timeout = options.connect_timeout().or(settings.connect_timeout);
     let timeout = timeout.map_or("none".to_owned(), |time| time.as_secs().to_string());
     let alive = options.alive_interval.map_or(0, |time| time.as_secs()).to_string();
     let terminal = match options.terminal {
@@ -19,7 +19,7 @@ pub(super) fn answer(options: &Options, place: &Place, settings: &Settings) -> S
         Some(RequestTerminal::Force) => "force",
         Some(RequestTerminal::Auto) | None => "auto",
     };
-    let no_stdin = if options.no_stdin { "yes" } else { "no" };
+    let no_stdin = if options.no_stdin == Some(true) { "yes" } else { "no" };
     let mut lines = vec![
         ("host", place.host.clone()),
         ("hostname", options.host_name.clone().unwrap_or_else(|| place.host.clone())),
@@ -31,11 +31,13 @@ pub(super) fn answer(options: &Options, place: &Place, settings: &Settings) -> S
         ("forwardx11", "no".to_owned()),
         ("requesttty", terminal.to_owned()),
         ("serveraliveinterval", alive),
+        ("sessiontype", options.session().name().to_owned()),
         ("stdinnull", no_stdin.to_owned()),
     ];
     if let Some(user) = options.user.as_ref().or(settings.user.as_ref()) {
         lines.insert(1, ("user", user.clone()));
     }
+    lines.extend(options.remote_command().map(|command| ("remotecommand", command.to_owned())));
     lines.extend(options.send_env.iter().map(|pattern| ("sendenv", pattern.clone())));
     lines.iter().map(|(key, value)| format!("{key} {value}\n")).collect()
 }

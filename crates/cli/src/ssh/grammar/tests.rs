@@ -1,4 +1,4 @@
-use super::super::options::RequestTerminal;
+use super::super::options::{RequestTerminal, SessionType};
 use super::*;
 use crate::values::LogLevel;
 use std::time::Duration;
@@ -107,12 +107,13 @@ fn every_caller_is_understood() {
         assert_eq!(place.host, "H", "{text}");
         assert_eq!(line.words.join(OsStr::new(" ")), *command, "{text}");
         assert!(line.options.missing.is_empty(), "{text}");
-        let user = line.options.user.or(place.user);
+        let user = line.options.user.clone().or(place.user);
         assert_eq!(user.is_some(), text.contains('U'), "{text}");
         assert!(user.is_none_or(|user| user == "U"), "{text}");
         let port = text.contains("99").then_some(99);
         assert_eq!(line.options.port, port, "{text}");
-        assert_eq!(line.options.subsystem, *command == "sftp", "{text}");
+        let is_subsystem = line.options.session() == SessionType::Subsystem;
+        assert_eq!(is_subsystem, *command == "sftp", "{text}");
     }
 }
 
@@ -140,7 +141,7 @@ fn options_after_the_command_began_are_its_own() {
 fn letters_come_in_bundles() {
     let line = line(&["-nTqp99", "-vvv", "-lroot", "-oConnectTimeout=3", "H"]);
     let options = line.options;
-    assert!(options.no_stdin);
+    assert_eq!(options.no_stdin, Some(true));
     assert_eq!((options.port, options.user.as_deref()), (Some(99), Some("root")));
     assert_eq!(options.terminal, Some(RequestTerminal::No));
     assert_eq!(options.connect_timeout, Some(Duration::from_secs(3)));
@@ -151,6 +152,13 @@ fn letters_come_in_bundles() {
 fn the_first_of_two_counts() {
     let line = line(&["-p", "1", "-oPort=2", "-l", "a", "b@H", "-l", "c"]);
     assert_eq!((line.options.port, line.options.user.as_deref()), (Some(1), Some("a")));
+}
+
+#[test]
+fn of_two_files_the_last_one_counts() {
+    let options = line(&["-F", "a", "-F", "b", "-E", "c", "-E", "d", "H"]).options;
+    let path = |text| Some(std::path::PathBuf::from(text));
+    assert_eq!((options.file, options.log_file), (path("b"), path("d")));
 }
 
 #[test]
@@ -179,6 +187,8 @@ fn what_is_wrong_is_named() {
         (&["-L", "1:/run/socket", "H"], "-L: "),
         (&["-b", "192.0.2.1", "H"], "-b: "),
         (&["-1", "H"], "-1: "),
+        (&["-N", "-s", "H", "sftp"], "-s: the session is none already"),
+        (&["-oSessionType=default", "-N", "H"], "-N: the session is default already"),
     ] {
         let error = parse(words.iter().map(OsString::from)).unwrap_err();
         assert!(error.contains(part), "{words:?}: {error}");
