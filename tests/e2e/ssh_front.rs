@@ -4,7 +4,7 @@
 use crate::support::agent::own_user;
 use crate::support::cli::code;
 use crate::support::proc::{eventually, is_running};
-use crate::support::{TestAgent, program};
+use crate::support::{TestAgent, program, users};
 use rexec_client::Drain;
 use std::io::Write;
 use std::process::{Command, Output, Stdio};
@@ -154,6 +154,38 @@ fn the_addresses_are_told_as_sshd_does() {
     assert_eq!(words[1], [words[0][0], words[0][1], port.as_str()]);
     let native = agent.run([line]);
     assert_eq!(text(&native.stdout), "\n\n");
+}
+
+/// Whether bash is built to look for sshd, as Debian's is.
+fn bash_looks_for_sshd() -> bool {
+    let home = tempfile::tempdir().unwrap();
+    fs::write(home.path().join(".bashrc"), "echo read\n").unwrap();
+    let mut bash = Command::new("bash");
+    bash.args(["-c", "true"]).env_clear().env("HOME", home.path()).env("SSH_CLIENT", "::1 1 22");
+    let reads = bash.stdin(Stdio::null()).output().is_ok_and(|output| output.stdout == b"read\n");
+    if !reads {
+        eprintln!("skipped: this bash reads no ~/.bashrc for sshd");
+    }
+    reads
+}
+
+/// Over ssh people have their aliases and their PATH from there. Native commands start the same everywhere.
+#[test]
+fn debian_s_bash_reads_its_bashrc_as_over_ssh_and_not_for_rexec() {
+    if !users::available() || !bash_looks_for_sshd() {
+        return;
+    }
+    let rule = "[[rule]]\nname = 'one'\nusers = ['*']\nas = ['basher']\ncommands = 'any'\n";
+    let agent = TestAgent::with_users(rule);
+    fs::create_dir(agent.path("home/basher")).unwrap();
+    fs::write(agent.path("home/basher/.bashrc"), "echo read; of_bashrc=set\n").unwrap();
+    let line = "echo \"$BASH_VERSION $of_bashrc\" | grep -o ' .*'";
+    let over_ssh = agent.ssh(&["127.0.0.1", line]);
+    assert_eq!(text(&over_ssh.stdout), "read\n set\n", "{over_ssh:?}");
+    let native = agent.run([line]);
+    assert_eq!(text(&native.stdout), " \n", "{native:?}");
+    let words = agent.run(["bash", "-c", line]);
+    assert_eq!(text(&words.stdout), " \n", "{words:?}");
 }
 
 #[test]

@@ -35,6 +35,7 @@ wrapped:x:4294967294:61001::/:/bin/sh
 high:x:2147483648:61001::/:/bin/sh
 toor:x:0:0::/root:/bin/sh
 default:x:61007:61001::/:
+basher:x:61008:61001::@/home/basher:/bin/bash
 ";
 
 const SHADOW: &str = "\
