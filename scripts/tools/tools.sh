@@ -165,7 +165,10 @@ try_hg() {
 try_ansible() {
     export ANSIBLE_HOST_KEY_CHECKING=False ANSIBLE_RETRY_FILES_ENABLED=False ANSIBLE_NOCOLOR=1 HOME=$PWD
     export ANSIBLE_SSH_EXECUTABLE=$SSH ANSIBLE_SSH_ARGS='-C -o ControlMaster=no' ANSIBLE_LOCALHOST_WARNING=False
-    printf 'node ansible_host=%s ansible_connection=ssh ansible_python_interpreter=%s\n' "$host" "$(command -v python3)" >hosts
+    # One that other users can run, too.
+    local python=/usr/bin/python3
+    [[ -x $python ]] || python=$(command -v python3)
+    printf 'node ansible_host=%s ansible_connection=ssh ansible_python_interpreter=%s\n' "$host" "$python" >hosts
     head -c 200000 /dev/urandom >payload
     cat >play.yml <<EOF
 - hosts: all
@@ -206,9 +209,49 @@ EOF
         done
     done
     ansible -i hosts all -m setup -a 'filter=ansible_user_id' | grep ansible_user_id >/dev/null
+    [[ $me != root ]] || become_nobody
     # A host that is not there is unreachable, not failed.
     fails ansible -i hosts all -m ping -e ansible_port=1 >unreachable
     grep -q UNREACHABLE unreachable
+}
+
+# From root to somebody who may do less, and whose login shell is none. No file is copied: with su, Ansible waits for its
+# prompt in the sftp that brings one.
+become_nobody() {
+    # The way there must be open to nobody; mktemp has closed it.
+    mkdir -m 1777 open
+    chmod a+x "$dir"
+    cat >nobody.yml <<EOF
+- hosts: all
+  gather_facts: false
+  become: true
+  become_method: su
+  become_user: nobody
+  become_flags: -s /bin/sh
+  tasks:
+    - shell: id -un; id -gn; id -u; echo \$HOME; umask; exit 3
+      register: other
+      failed_when: other.rc != 3
+    - file: {path: $PWD/open/of-nobody, state: touch, mode: '0600'}
+    - stat: {path: $PWD/open/of-nobody}
+      register: made
+    - assert: {that: made.stat.pw_name == 'nobody'}
+    - command: cat /etc/shadow
+      register: closed
+      failed_when: closed.rc == 0
+    - shell: echo "{{ other.stdout_lines | join(' ') }}" >>$PWD/seen
+      become: false
+EOF
+    local pipelining
+    for pipelining in False True; do
+        echo "becoming nobody, pipelining $pipelining"
+        rm -f open/of-nobody
+        ANSIBLE_PIPELINING=$pipelining ansible-playbook -i hosts nobody.yml
+    done
+    grep '^nobody ' seen >/dev/null
+    # Nobody to become is a failure, and not another user.
+    fails ansible -i hosts all -b --become-method su --become-user no-such-user -m command -a 'id -un' >became
+    fails grep -x root became
 }
 
 try_pdsh() {
