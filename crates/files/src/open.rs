@@ -7,7 +7,7 @@
 use nix::dir::{Entry, Type};
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, OFlag, OpenHow, ResolveFlag, open, openat, openat2};
-use nix::sys::stat::{Mode, SFlag};
+use nix::sys::stat::{Mode, SFlag, stat};
 use rexec_guard::holds;
 use serde_bytes::ByteBuf;
 use std::ffi::CString;
@@ -125,6 +125,11 @@ pub(crate) fn fault(links: bool, errno: Errno) -> String {
         }
         errno => crate::error::why(errno),
     }
+}
+
+/// Whether links at `path` lead to each other, and nowhere else.
+pub(crate) fn loops(path: &[u8]) -> bool {
+    stat(path).err() == Some(Errno::ELOOP)
 }
 
 /// The same, with the path.

@@ -4,7 +4,7 @@ use super::cannot;
 use super::scraps::{Scrap, Scraps};
 use crate::open::{SAFE, c_string};
 use nix::errno::Errno;
-use nix::fcntl::{AtFlags, OFlag, openat, readlinkat};
+use nix::fcntl::{AtFlags, OFlag, OpenHow, ResolveFlag, openat, openat2, readlinkat};
 use nix::libc::nlink_t;
 use nix::sys::stat::{FileStat, Mode, SFlag, fstat, fstatat, mkdirat};
 use rexec_guard::holds;
@@ -63,6 +63,16 @@ fn leads_to_device(folder: &Folder, name: &CStr) -> bool {
     kind.is_ok_and(|kind| !matches!(kind, SFlag::S_IFREG | SFlag::S_IFDIR))
 }
 
+/// Where /dev/stdout leads if that is a regular file: by a "magic" link of /proc to what a process has open. Such
+/// a link is no more to be replaced than one to a device. Before Linux 5.6 nobody can tell.
+fn leads_to_open_file(folder: &Folder, name: &CStr) -> bool {
+    let flags = OFlag::O_PATH | OFlag::O_CLOEXEC;
+    let how = OpenHow::new().flags(flags).resolve(ResolveFlag::RESOLVE_NO_MAGICLINKS);
+    // Links that lead to each other get the same answer, and one without it.
+    openat2(&folder.fd, name, how).err() == Some(Errno::ELOOP)
+        && fstatat(&folder.fd, name, AtFlags::empty()).err() != Some(Errno::ELOOP)
+}
+
 /// What is under a name already.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Old {
@@ -96,6 +106,9 @@ impl Old {
 
 const NO_FOLDER: &str = "its folder is not there";
 const NO_FILE: &str = "there is a device, FIFO or socket of this name, and no file takes its place: name another place";
+/// Said of a destination, which cp and get have a better name for.
+pub(super) const OPEN_FILE: &str = "this name leads to what a process has open, as /dev/stdout does, and no file takes its place: \
+     name another place; for get and cp, - is stdout";
 
 impl Yields {
     /// What to do where something of another kind is in the way.
@@ -148,6 +161,12 @@ impl Slot {
         if kind == SFlag::S_IFLNK && self.yields == Yields::Never && leads_to_device(folder, &name)
         {
             return Err(NO_FILE.to_owned());
+        }
+        if kind == SFlag::S_IFLNK
+            && self.yields == Yields::Never
+            && leads_to_open_file(folder, &name)
+        {
+            return Err(OPEN_FILE.to_owned());
         }
         match kind {
             SFlag::S_IFDIR if !clears => Err(format!("there is a folder of this name: {how}")),

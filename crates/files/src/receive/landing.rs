@@ -1,6 +1,6 @@
 //! What the path of a destination means here and now.
 
-use super::folder::{Folder, Slot, Yields};
+use super::folder::{Folder, OPEN_FILE, Slot, Yields};
 use crate::open;
 use nix::errno::Errno;
 use rexec_protocol::files::Target;
@@ -38,13 +38,13 @@ impl Landing {
                 (Err(Errno::ENOTDIR), _) => {
                     return Err(format!("{}: is not a folder", open::shown(path)));
                 }
-                (Err(errno), _) => return Err(open::fault_at(path, links, errno)),
+                (Err(errno), _) => return Err(fault_at(path, links, errno)),
             }
         }
         let Some((parent, name)) = split else {
             return Err("a destination without a name".to_owned());
         };
-        let opened = folder(parent).map_err(|errno| open::fault_at(parent, links, errno))?;
+        let opened = folder(parent).map_err(|errno| fault_at(parent, links, errno))?;
         let place = Place::As { parent: opened, name: name.to_vec(), taken: false };
         Ok(Self { place, above: parent.to_vec() })
     }
@@ -89,4 +89,12 @@ impl Landing {
             }
         }
     }
+}
+
+/// Why a destination could not be opened. Links of /proc, which lead to what a process has open, are never followed.
+fn fault_at(path: &[u8], links: bool, errno: Errno) -> String {
+    if links && errno == Errno::ELOOP && !open::loops(path) {
+        return format!("{}: {OPEN_FILE}", open::shown(path));
+    }
+    open::fault_at(path, links, errno)
 }

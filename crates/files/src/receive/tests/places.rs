@@ -1,6 +1,7 @@
 //! A folder and something else that change places between the source and the destination.
 
 use super::*;
+use std::os::fd::AsRawFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 pub(super) const MIRROR: Store = Store {
@@ -132,6 +133,38 @@ fn a_link_to_a_device_stays_where_it_is_named() {
     let said = format!("{:?}", bench.said);
     assert!(said.contains("device, FIFO or socket"), "{said}");
     assert!(fs::symlink_metadata(bench.path().join("f")).unwrap().is_symlink());
+}
+
+/// `rexec get -T web1:x /dev/stdout >file` put a file in the place of that link.
+#[test]
+fn a_link_to_an_open_file_stays_where_it_is_named() {
+    let mut bench = Bench::new();
+    let other = bench.path().join("other");
+    fs::write(&other, "old").unwrap();
+    let open = fs::File::open(&other).unwrap();
+    let leads = format!("/proc/self/fd/{}", open.as_raw_fd());
+    std::os::unix::fs::symlink(&leads, bench.path().join("f")).unwrap();
+    assert!(bench.take(MIRROR, &[small(b"f", b"new"), done(1)]).unwrap());
+    let said = format!("{:?}", bench.said);
+    assert!(said.contains("what a process has open") && said.contains("- is stdout"), "{said}");
+    assert!(fs::symlink_metadata(bench.path().join("f")).unwrap().is_symlink());
+    assert_eq!(fs::read(other).unwrap(), b"old");
+    // Without -T it was "too many levels of symbolic links", which is not what there are.
+    for path in [leads.clone(), format!("{leads}/x"), "/proc/self/cwd/x/y".to_owned()] {
+        let why = Landing::find(path.as_bytes(), Target::Either, true).unwrap_err();
+        assert!(why.contains("what a process has open"), "{why}");
+    }
+}
+
+#[test]
+fn links_to_each_other_are_called_that_and_replaced() {
+    let mut bench = Bench::new();
+    let path = bench.path().join("f");
+    std::os::unix::fs::symlink("f", &path).unwrap();
+    let why = Landing::find(path.as_os_str().as_bytes(), Target::Either, true).unwrap_err();
+    assert!(why.contains("symbolic links"), "{why}");
+    assert!(bench.take(MIRROR, &[small(b"f", b"new"), done(1)]).unwrap());
+    assert_eq!(fs::read(path).unwrap(), b"new");
 }
 
 #[test]
