@@ -213,6 +213,17 @@ fn a_failure_names_the_whole_path_at_its_end() {
     assert_eq!(failures(&pipe, &to), [pipe.display().to_string()]);
 }
 
+/// The receiver took the name in the failure for a breach, and ended the transfer.
+#[test]
+fn a_name_that_is_too_long_is_a_failure_and_no_breach() {
+    let dir = tempfile::tempdir().unwrap();
+    let from = dir.path().join("x".repeat(300));
+    let (said, finished) = fetch(&from, &dir.path().join("to"), Store::default());
+    assert_eq!(finished, Finished { failed: 1, ..Finished::default() }, "{said:?}");
+    let at = Some(bytes(&from));
+    assert!(matches!(&said[..], [ToSender::Failed(failed)] if failed.at == at), "{said:?}");
+}
+
 #[test]
 fn holes_are_not_sent() {
     let dir = tempfile::tempdir().unwrap();

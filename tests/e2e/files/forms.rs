@@ -361,6 +361,47 @@ fn a_failure_names_the_path_that_was_typed() {
     }
 }
 
+/// It was taken for a breach of the other end's, and nothing came.
+#[test]
+fn a_name_that_is_too_long_is_named_and_the_rest_arrives() {
+    let agent = TestAgent::start();
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name);
+    fs::write(path("src"), "src").unwrap();
+    let long = path(&"x".repeat(300));
+    for (to, up) in [("up", true), ("down", false)] {
+        fs::create_dir(path(to)).unwrap();
+        let mut command = rexec(&agent, "cp");
+        for from in [long.clone(), path("src")] {
+            command.arg(if up { from.into_os_string() } else { there(from) });
+        }
+        command.arg(if up { there(path(to)) } else { path(to).into_os_string() });
+        let output = ends(&mut command, 1);
+        let line = format!("{}: at the source: file name too long", long.display());
+        assert!(said(&output).contains(&line), "{output:?}");
+        assert_eq!(fs::read(path(to).join("src")).unwrap(), b"src", "{output:?}");
+    }
+}
+
+/// As `/dev/stdout`, which root could replace by a file.
+#[test]
+fn a_link_to_stdout_stays_and_the_name_for_stdout_is_told() {
+    let agent = TestAgent::start();
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name);
+    fs::write(path("src"), "src").unwrap();
+    std::os::unix::fs::symlink("/proc/self/fd/1", path("link")).unwrap();
+    for options in ["get", "get -T"] {
+        let mut command = rexec(&agent, options);
+        command.arg(there(path("src"))).arg(path("link")).stderr(Stdio::piped());
+        let child = command.stdout(fs::File::create(path("out")).unwrap()).spawn().unwrap();
+        let output = child.wait_with_output().unwrap();
+        assert!(!output.status.success(), "{options}: {output:?}");
+        assert!(said(&output).contains("- is stdout"), "{options}: {output:?}");
+        assert!(fs::symlink_metadata(path("link")).unwrap().is_symlink(), "{options}");
+    }
+}
+
 /// With -T the name itself is meant. What a link leads to is another place.
 #[test]
 fn a_link_to_a_folder_is_neither_followed_nor_entered() {

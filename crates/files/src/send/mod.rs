@@ -20,7 +20,7 @@ use nix::sys::stat::{FileStat, SFlag, fstat};
 use rexec_protocol::Algorithm;
 use rexec_protocol::files::{
     Begin, Compared, Done, Entry, Fail, File as Announced, Leave, MAX_ASKED, Meta, SMALL,
-    ToReceiver, ToSender, Want,
+    ToReceiver, ToSender, Want, is_name,
 };
 use serde_bytes::ByteBuf;
 use std::collections::VecDeque;
@@ -166,6 +166,9 @@ impl<'a, W: Write> Sender<'a, W> {
     /// sees, with the host's name before it, so this says at which end it went wrong.
     fn refuse(&mut self, at: Vec<u8>, name: &[u8], message: String) -> Result<(), Error> {
         self.entries += 1;
+        // Somebody may have typed what no file can be called; a receiver takes no such name, not even of
+        // what does not come.
+        let name = if is_name(name) { name } else { b"" };
         self.tell(Some(ByteBuf::from(name)), open::in_message(at), message)
     }
 
