@@ -76,6 +76,25 @@ fn a_caller_that_ends_itself_leaves_the_command_a_moment_to_do_so_too() {
     assert_eq!(front.end(), ("end of stdin\n".to_owned(), Some(0)));
 }
 
+/// The second one counted as a request to leave at once, and the command was left to itself: it ran on.
+#[test]
+fn a_request_to_end_after_a_signal_that_is_none_cancels_the_command() {
+    let agent = TestAgent::start();
+    let mut command = agent.rexec();
+    let line = "echo $$; exec sleep 1000";
+    command.args(["--on-disconnect", "keep", &agent.target(), line]).stderr(Stdio::piped());
+    let mut front = Front::start(command);
+    let pid = front.first.parse().unwrap();
+    let mut said = BufReader::new(front.child.stderr.take().unwrap());
+    let mut first = String::new();
+    front.send(Signal::SIGUSR1);
+    said.read_line(&mut first).unwrap();
+    assert!(first.contains("because of SIGUSR1"), "{first}");
+    front.send(Signal::SIGTERM);
+    assert_eq!(front.end(), (String::new(), Some(130)));
+    assert!(!is_running(pid));
+}
+
 /// As nohup does it, and a shell for its background jobs.
 #[test]
 fn a_signal_that_was_ignored_from_the_start_stays_so() {

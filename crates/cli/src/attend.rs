@@ -84,7 +84,7 @@ pub struct Visit {
     notices: Option<AbortOnDropHandle<()>>,
     /// Outputs that were closed on this side.
     pub closed: Vec<Output>,
-    /// The first signal that asked for the end.
+    /// The signal that asked for the end: the first one, or the first that was a request.
     pub asked: Option<Signal>,
     /// There was a second one.
     pub left: bool,
@@ -260,7 +260,10 @@ impl Visit {
                 biased;
                 signal = self.interrupts.next() => match self.first_or_leave(signal) {
                     Err(stop) => return Ok(Err(stop)),
-                    Ok(_) if interrupt::is_a_request(signal) => child.cancel_with(signal, GRACE).await,
+                    Ok(_) if interrupt::is_a_request(signal) => {
+                        eased.set(None);
+                        child.cancel_with(signal, GRACE).await;
+                    }
                     Ok(true) => eased.set(Some(sleep(EASE))),
                     Ok(false) => {}
                 },
@@ -308,7 +311,7 @@ impl Visit {
         local(format!("{fault}; {rest}"))
     }
 
-    /// The first signal asks for the end of the command; whoever sends a second one is not to be kept
+    /// The first signal asks for the end of the command; whoever asks for a second time is not to be kept
     /// waiting. `false`: it was asked for before, and nobody waits.
     fn first_or_leave(&mut self, signal: Signal) -> Result<bool, Stop> {
         if self.on_signal == OnSignal::Leave {
@@ -318,7 +321,8 @@ impl Visit {
         if self.asked.is_some() && !interrupt::is_a_request(signal) {
             return Ok(false);
         }
-        if self.asked.is_some() {
+        // What came before may have been for this process alone, and the command has heard nothing of it.
+        if self.asked.is_some_and(interrupt::is_a_request) {
             self.left = true;
             let message = "interrupted twice, so the end of the command was not waited for";
             return Err(Outcome::Lost { message: message.to_owned() }.into());
@@ -327,9 +331,10 @@ impl Visit {
         let shown = &self.shown;
         self.notes.inform(&match signal {
             Signal::INT => format!("cancelling on {shown}; press Ctrl-C again to leave at once"),
-            other => format!(
+            other if interrupt::is_a_request(other) => format!(
                 "cancelling on {shown} because of SIG{other}; a second signal leaves at once"
             ),
+            other => format!("cancelling on {shown} because of SIG{other}"),
         });
         Ok(true)
     }
