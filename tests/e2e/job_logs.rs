@@ -6,7 +6,7 @@ use crate::support::cli::code;
 use crate::support::proc::eventually;
 use rexec_client::{JobId, Offsets, Place};
 use serde_json::Value;
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Output, Stdio};
 
@@ -120,6 +120,7 @@ fn who_looks_on_leaves_with_its_reader() {
     let id = agent.detached("echo out; sleep 60");
     for words in [
         &["logs", "-f"][..],
+        &["logs", "-f", "--stdout"],
         &["logs", "-f", "--json"],
         &["logs", "-f", "--timestamps"],
         &["attach", "--read-only"],
@@ -140,26 +141,4 @@ fn who_looks_on_leaves_with_its_reader() {
     for job in [id, silent] {
         assert_eq!(code(&agent.jobs(&["kill", "HOST", &job])), 0, "it went on");
     }
-}
-
-/// As with a local pipe: the command goes on until it writes, and then it is told.
-#[test]
-fn a_command_whose_reader_has_left_goes_on_until_it_writes() {
-    let agent = TestAgent::start();
-    let (gate, mark) = (agent.path("gate"), agent.path("mark"));
-    let line = format!(
-        "echo first; until test -e {}; do sleep 0.01; done; touch {}; while echo more; do :; done",
-        gate.display(),
-        mark.display()
-    );
-    let mut running = agent.rexec();
-    let mut running =
-        running.args([&agent.target(), &line]).stdout(Stdio::piped()).spawn().unwrap();
-    let mut first = String::new();
-    let mut out = BufReader::new(running.stdout.take().unwrap());
-    out.read_line(&mut first).unwrap();
-    drop(out);
-    fs::write(gate, "").unwrap();
-    assert_eq!(running.wait().unwrap().code(), Some(141));
-    assert!(mark.exists());
 }

@@ -143,6 +143,65 @@ fn a_closed_stdout_ends_both_sides() {
     eventually("yes ends", || running_with(&mark).is_empty());
 }
 
+/// It was ended at once, or at a terminal hung up, whatever it did and without a byte that was to be written.
+#[test]
+fn a_command_whose_reader_has_left_goes_on_until_it_writes() {
+    let agent = TestAgent::start();
+    for (options, end) in [(&[][..], 141), (&["-tt"], 130)] {
+        let path = |name: &str| agent.path(&format!("{name}{end}"));
+        let (heard, mark) = (path("heard"), path("mark"));
+        let line = format!(
+            "stty -echo 2>/dev/null; echo first; read -r line; touch {}; read -r line; touch {}; \
+             while echo more; do :; done",
+            heard.display(),
+            mark.display()
+        );
+        let mut rexec = agent.rexec();
+        rexec.args(options).args([&agent.target(), &line]).stdin(Pipe::piped());
+        let mut child = rexec.stdout(Pipe::piped()).spawn().unwrap();
+        let mut first = [0; 5];
+        child.stdout.take().unwrap().read_exact(&mut first).unwrap();
+        let mut stdin = child.stdin.take().unwrap();
+        // Whoever sends this on has seen before that nobody reads any more.
+        for (told, is_there) in [("one\n", heard), ("two\n", mark)] {
+            stdin.write_all(told.as_bytes()).unwrap();
+            eventually("the command goes on", || is_there.exists());
+        }
+        assert_eq!(child.wait().unwrap().code(), Some(end), "{options:?}");
+    }
+}
+
+/// `rexec host 'echo a; …' >fifo`, with `head -1 fifo; cat fifo` at its other end: what came after the first reader
+/// was lost, as at a pipe that nobody can read any more.
+#[test]
+fn a_fifo_may_get_another_reader() {
+    let agent = TestAgent::start();
+    let (fifo, heard) = (agent.path("fifo"), agent.path("heard"));
+    nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    // None of these waits for another one, because this is both.
+    let both = File::options().read(true).write(true).open(&fifo).unwrap();
+    let mut reader = File::open(&fifo).unwrap();
+    let writer = File::options().write(true).open(&fifo).unwrap();
+    drop(both);
+    let line =
+        format!("echo a; read -r line; touch {}; read -r line; echo b; echo c", heard.display());
+    let mut rexec = agent.rexec();
+    rexec.args([&agent.target(), &line]).stdin(Pipe::piped()).stdout(writer);
+    let mut child = rexec.spawn().unwrap();
+    drop(rexec);
+    let mut first = [0; 2];
+    reader.read_exact(&mut first).unwrap();
+    drop(reader);
+    let mut stdin = child.stdin.take().unwrap();
+    stdin.write_all(b"one\n").unwrap();
+    eventually("the command goes on", || heard.exists());
+    let mut reader = File::open(&fifo).unwrap();
+    stdin.write_all(b"two\n").unwrap();
+    let mut rest = String::new();
+    reader.read_to_string(&mut rest).unwrap();
+    assert_eq!((rest.as_str(), child.wait().unwrap().code()), ("b\nc\n", Some(0)));
+}
+
 /// What a grandchild writes later is not waited for, but all that the command wrote is there.
 #[tokio::test]
 async fn a_grandchild_that_holds_stdout_hangs_nobody() {

@@ -250,7 +250,7 @@ impl Visit {
                 (Some((stdout, to_stdout)), Some((stderr, to_stderr))) if leaves => {
                     pump::in_order(InOrder::new(stdout, stderr), to_stdout, to_stderr).await
                 }
-                (stdout, stderr) => pump::apart(stdout, stderr).await,
+                (stdout, stderr) => pump::apart(stdout, stderr, leaves).await,
             }
         });
         let (mut sent, mut written) = (false, false);

@@ -1,5 +1,6 @@
 //! A job's output on its way to the sinks, and what is missing of it.
 
+use crate::reader::Reader;
 use crate::render::Sink;
 use crate::stdio::{Halt, Output};
 use rexec_client::{ChildStderr, ChildStdout, Chunk, InOrder};
@@ -8,28 +9,38 @@ use rexec_client::{ChildStderr, ChildStdout, Chunk, InOrder};
 struct Lane {
     sink: Sink,
     output: Output,
+    /// Who reads what is written.
+    reader: Reader,
     /// How many missing bytes were told of.
     told: u64,
 }
 
-/// Carries each output to its end, however slow the other is. Tells which were closed on this side
-/// before that; then the command gets SIGPIPE with its next write, as with a local pipe.
+/// Carries each output to its end, however slow the other is. Tells which were closed on this side before that,
+/// as far as something was to be written; then the command gets SIGPIPE with its next write, as with a local
+/// pipe. With `looks_on` it is noticed before there is something to write.
 pub async fn apart(
     stdout: Option<(ChildStdout, Sink)>,
     stderr: Option<(ChildStderr, Sink)>,
+    looks_on: bool,
 ) -> Result<Vec<Output>, String> {
-    let (stdout, stderr) =
-        tokio::try_join!(one(stdout, Output::Stdout), one(stderr, Output::Stderr))?;
+    let lane = |sink, output| {
+        if looks_on { Lane::watched(sink, output) } else { Lane::new(sink, output) }
+    };
+    let stdout = stdout.map(|(source, sink)| (source, lane(sink, Output::Stdout)));
+    let stderr = stderr.map(|(source, sink)| (source, lane(sink, Output::Stderr)));
+    let (stdout, stderr) = tokio::try_join!(one(stdout), one(stderr))?;
     Ok([stdout, stderr].into_iter().flatten().collect())
 }
 
-/// Carries both in the order in which the agent read them, until either is closed on this side.
+/// Carries both in the order in which the agent read them, until either is closed on this side, which is
+/// noticed before there is something to write.
 pub async fn in_order(
     mut source: InOrder,
     stdout: Sink,
     stderr: Sink,
 ) -> Result<Vec<Output>, String> {
-    let (mut out, mut err) = (Lane::new(stdout, Output::Stdout), Lane::new(stderr, Output::Stderr));
+    let mut out = Lane::watched(stdout, Output::Stdout);
+    let mut err = Lane::watched(stderr, Output::Stderr);
     let mut was_stderr = None;
     let carried = loop {
         tokio::select! {
@@ -50,8 +61,8 @@ pub async fn in_order(
                 // Whether this is the end, and all of it, is known once the job is over.
                 Ok(None) | Err(_) => break Ok(()),
             },
-            halt = out.sink.halted() => break Err((Output::Stdout, halt)),
-            halt = err.sink.halted() => break Err((Output::Stderr, halt)),
+            halt = out.halted() => break Err((Output::Stdout, halt)),
+            halt = err.halted() => break Err((Output::Stderr, halt)),
         }
     };
     match carried {
@@ -65,12 +76,8 @@ pub async fn in_order(
     }
 }
 
-async fn one(
-    stream: Option<(ChildStdout, Sink)>,
-    output: Output,
-) -> Result<Option<Output>, String> {
-    let Some((source, sink)) = stream else { return Ok(None) };
-    let mut lane = Lane::new(sink, output);
+async fn one(stream: Option<(ChildStdout, Lane)>) -> Result<Option<Output>, String> {
+    let Some((source, mut lane)) = stream else { return Ok(None) };
     match carry(source, &mut lane).await {
         Ok(missing) => lane.end(missing).await,
         Err(halt) => lane.closed(halt),
@@ -87,14 +94,31 @@ async fn carry(mut source: ChildStdout, lane: &mut Lane) -> Result<u64, Halt> {
                 // As above.
                 Ok(None) | Err(_) => return Ok(source.missing()),
             },
-            halt = lane.sink.halted() => return Err(halt),
+            halt = lane.halted() => return Err(halt),
         }
     }
 }
 
 impl Lane {
     fn new(sink: Sink, output: Output) -> Self {
-        Self { sink, output, told: 0 }
+        Self { sink, output, reader: Reader::unknown(), told: 0 }
+    }
+
+    /// One whose end is noticed as soon as its reader leaves. Nobody leaves because nobody reads stderr.
+    fn watched(sink: Sink, output: Output) -> Self {
+        let reader = match sink.output() {
+            Some(Output::Stdout) => Reader::of_stdout(),
+            Some(Output::Stderr) | None => Reader::unknown(),
+        };
+        Self { reader, ..Self::new(sink, output) }
+    }
+
+    /// Waits until nothing more can be taken.
+    async fn halted(&self) -> Halt {
+        tokio::select! {
+            halt = self.sink.failed() => halt,
+            () = self.reader.left() => Halt::Closed,
+        }
     }
 
     async fn take(&mut self, chunk: Chunk) -> Result<(), Halt> {

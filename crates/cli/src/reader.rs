@@ -1,5 +1,8 @@
 //! Whether anybody is left to read stdout, as far as that can be told before something is written: at a pipe
 //! of which the other end is closed, as `head` leaves it. GNU tail looks in the same way.
+//!
+//! Only who looks on leaves then. A command goes on as one that runs here would: it may have no more to say, and a
+//! FIFO may get another reader.
 
 use nix::sys::stat::{SFlag, fstat};
 use std::future;

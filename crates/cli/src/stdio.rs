@@ -4,7 +4,6 @@
 //! the open file, and would break the shell's side of it. Each is served by a plain thread that is
 //! started when there is something to write, because a thread costs as much as a small command.
 
-use crate::reader::Reader;
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -45,14 +44,6 @@ impl Output {
         }
     }
 
-    /// Who reads it. Nothing that looks on leaves because nobody reads its stderr, before it says something.
-    pub(crate) fn reader(self) -> Arc<Reader> {
-        Arc::new(match self {
-            Self::Stdout => Reader::of_stdout(),
-            Self::Stderr => Reader::unknown(),
-        })
-    }
-
     /// The descriptor itself: the buffers and locks of std are passed by.
     fn write(self, bytes: &[u8]) -> nix::Result<usize> {
         match self {
@@ -86,7 +77,6 @@ pub enum Piece {
 pub struct Writer {
     pieces: mpsc::Sender<Piece>,
     failure: Arc<OnceLock<io::Error>>,
-    reader: Arc<Reader>,
 }
 
 /// Why nothing more can be written.
@@ -110,11 +100,6 @@ impl fmt::Display for Halt {
 impl Writer {
     /// Starts the thread.
     pub fn start(output: Output) -> Result<Self, Halt> {
-        Self::start_for(output.reader(), output)
-    }
-
-    /// The same for an output whose reader is known already.
-    pub(crate) fn start_for(reader: Arc<Reader>, output: Output) -> Result<Self, Halt> {
         let (pieces, mut queue) = mpsc::channel(QUEUE);
         let failure = Arc::new(OnceLock::new());
         let slot = Arc::clone(&failure);
@@ -127,7 +112,7 @@ impl Writer {
         };
         let thread = thread::Builder::new().name(output.name().to_owned()).stack_size(STACK);
         match thread.spawn(work) {
-            Ok(_) => Ok(Self { pieces, failure, reader }),
+            Ok(_) => Ok(Self { pieces, failure }),
             Err(error) => Err(Halt::Failed(format!("no thread for {}: {error}", output.name()))),
         }
     }
@@ -142,14 +127,6 @@ impl Writer {
         let (done, written) = oneshot::channel();
         self.write(Piece::Flush(done)).await?;
         written.await.map_err(|_| self.halt())
-    }
-
-    /// Waits until nothing more can be written.
-    pub async fn halted(&self) -> Halt {
-        tokio::select! {
-            halt = self.failed() => halt,
-            () = self.reader.left() => Halt::Closed,
-        }
     }
 
     /// Waits until something could not be written.

@@ -174,7 +174,7 @@ async fn show_all(mut source: ChildStdout, sink: &mut Sink, gaps: &Notify) -> Re
                 // Whether this is the end, and all of it, is known once the command is over.
                 Ok(None) | Err(_) => return Ok(()),
             },
-            halt = sink.halted() => return Err(halt),
+            halt = sink.failed() => return Err(halt),
         }
     }
 }

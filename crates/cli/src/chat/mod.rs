@@ -22,6 +22,7 @@ use crate::event::Ended;
 use crate::exit::{self, Notes};
 use crate::interrupt::Interrupts;
 use crate::plan::{self, Endpoint};
+use crate::reader::Reader;
 use crate::rows::{columns, rows};
 use crate::stdio::{Halt, Output, Piece, Writer};
 use crate::target::Target;
@@ -61,7 +62,8 @@ struct Wish {
 /// Where lines come from, and where they go to.
 enum Place {
     Prompt(Prompt),
-    Plain(Writer),
+    /// Lines go to stdout, which has this reader.
+    Plain(Writer, Reader),
 }
 
 /// Chats until the user or the agent ends it.
@@ -134,7 +136,9 @@ async fn whole(
         if !wish.read_only {
             pipe::start(lines);
         }
-        Place::Plain(Writer::start(Output::Stdout).map_err(stopped)?)
+        // Only who looks on leaves before there is something to show.
+        let reader = if wish.read_only { Reader::of_stdout() } else { Reader::unknown() };
+        Place::Plain(Writer::start(Output::Stdout).map_err(stopped)?, reader)
     };
     let talk = Talk { show, place, session, level };
     let voice = room.voice();
@@ -235,7 +239,7 @@ impl Talk {
                     patience = Instant::now() + LEAVING;
                 }
                 () = sleep_until(patience), if is_leaving => return talked.unwrap_or(Ok(())),
-                halt = self.halted(read_only) => return Err(stopped(halt)),
+                halt = self.halted() => return Err(stopped(halt)),
                 changed = link.changed() => if changed.is_ok() { self.tell_of(&mut link).await? },
             }
         }
@@ -277,26 +281,28 @@ impl Talk {
                 prompt.print(text).await;
                 Ok(())
             }
-            Place::Plain(writer) => {
+            Place::Plain(writer, _) => {
                 let line = Piece::Line((text + "\n").into_bytes(), None);
                 writer.write(line).await.map_err(stopped)
             }
         }
     }
 
-    /// Waits until nothing more can be shown. Only who looks on leaves before there is something to show.
-    async fn halted(&self, read_only: bool) -> Halt {
+    /// Waits until nothing more can be shown.
+    async fn halted(&self) -> Halt {
         match &self.place {
             Place::Prompt(_) => std::future::pending().await,
-            Place::Plain(writer) if read_only => writer.halted().await,
-            Place::Plain(writer) => writer.failed().await,
+            Place::Plain(writer, reader) => tokio::select! {
+                halt = writer.failed() => halt,
+                () = reader.left() => Halt::Closed,
+            },
         }
     }
 
     async fn note(&self, words: &str) -> Result<(), Outcome> {
         match &self.place {
             Place::Prompt(_) => self.print(format!("-- {words}")).await,
-            Place::Plain(_) => {
+            Place::Plain(..) => {
                 Notes::new(self.level).inform(words);
                 Ok(())
             }
@@ -310,7 +316,7 @@ impl Talk {
                 prompt.end().await;
                 Ok(())
             }
-            Place::Plain(writer) => writer.flush().await.map_err(stopped),
+            Place::Plain(writer, _) => writer.flush().await.map_err(stopped),
         }
     }
 }

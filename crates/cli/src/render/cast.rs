@@ -108,8 +108,8 @@ impl Track {
         writer.write(Piece::Line(line, None)).await
     }
 
-    pub(super) async fn halted(&self) -> Halt {
-        self.recording.writer.halted().await
+    pub(super) async fn failed(&self) -> Halt {
+        self.recording.writer.failed().await
     }
 
     pub(super) async fn end(mut self) -> Result<(), Halt> {

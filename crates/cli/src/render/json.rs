@@ -107,8 +107,8 @@ impl Lines {
         self.run.writer.write(Piece::Line(line, None)).await
     }
 
-    pub(super) async fn halted(&self) -> Halt {
-        self.run.writer.halted().await
+    pub(super) async fn failed(&self) -> Halt {
+        self.run.writer.failed().await
     }
 
     pub(super) async fn end(mut self) -> Result<(), Halt> {

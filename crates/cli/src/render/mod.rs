@@ -113,13 +113,22 @@ impl Sink {
         }
     }
 
-    /// Waits until no more output can be taken.
-    pub async fn halted(&self) -> Halt {
+    /// Waits until something could not be written.
+    pub async fn failed(&self) -> Halt {
         match self {
-            Self::Raw(raw) => raw.halted().await,
-            Self::Json(lines) => lines.halted().await,
-            Self::Cast(track) => track.halted().await,
+            Self::Raw(raw) => raw.failed().await,
+            Self::Json(lines) => lines.failed().await,
+            Self::Cast(track) => track.failed().await,
             Self::Nowhere => std::future::pending().await,
+        }
+    }
+
+    /// Where it is written; `None` for nowhere.
+    pub fn output(&self) -> Option<Output> {
+        match self {
+            Self::Raw(raw) => Some(raw.output()),
+            Self::Json(_) | Self::Cast(_) => Some(Output::Stdout),
+            Self::Nowhere => None,
         }
     }
 

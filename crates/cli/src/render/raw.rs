@@ -2,11 +2,9 @@
 //! each line.
 
 use crate::exit::Notes;
-use crate::reader::Reader;
 use crate::render::stamp::Stamp;
 use crate::stdio::{Halt, Output, Piece, Writer};
 use rexec_client::Chunk;
-use std::sync::Arc;
 use std::time::SystemTime;
 
 /// One stream of output. Its thread is started with the first byte.
@@ -14,20 +12,13 @@ use std::time::SystemTime;
 pub struct Raw {
     output: Output,
     writer: Option<Writer>,
-    reader: Arc<Reader>,
     notes: Notes,
     stamp: Option<Stamp>,
 }
 
 impl Raw {
     pub(super) fn new(output: Output, notes: Notes, with_times: bool) -> Self {
-        Self {
-            output,
-            writer: None,
-            reader: output.reader(),
-            notes,
-            stamp: with_times.then(Stamp::default),
-        }
+        Self { output, writer: None, notes, stamp: with_times.then(Stamp::default) }
     }
 
     pub(super) async fn take(&mut self, chunk: Chunk) -> Result<(), Halt> {
@@ -40,10 +31,7 @@ impl Raw {
         };
         let writer = match &self.writer {
             Some(writer) => writer,
-            None => {
-                let reader = Arc::clone(&self.reader);
-                self.writer.insert(Writer::start_for(reader, self.output)?)
-            }
+            None => self.writer.insert(Writer::start(self.output)?),
         };
         writer.write(piece).await
     }
@@ -63,13 +51,14 @@ impl Raw {
         Ok(())
     }
 
-    pub(super) async fn halted(&self) -> Halt {
+    pub(super) fn output(&self) -> Output {
+        self.output
+    }
+
+    pub(super) async fn failed(&self) -> Halt {
         match &self.writer {
-            Some(writer) => writer.halted().await,
-            None => {
-                self.reader.left().await;
-                Halt::Closed
-            }
+            Some(writer) => writer.failed().await,
+            None => std::future::pending().await,
         }
     }
 
