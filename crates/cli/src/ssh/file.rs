@@ -41,9 +41,15 @@ impl Lines<'_> {
     fn take(&mut self, key: &str, value: &str) -> Result<Option<String>, String> {
         let name = key.to_ascii_lowercase();
         match name.as_str() {
+            "host" if value.is_empty() => return Err("it names no host".to_owned()),
             "host" => self.applies = includes(&words::split(value)?, self.host),
             "match" => {
-                self.applies = words::split(value)?.iter().all(|word| word == "all");
+                let conditions = words::split(value)?;
+                // Not the same as 'all': a block that nobody has finished is for nobody.
+                if conditions.is_empty() {
+                    return Err("it has no condition; 'Match all' is for every host".to_owned());
+                }
+                self.applies = conditions.iter().all(|word| word.eq_ignore_ascii_case("all"));
                 let why = "blocks of this kind are skipped, unless it is 'all'";
                 return Ok((!self.applies).then(|| why.to_owned()));
             }
@@ -163,6 +169,22 @@ mod tests {
         assert!(read("Host a\nPort x", "a").unwrap_err().starts_with("line 2: Port: "));
         assert_eq!(read("Host a\nPort x", "b").unwrap(), Options::default());
         assert_eq!(read("Match all\nPort 3", "b").unwrap().port, Some(3));
+        assert_eq!(read("Match ALL # but\nPort 3", "b").unwrap().port, Some(3));
+    }
+
+    /// It counted as `Match all`, and what it holds was for every host. To ssh it is an error, too.
+    #[test]
+    fn a_block_for_nobody_is_an_error() {
+        for (text, part) in [
+            ("User x\nMatch\n Port 3", "line 2: Match: it has no condition"),
+            ("Match # all\n Port 3", "line 1: Match: it has no condition"),
+            ("Host b\nMatch =\n Port 3", "line 2: Match: it has no condition"),
+            ("Host\n Port 3", "line 1: Host: it names no host"),
+        ] {
+            let why = read(text, "a").unwrap_err();
+            assert!(why.starts_with(part), "{text}: {why}");
+        }
+        assert_eq!(read("Host # b\n Port 3", "b").unwrap().port, None);
     }
 
     #[test]
