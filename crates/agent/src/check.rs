@@ -139,4 +139,19 @@ mod tests {
         assert!(state_folder(&dir.path().join("file")).unwrap_err().contains("no folder"));
         assert!(state_folder(&dir.path().join("x".repeat(120))).unwrap_err().contains("too long"));
     }
+
+    /// It was to be given to root, and then that agent could not have used it any more.
+    #[test]
+    fn root_is_told_to_check_an_agent_that_is_not_root_as_its_user() {
+        if !nix::unistd::Uid::effective().is_root() {
+            eprintln!("skipped: only root can give a folder away");
+            return;
+        }
+        let dir = tempfile::tempdir().unwrap();
+        std::os::unix::fs::chown(dir.path(), Some(65534), None).unwrap();
+        let why = state_folder(dir.path()).unwrap_err();
+        let both = why.contains("belongs to uid 65534") && why.contains("this runs as uid 0");
+        assert!(both && why.contains("run it as the agent's user"), "{why}");
+        assert!(!why.contains("chown"), "{why}");
+    }
 }

@@ -16,7 +16,11 @@ pub fn demand_unchangeable(path: &Path, metadata: &Metadata) -> Result<(), Strin
     let mode = metadata.mode() & 0o7777;
     let path = path.display();
     if !holds("trusted.owner", owner == 0 || owner == own) {
-        Err(format!("belongs to uid {owner}, who could change it; run: chown root {path}"))
+        // `--check` and doctor may be run by root for an agent that is somebody else, and has it rightly.
+        Err(format!(
+            "belongs to uid {owner}, who could change it, and this runs as uid {own}; run it as the \
+             agent's user, or give {path} to that user or to root"
+        ))
     } else if !holds("trusted.unchangeable", mode & 0o022 == 0) {
         Err(format!(
             "may be written by others than its owner (mode {mode:04o}); run: chmod go-w {path}"

@@ -246,7 +246,7 @@ mod tests {
         }
         std::os::unix::fs::chown(&place.paths.file, Some(12345), None).unwrap();
         let error = place.load().unwrap_err();
-        assert!(error.contains("12345") && error.contains("chown root"), "{error}");
+        assert!(error.contains("uid 12345") && error.contains("as uid 0"), "{error}");
     }
 
     #[test]
