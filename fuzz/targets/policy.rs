@@ -34,6 +34,7 @@ fn read(text: &str) {
         Action::Run { local, argv, env: &[b"LC_ALL"], terminal: true },
         Action::Read { local, path: b"/var/log/x", tree: true },
         Action::Connect { local, host: "db.internal", port: 5432 },
+        Action::Listen { local, host: "localhost", port: 8080 },
         Action::Attach { owner: "bob", owner_groups: &groups, control: false },
     ] {
         let question = Question { caller, action };
@@ -80,6 +81,8 @@ fn decide(policy: &Policy, ask: &Ask) -> (bool, Option<usize>) {
         }
         What::Read(path) => Action::Read { local, path: path.as_bytes(), tree: false },
         What::Write(path) => Action::Write { local, path: path.as_bytes(), tree: false },
+        What::Connect(host, port) => Action::Connect { local, host, port: *port },
+        What::Listen(host, port) => Action::Listen { local, host, port: *port },
         What::Attach(owner, owner_groups) => Action::Attach { owner, owner_groups, control: false },
         What::Control(owner, owner_groups) => Action::Attach { owner, owner_groups, control: true },
         What::Room(name) => Action::Room { name, say: false },

@@ -5,9 +5,9 @@ use crate::policy::{self, Denied, Permit, Policy};
 use crate::server::Agent;
 use rexec_guard::holds;
 use rexec_net::Identity;
-use rexec_protocol::Outcome;
 use rexec_protocol::message::{Command, ExecSpec};
 use rexec_protocol::outcome::{printable, shorten};
+use rexec_protocol::{JobId, NeverStarted, Outcome};
 use serde_bytes::ByteBuf;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -22,6 +22,9 @@ pub enum Refused {
     /// Policy might say yes, but there is no such account to run commands as.
     #[error(transparent)]
     Account(#[from] AccountError),
+    /// There is no job of the caller's that could have a connection for this.
+    #[error("no job {0} of this caller listens here as this local user, or it has ended")]
+    NoPort(JobId),
 }
 
 impl Refused {
@@ -30,6 +33,10 @@ impl Refused {
         match self {
             Self::Denied(denied) => Outcome::Denied { message: shorten(denied.message.clone()) },
             Self::Account(error) => error.outcome(),
+            Self::NoPort(_) => {
+                let (reason, message) = (NeverStarted::NotFound, self.to_string());
+                Outcome::NeverStarted { reason, message }
+            }
         }
     }
 }
@@ -44,7 +51,14 @@ pub async fn authorize(
 ) -> Result<Permit, Refused> {
     let spec = resolved(spec, &agent.config.subsystems);
     let account = account(agent, policy, identity, from, &spec).await?;
-    Ok(policy::decide(policy, identity, from, &account, spec)?)
+    let port = match &spec.command {
+        Command::Accept { job, .. } => {
+            let port = agent.jobs.port(job, identity.name(), &account.name);
+            Some(port.ok_or_else(|| Refused::NoPort(job.clone()))?)
+        }
+        _ => None,
+    };
+    Ok(policy::decide(policy, identity, from, &account, spec, port.as_ref())?)
 }
 
 /// The spec with the line that its subsystem stands for, so that policy decides on what is run.

@@ -8,8 +8,10 @@
 //! If it is killed before its stdin has ended, the other side sees a reset: what was cut off is not to look
 //! like something that has ended.
 
+use crate::{accept, listen};
 use nix::libc::linger;
 use nix::sys::socket::{setsockopt, sockopt};
+use rexec_protocol::message::Command;
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpStream, ToSocketAddrs};
@@ -24,16 +26,35 @@ pub const WORD: &str = "connect";
 /// How long each address of a host is tried.
 const PATIENCE: Duration = Duration::from_secs(30);
 
+/// The words of the process for a command that is about connections, which are on record as well; `None` for
+/// other commands.
+pub fn words(command: &Command) -> Option<[String; 3]> {
+    match command {
+        Command::Connect { host, port } => Some([WORD.to_owned(), host.clone(), port.to_string()]),
+        Command::Listen { host, port } => {
+            Some([listen::WORD.to_owned(), host.clone(), port.to_string()])
+        }
+        Command::Accept { job, number } => {
+            Some([accept::WORD.to_owned(), job.to_string(), number.to_string()])
+        }
+        _ => None,
+    }
+}
+
 /// The whole life of the process.
 pub fn connect_main(mut words: impl Iterator<Item = String>) -> ExitCode {
     let (host, port) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
     let connected = port.parse().map_err(io::Error::other).and_then(|port| reach(&host, port));
-    let ended = connected
+    end(connected
         .map_err(|error| format!("cannot connect to {host} port {port}: {error}"))
         .and_then(|socket| {
             carry(&socket)
                 .map_err(|error| format!("the connection to {host} port {port} broke: {error}"))
-        });
+        }))
+}
+
+/// How such a process ends.
+pub(crate) fn end(ended: Result<(), String>) -> ExitCode {
     match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(message) => {
@@ -59,7 +80,7 @@ fn reach(host: &str, port: u16) -> io::Result<TcpStream> {
 const PIECE: usize = 64 * 1024;
 
 /// Carries both directions to their ends, each on its own.
-fn carry(socket: &TcpStream) -> io::Result<()> {
+pub(crate) fn carry(socket: &TcpStream) -> io::Result<()> {
     // Small pieces, as of a terminal, are not to wait for more.
     socket.set_nodelay(true)?;
     abort_when_closed(socket, true)?;
@@ -85,7 +106,7 @@ fn carry(socket: &TcpStream) -> io::Result<()> {
 }
 
 /// Whether the socket's last close is a reset; see `SO_LINGER` in socket(7).
-fn abort_when_closed(socket: &TcpStream, abort: bool) -> io::Result<()> {
+pub(crate) fn abort_when_closed(socket: &TcpStream, abort: bool) -> io::Result<()> {
     Ok(setsockopt(socket, sockopt::Linger, &linger { l_onoff: abort.into(), l_linger: 0 })?)
 }
 
@@ -104,6 +125,6 @@ fn copy(from: &mut impl Read, to: &mut impl Write) -> io::Result<()> {
 }
 
 /// The same without the buffers of std, in which a piece without a line's end would wait.
-fn file(stream: impl AsFd) -> io::Result<File> {
+pub(crate) fn file(stream: impl AsFd) -> io::Result<File> {
     stream.as_fd().try_clone_to_owned().map(File::from)
 }

@@ -80,10 +80,10 @@ fn program(command: &Command, account: &Account) -> Program {
                 .file_name()
                 .map(|name| ByteBuf::from([b"-", name.as_bytes()].concat())),
         },
-        Command::Connect { host, port } => Program::Own {
-            words: [connect::WORD, host.as_str(), &port.to_string()].map(ByteBuf::from).to_vec(),
-            input: ByteBuf::new(),
-        },
+        Command::Connect { .. } | Command::Listen { .. } | Command::Accept { .. } => {
+            let words = connect::words(command).into_iter().flatten().map(String::into_bytes);
+            Program::Own { words: words.map(ByteBuf::from).collect(), input: ByteBuf::new() }
+        }
         // Policy knows none. What is empty is not launched.
         Command::Subsystem(_) => Program::Argv { words: Vec::new(), argv0: None },
         Command::Files(request) => Program::Own {

@@ -151,7 +151,7 @@ impl Request {
         permit.map_err(|refused| {
             let rule = match &refused {
                 Refused::Denied(denied) => denied.rule.as_deref(),
-                Refused::Account(_) => None,
+                Refused::Account(_) | Refused::NoPort(_) => None,
             };
             let caller = Caller::new(&self.identity, self.from);
             if let Some(left_out) = agent.admission.may_record_denial(&self.identity) {

@@ -128,6 +128,7 @@ mod tests {
             stdin: false,
             terminal: false,
             terminal_size: None,
+            listens: None,
             boot: String::new(),
         };
         let ledger = Ledger::LAYOUT;

@@ -35,6 +35,7 @@
 //! Shutting down for good (SIGINT): the accept loop stops, sessions say goodbye and take no new commands,
 //! running commands may finish until [`config::Limits::drain`] is over, then they are ended.
 
+pub mod accept;
 pub mod account;
 pub mod admission;
 pub mod adopt;
@@ -56,6 +57,7 @@ pub mod intake;
 pub mod jobs;
 pub mod keeper;
 pub mod ledger;
+pub mod listen;
 pub mod log;
 pub mod log_level;
 pub mod notify;

@@ -8,7 +8,9 @@ use rexec_agent::config::{Config, ConfigError, LogFormat};
 use rexec_agent::notify::{State, notify};
 use rexec_agent::policy::explain;
 use rexec_agent::server::{Agent, Server};
-use rexec_agent::{audit, check, connect, console, descriptors, doctor, files, keeper, log_level};
+use rexec_agent::{
+    accept, audit, check, connect, console, descriptors, doctor, files, keeper, listen, log_level,
+};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -17,14 +19,8 @@ use tokio::signal::unix::{SignalKind, signal};
 
 fn main() -> ExitCode {
     // Before any thread exists: the zygote forks.
-    if std::env::args_os().nth(1).is_some_and(|word| word == keeper::ZYGOTE) {
-        return keeper::zygote_main();
-    }
-    if std::env::args_os().nth(1).is_some_and(|word| word == files::WORD) {
-        return files::files_main(std::env::args_os().nth(2).as_deref().map(Path::new));
-    }
-    if std::env::args_os().nth(1).is_some_and(|word| word == connect::WORD) {
-        return connect::connect_main(std::env::args().skip(2));
+    if let Some(ended) = as_a_helper() {
+        return ended;
     }
     rexec_net::memory::keep_freed();
     let mut args = Args::parse();
@@ -39,6 +35,20 @@ fn main() -> ExitCode {
         (Ok(config), None) => run(config, ready_file),
         (Err(error), None) => fail(&error),
     }
+}
+
+/// What this program does where it has started itself: the first word says what.
+fn as_a_helper() -> Option<ExitCode> {
+    let word = std::env::args_os().nth(1)?;
+    let words = || std::env::args().skip(2);
+    Some(match word.to_str()? {
+        keeper::ZYGOTE => keeper::zygote_main(),
+        files::WORD => files::files_main(std::env::args_os().nth(2).as_deref().map(Path::new)),
+        connect::WORD => connect::connect_main(words()),
+        listen::WORD => listen::listen_main(words()),
+        accept::WORD => accept::accept_main(words()),
+        _ => return None,
+    })
 }
 
 fn use_tool(tool: Tool, config: Result<Config, ConfigError>) -> ExitCode {

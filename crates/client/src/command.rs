@@ -62,6 +62,17 @@ impl Command {
         Self::new(session, message::Command::Connect { host, port })
     }
 
+    pub(crate) fn listen(session: Session, host: String, port: u16) -> Self {
+        Self::new(session, message::Command::Listen { host, port })
+    }
+
+    /// The same choices, for a connection that came to a job which listens.
+    pub(crate) fn accept(&self, job: JobId, number: u64) -> Self {
+        let command = Self::new(self.session.clone(), message::Command::Accept { job, number });
+        let spec = ExecSpec { user: self.spec.user.clone(), ..command.spec };
+        Self { spec, algorithm: self.algorithm, ..command }
+    }
+
     pub(crate) fn script(session: Session, text: Vec<u8>) -> Self {
         let command = message::Command::Script { text: ByteBuf::from(text), args: Vec::new() };
         Self::new(session, command)
@@ -92,7 +103,9 @@ impl Command {
             message::Command::Argv(words) => words.push(arg),
             message::Command::Script { args, .. } => args.push(arg),
             message::Command::Login {} => self.fault = Some("a login shell takes no arguments"),
-            message::Command::Connect { .. } => {
+            message::Command::Connect { .. }
+            | message::Command::Listen { .. }
+            | message::Command::Accept { .. } => {
                 self.fault = Some("a connection takes no arguments")
             }
             message::Command::Subsystem(_) => self.fault = Some("a subsystem takes no arguments"),

@@ -5,6 +5,7 @@ use crate::command::Command;
 use crate::connector::{Connector, DEFAULT_PORT, Dialer};
 use crate::error::Error;
 use crate::link::{self, Link, Shared};
+use crate::listener::Listen;
 use crate::membership::Membership;
 use crate::remote::{Opening, Remote};
 use crate::room::{Join, Room};
@@ -75,6 +76,12 @@ impl Session {
     /// made, or breaks, the status is 1 and stderr says why. It takes no variables, directory or terminal.
     pub fn connect_to(&self, host: impl Into<String>, port: u16) -> Command {
         Command::connect(self.clone(), host.into(), port)
+    }
+
+    /// A port of the agent's machine at `host`, a name or an address that it has, or `*` for all of them; with
+    /// port 0 one that is free. See [`Listen`].
+    pub fn listen(&self, host: impl Into<String>, port: u16) -> Listen {
+        Listen::new(Command::listen(self.clone(), host.into(), port))
     }
 
     /// A command that sends a program along and runs it: by its `#!` line, or by `/bin/sh`. Program

@@ -15,6 +15,7 @@
 //! | [`stream`] | the two halves of a byte stream: offsets, digests, end |
 //! | [`files`] | file transfer: what is asked for, and the messages within such a job |
 //! | [`outcome`] | how a command ended, in one vocabulary, with its exit code |
+//! | [`listen`] | a port of the agent's machine: what such a job says |
 //! | [`line`](mod@line) | what may be said in a room |
 //! | [`printable`] | which text of a peer may reach a terminal as it is |
 //! | [`short_id`] | a job by a part of its id |
@@ -28,6 +29,7 @@ pub mod frame;
 pub mod hello;
 pub mod ids;
 pub mod line;
+pub mod listen;
 pub mod message;
 pub mod msgpack;
 pub mod outcome;

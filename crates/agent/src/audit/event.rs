@@ -264,7 +264,7 @@ impl What {
     fn of(spec: &ExecSpec, shell: &[u8]) -> Self {
         let mut script = None;
         let transferred;
-        let number;
+        let connected;
         let argv: Vec<&[u8]> = match &spec.command {
             Command::Files(request) => {
                 transferred = request.words();
@@ -274,9 +274,9 @@ impl What {
             Command::Line(line) => vec![shell, b"-c", line],
             Command::Login {} => vec![shell],
             Command::Subsystem(name) => vec![name.as_bytes()],
-            Command::Connect { host, port } => {
-                number = port.to_string();
-                vec![connect::WORD.as_bytes(), host.as_bytes(), number.as_bytes()]
+            Command::Connect { .. } | Command::Listen { .. } | Command::Accept { .. } => {
+                connected = connect::words(&spec.command).unwrap_or_default();
+                connected.iter().map(String::as_bytes).collect()
             }
             Command::Script { text, args } => {
                 let hash = Digest::of(Algorithm::Sha256, text);
@@ -338,6 +338,20 @@ mod tests {
             "{json}"
         );
         assert!(!json.contains("secret"));
+    }
+
+    #[test]
+    fn ports_and_who_takes_their_connections_are_told_apart() {
+        let job = JobId::new("listens").unwrap();
+        for (command, argv) in [
+            (Command::Connect { host: "db".to_owned(), port: 5432 }, r#"["connect","db","5432"]"#),
+            (Command::Listen { host: "*".to_owned(), port: 0 }, r#"["listen","*","0"]"#),
+            (Command::Accept { job, number: 7 }, r#"["accept","listens","7"]"#),
+        ] {
+            let what = What::of(&ExecSpec::new(command), b"/bin/sh");
+            let json = serde_json::to_string(&what).unwrap();
+            assert_eq!(json, format!(r#"{{"argv":{argv}}}"#));
+        }
     }
 
     #[test]

@@ -4,7 +4,7 @@ mod holding;
 
 pub use holding::{Attachment, Attendance, Leases, Leave};
 
-use super::meta::{End, Meta, Owner};
+use super::meta::{End, Meta, Owner, Port};
 use super::orders::{Desk, Orders, orders};
 use super::store::{Left, Store};
 use crate::log::disk::Full;
@@ -52,6 +52,8 @@ pub struct Job {
     command: String,
     has_terminal: bool,
     terminal_size: Option<TerminalSize>,
+    /// The port that it opens.
+    pub(super) listens: Option<Port>,
     store: Arc<Store>,
     begun_ms: u64,
     control: Desk,
@@ -136,6 +138,7 @@ impl Job {
             command: spec.command.to_string(),
             has_terminal: spec.terminal.is_some(),
             terminal_size: spec.terminal.as_ref().map(|terminal| terminal.size),
+            listens: Port::of(&spec.command),
             begun_ms: log::now_ms(),
             control,
             stage: watch::Sender::new(Stage::Launching),
@@ -201,6 +204,7 @@ impl Job {
             command: meta.command,
             has_terminal: meta.terminal,
             terminal_size: meta.terminal_size,
+            listens: meta.listens,
             begun_ms: meta.begun_ms,
             control,
             stage: watch::Sender::new(Stage::Started { pid }),
@@ -299,6 +303,7 @@ impl Job {
             stdin: self.feed.is_some(),
             terminal: self.has_terminal,
             terminal_size: self.terminal_size,
+            listens: self.listens.clone(),
             boot: boot_id(),
         }
     }
@@ -306,6 +311,11 @@ impl Job {
     /// It will run as this local user.
     pub fn set_user(&self, user: &str) {
         self.lock().user = user.to_owned();
+    }
+
+    /// Whether it runs as this local user.
+    pub(super) fn runs_as(&self, user: &str) -> bool {
+        matches!(*self.stage.borrow(), Stage::Started { .. }) && self.lock().user == user
     }
 
     /// Whether the job goes on without a client.

@@ -4,7 +4,7 @@
 //! hexadecimal. Unknown keys are skipped: an older agent may find what a newer one wrote.
 
 use rexec_net::Identity;
-use rexec_protocol::message::{Exit, OnDisconnect, OnFull, TerminalSize, Usage};
+use rexec_protocol::message::{Command, Exit, OnDisconnect, OnFull, TerminalSize, Usage};
 use rexec_protocol::stream::Tally;
 use rexec_protocol::{Algorithm, Digest, JobId, Outcome};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
@@ -22,6 +22,25 @@ pub struct Owner {
 impl From<&Identity> for Owner {
     fn from(identity: &Identity) -> Self {
         Self { name: identity.name().to_owned(), groups: identity.groups().to_vec() }
+    }
+}
+
+/// The port that a job opens, as its submitter has named it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Port {
+    /// The name or address of this machine, or `*`.
+    pub host: String,
+    /// The number; 0: one that is free.
+    pub port: u16,
+}
+
+impl Port {
+    /// That of a command which listens.
+    pub fn of(command: &Command) -> Option<Self> {
+        match command {
+            Command::Listen { host, port } => Some(Self { host: host.clone(), port: *port }),
+            _ => None,
+        }
     }
 }
 
@@ -68,6 +87,9 @@ pub struct Meta {
     /// The size of that at its start.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub terminal_size: Option<TerminalSize>,
+    /// The port that it opens.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub listens: Option<Port>,
     /// The boot id of the system that it was started in.
     #[serde(default)]
     pub boot: String,
@@ -182,6 +204,7 @@ mod tests {
             stdin: false,
             terminal: false,
             terminal_size: None,
+            listens: Some(Port { host: "*".to_owned(), port: 8080 }),
             boot: "0".to_owned(),
         };
         let text = serde_json::to_string(&meta).unwrap();

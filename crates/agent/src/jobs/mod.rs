@@ -27,6 +27,7 @@ pub use settings::Settings;
 use crate::log::Log;
 use handover::Before;
 use journal::{Journal, Past};
+use meta::Port;
 use rexec_guard::holds;
 use rexec_protocol::message::{ExecSpec, Exit, JobInfo};
 use rexec_protocol::{JobId, Outcome};
@@ -301,6 +302,17 @@ impl Jobs {
         self.lock().jobs.get(id).map(|held| Arc::clone(&held.job))
     }
 
+    /// The port of a job that listens, if `owner` may take connections of it as the local user `user`: it
+    /// is the owner's own, and runs as that user.
+    pub fn port(&self, id: &JobId, owner: &str, user: &str) -> Option<Port> {
+        let table = self.lock();
+        let running = table.jobs.get(id).filter(|held| held.ended.is_none());
+        let job = running.map(|held| &held.job)?;
+        let is_own = holds("accept.owner", job.owner.name == owner);
+        let port = job.listens.as_ref().filter(|_| is_own)?;
+        holds("accept.user", job.runs_as(user)).then(|| port.clone())
+    }
+
     /// How a job of this owner ended that is only remembered.
     pub fn past(&self, id: &JobId) -> Option<Past> {
         self.lock().past.get(id).cloned()
@@ -480,6 +492,31 @@ mod tests {
         for durable in [false, true] {
             assert!(!runs("started", durable, Sent::Started));
         }
+    }
+
+    /// Another's connections are none of one's business, and a job as another user would give them to
+    /// somebody else.
+    #[tokio::test]
+    async fn connections_are_for_who_listens_for_them() {
+        let (_state, jobs) = jobs();
+        let listen = Command::Listen { host: "localhost".to_owned(), port: 8080 };
+        let spec = ExecSpec { stdin: true, ..ExecSpec::new(listen) };
+        let Submitted::New(job, _) = jobs.submit(submission("listens"), &spec, Sent::First) else {
+            panic!()
+        };
+        let port = |id: &JobId, owner, user| jobs.port(id, owner, user).map(|at| at.port);
+        job.set_user("deploy");
+        assert_eq!(port(&job.id, "alice", "deploy"), None, "it does not run yet");
+        job.started(7);
+        assert_eq!(port(&job.id, "alice", "deploy"), Some(8080));
+        assert_eq!(port(&job.id, "bob", "deploy"), None);
+        assert_eq!(port(&job.id, "alice", "root"), None);
+        let other = submit(&jobs, "other", false, None);
+        other.set_user("deploy");
+        other.started(8);
+        assert_eq!(port(&other.id, "alice", "deploy"), None, "it has no port");
+        end(&jobs, &job, EXITED).await;
+        assert_eq!(port(&job.id, "alice", "deploy"), None, "it has ended");
     }
 
     /// Its end comes first, and its time last.

@@ -87,9 +87,9 @@ mod room;
 mod sys;
 mod terminal;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod tree;
-mod wire;
+pub(crate) mod wire;
 mod zygote;
 
 pub use adopt::{Adopted, Adoptions, Orphan};

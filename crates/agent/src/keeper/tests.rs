@@ -10,6 +10,8 @@ mod start;
 mod terminal;
 mod zygote;
 
+pub(crate) use adopt::somebody;
+
 use super::process::{NO_CGROUP, ZYGOTE};
 use super::*;
 use nix::poll::{PollFd, PollFlags, poll};

@@ -154,7 +154,7 @@ pub(super) enum Stage {
 }
 
 /// A message as it is sent.
-pub(super) fn frame(message: &impl Serialize) -> io::Result<Vec<u8>> {
+pub(crate) fn frame(message: &impl Serialize) -> io::Result<Vec<u8>> {
     let body = msgpack::encode(message);
     if body.len() > MAX_MESSAGE {
         return Err(io::ErrorKind::FileTooLarge.into());
@@ -163,7 +163,7 @@ pub(super) fn frame(message: &impl Serialize) -> io::Result<Vec<u8>> {
 }
 
 /// Sends bytes, and the descriptors with the first of them. For a blocking socket.
-pub(super) fn send(socket: BorrowedFd<'_>, bytes: &[u8], fds: &[RawFd]) -> io::Result<()> {
+pub(crate) fn send(socket: BorrowedFd<'_>, bytes: &[u8], fds: &[RawFd]) -> io::Result<()> {
     let mut sent = send_some(socket, bytes, fds)?;
     while sent < bytes.len() {
         sent += send_some(socket, bytes.get(sent..).unwrap_or_default(), &[])?;
@@ -187,14 +187,14 @@ pub(super) fn send_some(socket: BorrowedFd<'_>, bytes: &[u8], fds: &[RawFd]) -> 
 /// The receiving side of a socket: what has arrived and was not yet taken. It holds all the state
 /// of a half-read message, so a reader that is dropped in the middle loses nothing.
 #[derive(Debug, Default)]
-pub(super) struct Inbox {
+pub(crate) struct Inbox {
     bytes: Vec<u8>,
     fds: Vec<OwnedFd>,
 }
 
 impl Inbox {
     /// One recvmsg(2). 0 is the end of the stream.
-    pub(super) fn fill(&mut self, socket: BorrowedFd<'_>) -> io::Result<usize> {
+    pub(crate) fn fill(&mut self, socket: BorrowedFd<'_>) -> io::Result<usize> {
         let mut chunk = [0; 16 * 1024];
         let mut beside = cmsg_space!([RawFd; MAX_FDS]);
         let mut iov = [IoSliceMut::new(&mut chunk)];
@@ -218,7 +218,7 @@ impl Inbox {
     }
 
     /// The next message, if all of it has arrived.
-    pub(super) fn take<T: DeserializeOwned>(&mut self) -> io::Result<Option<T>> {
+    pub(crate) fn take<T: DeserializeOwned>(&mut self) -> io::Result<Option<T>> {
         let Some((prefix, rest)) = self.bytes.split_first_chunk() else { return Ok(None) };
         let length = u32::from_be_bytes(*prefix) as usize;
         if length > MAX_MESSAGE {
@@ -231,7 +231,7 @@ impl Inbox {
     }
 
     /// Like [`Inbox::take`], but waits. For a blocking socket; `None` at the end of the stream.
-    pub(super) fn wait<T: DeserializeOwned>(
+    pub(crate) fn wait<T: DeserializeOwned>(
         &mut self,
         socket: BorrowedFd<'_>,
     ) -> io::Result<Option<T>> {
@@ -246,7 +246,7 @@ impl Inbox {
     }
 
     /// The descriptors that have arrived, in their order.
-    pub(super) fn take_fds(&mut self) -> std::vec::IntoIter<OwnedFd> {
+    pub(crate) fn take_fds(&mut self) -> std::vec::IntoIter<OwnedFd> {
         std::mem::take(&mut self.fds).into_iter()
     }
 }

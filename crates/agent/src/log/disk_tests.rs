@@ -54,6 +54,7 @@ impl Kept {
             stdin: false,
             terminal: false,
             terminal_size: None,
+            listens: None,
             boot: boot_id(),
         };
         let log = Arc::new(Log::new(Algorithm::Sha256));

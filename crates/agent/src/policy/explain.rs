@@ -1,7 +1,7 @@
 //! `rexec-agent policy test`: what would be decided, and why.
 
-use super::engine::host_and_port;
 use super::engine::reason::deed;
+use super::engine::{host_and_any_port, host_and_port};
 use super::{Action, Answer, Caller, Limits, Local, Policy, PolicyPaths, Question, Rule};
 use nix::unistd::User;
 use rexec_protocol::outcome::printable;
@@ -59,6 +59,9 @@ struct What {
     /// Make a connection to this HOST:PORT
     #[arg(long, value_name = "HOST:PORT", value_parser = destination)]
     forward: Option<(String, u16)>,
+    /// Open the port of this HOST:PORT of this machine; * is all its addresses, 0 any port
+    #[arg(long, value_name = "HOST:PORT", value_parser = own_place)]
+    listen: Option<(String, u16)>,
     /// Watch a job of this identity
     #[arg(long, value_name = "OWNER")]
     attach: Option<String>,
@@ -86,7 +89,15 @@ struct What {
 }
 
 fn destination(text: &str) -> Result<(String, u16), String> {
-    let parts = host_and_port(text).map(|(host, port)| (host.to_owned(), port));
+    owned(host_and_port(text))
+}
+
+fn own_place(text: &str) -> Result<(String, u16), String> {
+    owned(host_and_any_port(text))
+}
+
+fn owned(parts: Option<(&str, u16)>) -> Result<(String, u16), String> {
+    let parts = parts.map(|(host, port)| (host.to_owned(), port));
     parts.ok_or_else(|| "it is written HOST:PORT, or [ADDRESS]:PORT".to_owned())
 }
 
@@ -127,6 +138,7 @@ impl Asked {
             What { forward: Some((host, port)), .. } => {
                 Action::Connect { local, host, port: *port }
             }
+            What { listen: Some((host, port)), .. } => Action::Listen { local, host, port: *port },
             What { attach: Some(owner), .. } => self.about_job(owner, false),
             What { control: Some(owner), .. } => self.about_job(owner, true),
             What { room: Some(name), .. } => Action::Room { name, say: false },

@@ -28,6 +28,7 @@ pub use files::PolicyPaths;
 pub use reload::Reloading;
 
 use crate::account::Account;
+use crate::jobs::meta::Port;
 use rexec_guard::holds;
 use rexec_net::Identity;
 use rexec_protocol::message::{Command, ExecSpec};
@@ -140,19 +141,20 @@ pub fn may_be(
         return Ok(());
     }
     // Denied for sure; what is asked is in which words.
-    permit(policy, caller, &Arc::new(Account::stranger(name)), spec.clone()).map(drop)
+    permit(policy, caller, &Arc::new(Account::stranger(name)), spec.clone(), None).map(drop)
 }
 
 /// Decides whether `identity`, at `from`, may have `spec` run as `account`, the account of
-/// [`local_user`].
+/// [`local_user`]. `port` is where the job listens of which it accepts a connection, if it does.
 pub fn decide(
     policy: &Policy,
     identity: &Identity,
     from: IpAddr,
     account: &Arc<Account>,
     spec: ExecSpec,
+    port: Option<&Port>,
 ) -> Result<Permit, Denied> {
-    permit(policy, caller(identity, from), account, spec)
+    permit(policy, caller(identity, from), account, spec, port)
 }
 
 /// Decides whether `identity`, at `from`, may watch, or with `control` do anything with, the jobs of
@@ -237,6 +239,7 @@ fn permit(
     caller: Caller<'_>,
     account: &Arc<Account>,
     spec: ExecSpec,
+    port: Option<&Port>,
 ) -> Result<Permit, Denied> {
     if let Command::Files(request) = &spec.command {
         let (request, rule) = transfer::decide(policy, caller, account, request)?;
@@ -251,6 +254,16 @@ fn permit(
     let terminal = spec.terminal.is_some();
     let action = match &spec.command {
         Command::Connect { host, port } => Action::Connect { local, host, port: *port },
+        Command::Listen { host, port } => Action::Listen { local, host, port: *port },
+        // Each connection is asked about as the port is that it came to.
+        Command::Accept { job, .. } => match port {
+            Some(Port { host, port }) => Action::Listen { local, host, port: *port },
+            None => {
+                let (user, name) = (caller.user, printable(local.name));
+                let message = format!("{user} may not accept connections of job {job} as '{name}'");
+                return Err(Denied { message, rule: None });
+            }
+        },
         _ => Action::Run { local, argv: &argv, env: &env, terminal },
     };
     let rule = match policy.answer(&Question { caller, action }) {
@@ -260,7 +273,7 @@ fn permit(
         }
     };
     // As sshd has it: who asks for a shell, asks for no command.
-    let asked = !matches!(spec.command, Command::Login {} | Command::Connect { .. });
+    let asked = !matches!(spec.command, Command::Login {}) && !is_connection(&spec.command);
     let line = match &spec.command {
         Command::Line(line) => Some(line.to_vec()),
         _ => None,
@@ -287,7 +300,7 @@ fn allowed(
 
 /// The spec as a rule lets it run.
 fn under(rule: &Rule, mut spec: ExecSpec) -> ExecSpec {
-    let is_command = !matches!(spec.command, Command::Files(_) | Command::Connect { .. });
+    let is_command = !matches!(spec.command, Command::Files(_)) && !is_connection(&spec.command);
     if let Some(force) = rule.force.as_ref().filter(|_| is_command)
         && !holds("policy.force", false)
     {
@@ -299,6 +312,11 @@ fn under(rule: &Rule, mut spec: ExecSpec) -> ExecSpec {
     let longest = rule.limits.timeout.map(milliseconds);
     spec.timeout_ms = spec.timeout_ms.into_iter().chain(longest).min();
     spec
+}
+
+/// Whether it is about connections, with which no command has to do.
+fn is_connection(command: &Command) -> bool {
+    matches!(command, Command::Connect { .. } | Command::Listen { .. } | Command::Accept { .. })
 }
 
 fn milliseconds(duration: Duration) -> u64 {
@@ -330,7 +348,7 @@ fn words<'a>(command: &'a Command, shell: &'a [u8]) -> Result<Vec<Cow<'a, [u8]>>
             );
             Err(Denied { message, rule: None })
         }
-        Command::Connect { .. } => Ok(Vec::new()),
+        Command::Connect { .. } | Command::Listen { .. } | Command::Accept { .. } => Ok(Vec::new()),
         Command::Script { text, args } => {
             let name = format!("{SCRIPT}sha256:{}", Digest::of(Algorithm::Sha256, text));
             Ok(std::iter::once(name.into_bytes().into()).chain(args.iter().map(borrowed)).collect())

@@ -34,6 +34,7 @@ as = ["deploy"]
 commands = [["true"]]
 force = ["false"]
 forward = ["db.internal:5432", "*.web:8000-8010"]
+listen = ["localhost:8080"]
 "#;
 
 fn parse(text: &str) -> Result<Policy, PolicyError> {
@@ -54,7 +55,7 @@ fn deploy() -> Arc<Account> {
 
 fn ask(user: &str, spec: ExecSpec) -> Result<Permit, Denied> {
     let caller = Caller { user, groups: &[], from: Some([127, 0, 0, 1].into()) };
-    permit(&parse(POLICY).unwrap(), caller, &deploy(), spec)
+    permit(&parse(POLICY).unwrap(), caller, &deploy(), spec, None)
 }
 
 fn argv(words: &[&str]) -> Command {
@@ -83,6 +84,38 @@ fn a_connection_needs_a_rule_of_its_own() {
     assert!(ask("mallory", connect("db.internal", 5432)).is_err());
 }
 
+/// So it is with ports of this machine, and with each connection that comes to one.
+#[test]
+fn a_port_needs_a_rule_of_its_own_and_so_does_each_connection_to_it() {
+    let policy = parse(POLICY).unwrap();
+    let caller = Caller { user: "robot", groups: &[], from: None };
+    let port = |host: &str, port| Port { host: host.to_owned(), port };
+    let job = rexec_protocol::JobId::new("listens").unwrap();
+    let accept = ExecSpec::new(Command::Accept { job, number: 7 });
+    for (at, is_allowed) in [
+        (port("localhost", 8080), true),
+        (port("localhost", 8081), false),
+        (port("*", 8080), false),
+        (port("db.internal", 5432), false),
+    ] {
+        let listen = ExecSpec::new(Command::Listen { host: at.host.clone(), port: at.port });
+        for (spec, of) in [(&listen, None), (&accept, Some(&at))] {
+            let decided = permit(&policy, caller, &deploy(), spec.clone(), of);
+            match decided {
+                Ok(permit) => {
+                    assert!(is_allowed, "{at:?} {spec:?}");
+                    assert_eq!((permit.rule(), permit.spec()), ("ports", spec));
+                    assert_eq!(permit.original(), None);
+                }
+                Err(denied) => {
+                    assert!(!is_allowed && denied.message.contains("may not listen"), "{denied}");
+                }
+            }
+        }
+    }
+    assert!(permit(&policy, caller, &deploy(), accept, None).is_err());
+}
+
 #[test]
 fn a_forced_command_takes_the_place_of_what_was_asked() {
     let spec = ExecSpec::new(argv(&["say", "it's", "", "a b", "ok/1"]));
@@ -104,7 +137,7 @@ fn a_login_shell_is_a_command_of_one_word() {
     let rule = "[[rule]]\nname = 'shell'\nusers = ['alice']\nas = ['deploy']\n\
                 commands = [['$SHELL']]\n";
     let caller = Caller { user: "alice", groups: &[], from: None };
-    let permit = permit(&parse(rule).unwrap(), caller, &deploy(), login.clone()).unwrap();
+    let permit = permit(&parse(rule).unwrap(), caller, &deploy(), login.clone(), None).unwrap();
     assert_eq!(permit.spec(), &login);
     let forced = ask("robot", login).unwrap();
     assert_eq!(forced.spec().command, argv(&["/usr/local/bin/wrapper", "--strict"]));
@@ -197,7 +230,7 @@ fn a_terminal_needs_a_rule() {
     let asked = |text: &str, terminal| {
         let spec = ExecSpec { terminal, ..ExecSpec::new(argv(&["top"])) };
         let caller = Caller { user: "alice", groups: &[], from: None };
-        permit(&parse(text).unwrap(), caller, &deploy(), spec).map(|permit| permit.rule)
+        permit(&parse(text).unwrap(), caller, &deploy(), spec, None).map(|permit| permit.rule)
     };
     let terminal = Some(Terminal {
         term: ByteBuf::from("xterm"),

@@ -28,6 +28,7 @@ fn meta(name: &str, algorithm: Algorithm) -> Meta {
         stdin: false,
         terminal: false,
         terminal_size: None,
+        listens: None,
         boot: boot_id(),
     }
 }

@@ -245,6 +245,21 @@ pub enum Command {
         /// The port there.
         port: u16,
     },
+    /// A port of the agent's machine: stdout says which, and who connects to it; see
+    /// [`Said`](crate::listen::Said). It lasts until stdin ends.
+    Listen {
+        /// A name or an address of that machine, or `*`: all that it has.
+        host: String,
+        /// The port there; 0: one that is free.
+        port: u16,
+    },
+    /// A connection that a [`Command::Listen`] has: stdin goes there, stdout comes from there.
+    Accept {
+        /// That job, which the same caller has submitted, and which runs as the same local user.
+        job: JobId,
+        /// The number that it gave the connection.
+        number: u64,
+    },
 }
 
 impl fmt::Display for Command {
@@ -258,11 +273,13 @@ impl fmt::Display for Command {
                 return write!(f, "(subsystem {})", printable(&shorten(name.clone())));
             }
             Self::Connect { host, port } => {
-                return write!(
-                    f,
-                    "(connection to {} port {port})",
-                    printable(&shorten(host.clone()))
-                );
+                return write!(f, "(connection to {})", place(host, *port));
+            }
+            Self::Listen { host, port } => {
+                return write!(f, "(connections to {})", place(host, *port));
+            }
+            Self::Accept { job, number } => {
+                return write!(f, "(connection {number} of job {job})");
             }
             Self::Script { args, .. } => {
                 f.write_str("(script)")?;
@@ -272,6 +289,10 @@ impl fmt::Display for Command {
         };
         f.write_str(&joined(words))
     }
+}
+
+fn place(host: &str, port: u16) -> String {
+    format!("{} port {port}", printable(&shorten(host.to_owned())))
 }
 
 fn joined<T: AsRef<[u8]>>(words: &[T]) -> String {
@@ -348,8 +369,8 @@ impl ExecSpec {
                 return Some("the command line holds a NUL byte");
             }
             Command::Line(_) | Command::Login {} | Command::Subsystem(_) => &[],
-            Command::Connect { host, port } => {
-                if let Some(fault) = self.unfit_connection(host, *port) {
+            Command::Connect { .. } | Command::Listen { .. } | Command::Accept { .. } => {
+                if let Some(fault) = self.unfit_connection() {
                     return Some(fault);
                 }
                 &[]
@@ -392,14 +413,27 @@ impl ExecSpec {
         self.env.is_empty() && self.cwd.is_none() && self.terminal.is_none()
     }
 
-    fn unfit_connection(&self, host: &str, port: u16) -> Option<&'static str> {
-        if host.is_empty() || host.contains('\0') || port == 0 {
-            return Some("the host to connect to is empty or holds a NUL byte, or its port is 0");
-        }
-        if !holds("connect.address", is_name_or_address(host)) {
-            return Some(
-                "the host to connect to is neither a name nor an address in its usual form",
-            );
+    /// What is wrong with a command that is about connections.
+    fn unfit_connection(&self) -> Option<&'static str> {
+        let place = match &self.command {
+            Command::Connect { host, port } => Some((host, *port, false)),
+            Command::Listen { host, port } => Some((host, *port, true)),
+            _ => None,
+        };
+        if let Some((host, port, listens)) = place {
+            if host.is_empty() || host.contains('\0') {
+                return Some("the host of a connection is empty or holds a NUL byte");
+            }
+            if port == 0 && !listens {
+                return Some("the port to connect to is 0");
+            }
+            let is_all = listens && is_everywhere(host);
+            if !holds("connect.address", is_all || is_name_or_address(host)) {
+                return Some("a host is neither a name nor an address in its usual form");
+            }
+            if listens && !self.stdin {
+                return Some("what listens needs its stdin, because it ends with that");
+            }
         }
         (!holds("connect.plain", self.is_plain()))
             .then_some("a connection has no variables, no directory and no terminal")
@@ -412,6 +446,12 @@ impl ExecSpec {
         }
         (!self.stdin).then_some("a file transfer needs its stdin")
     }
+}
+
+/// Whether to listen at this host is to listen at all addresses of the machine, or all of one kind.
+pub fn is_everywhere(host: &str) -> bool {
+    host == "*"
+        || host.parse::<IpAddr>().is_ok_and(|address| address.to_canonical().is_unspecified())
 }
 
 /// Resolvers take `127.1`, `0x7f000001` and `0` for addresses (inet_aton(3)), and kernels 0.0.0.0 for this
@@ -454,6 +494,28 @@ mod tests {
         assert!(ExecSpec { cwd: Some(ByteBuf::from("/")), ..to("db", 5432) }.fault().is_some());
         for (host, port) in [("", 1), ("db", 0), ("d\0b", 1)] {
             assert!(to(host, port).fault().is_some(), "{host:?} {port}");
+        }
+    }
+
+    #[test]
+    fn what_listens_is_no_less_plain_and_may_be_everywhere() {
+        let listen = |host: &str| ExecSpec {
+            stdin: true,
+            ..ExecSpec::new(Command::Listen { host: host.into(), port: 0 })
+        };
+        for host in ["localhost", "*", "0.0.0.0", "::", "127.0.0.1", "::1"] {
+            assert_eq!(listen(host).fault(), None, "{host}");
+        }
+        for host in ["", "a\0b", "127.1", "0", "10.0.0.0/8", "[::1]", "::1%1", "*:1"] {
+            assert!(listen(host).fault().is_some(), "{host}");
+        }
+        assert!(ExecSpec { stdin: false, ..listen("*") }.fault().is_some());
+        let accept = Command::Accept { job: JobId::new("x").unwrap(), number: 1 };
+        for spec in [listen("*"), ExecSpec::new(accept)] {
+            assert_eq!(spec.fault(), None);
+            let env = vec![(ByteBuf::from("LD_PRELOAD"), ByteBuf::from("x"))];
+            assert!(ExecSpec { env, ..spec.clone() }.fault().is_some());
+            assert!(ExecSpec { cwd: Some(ByteBuf::from("/")), ..spec }.fault().is_some());
         }
     }
 

@@ -18,7 +18,7 @@ pub use data::{Channel, Data, Eof, Gap, Stop, Window};
 pub use error::Error;
 pub use exec::{
     Command, Drain, Exec, ExecSpec, Offsets, OnDisconnect, OnFull, Started, Terminal, TerminalSize,
-    is_locale,
+    is_everywhere, is_locale,
 };
 pub use exit::{Exit, Usage};
 pub use hello::Hello;

@@ -76,6 +76,8 @@ fn the_bodies_of_exec_are_verified_specs() {
         ("exec-terminal", samples::terminal()),
         ("exec-login", samples::login()),
         ("exec-connect", samples::connect()),
+        ("exec-listen", samples::listen()),
+        ("exec-accept", samples::accept()),
         ("exec-subsystem", samples::subsystem()),
         ("exec-line", samples::line()),
         ("exec-script", samples::script()),

@@ -30,6 +30,8 @@ pub(crate) fn golden() -> Vec<(&'static str, Frame)> {
         ("exec-terminal", exec(4, Exec::new(256 << 10, Algorithm::Sha256), &terminal())),
         ("exec-subsystem", exec(6, Exec::new(256 << 10, Algorithm::Sha256), &subsystem())),
         ("exec-connect", exec(7, Exec::new(256 << 10, Algorithm::Sha256), &connect())),
+        ("exec-listen", exec(9, Exec::new(256 << 10, Algorithm::Sha256), &listen())),
+        ("exec-accept", exec(10, Exec::new(256 << 10, Algorithm::Sha256), &accept())),
         ("exec-login", exec(5, Exec::new(256 << 10, Algorithm::Sha256), &login())),
         ("attach", on(5, attach(From::Offsets(Offsets { out: 70_000, err: 3 })).into())),
         ("attach-start", on(5, attach(From::Start {}).into())),
@@ -137,6 +139,16 @@ pub(crate) fn subsystem() -> ExecSpec {
 
 pub(crate) fn connect() -> ExecSpec {
     let command = Command::Connect { host: "db.internal".into(), port: 5432 };
+    ExecSpec { stdin: true, on_disconnect: Some(OnDisconnect::Kill {}), ..ExecSpec::new(command) }
+}
+
+pub(crate) fn listen() -> ExecSpec {
+    let command = Command::Listen { host: "localhost".into(), port: 0 };
+    ExecSpec { stdin: true, ..ExecSpec::new(command) }
+}
+
+pub(crate) fn accept() -> ExecSpec {
+    let command = Command::Accept { job: job(), number: 70_000 };
     ExecSpec { stdin: true, on_disconnect: Some(OnDisconnect::Kill {}), ..ExecSpec::new(command) }
 }
 

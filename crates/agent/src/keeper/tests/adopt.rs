@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::keeper::wire;
+use crate::listen::handover;
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use rexec_protocol::message::Channel;
@@ -217,7 +218,7 @@ async fn a_terminal_goes_from_agent_to_agent() {
 }
 
 /// The other side of a socket, as somebody else: `who` does `what` at `path`.
-fn somebody(what: &str, path: &Path) -> Command {
+pub(crate) fn somebody(what: &str, path: &Path) -> Command {
     let mut command = Command::new("/proc/self/exe");
     command.arg0("rexec-stranger").args([what.as_ref(), path.as_os_str()]);
     command.uid(65_534).gid(65_534);
@@ -227,6 +228,8 @@ fn somebody(what: &str, path: &Path) -> Command {
 /// What [`somebody`] does, before there is a test harness.
 pub(super) fn stranger(what: &str, path: &Path) {
     let heard = match what {
+        "ask" => handover::tests::ask(path.to_str().unwrap()),
+        "squat" => handover::tests::squat(path.to_str().unwrap()),
         "offer" => {
             let mut socket = UnixStream::connect(path).unwrap();
             let adopt = wire::Adopt {

@@ -1,6 +1,6 @@
 //! The tests that a policy carries: what must be allowed, and what must never be.
 
-use super::destination::host_and_port;
+use super::destination::{host_and_any_port, host_and_port};
 use super::format::{self, PolicyError, Run, place};
 use super::question::{Action, Caller, Local, Question};
 use super::rule::Effect;
@@ -38,14 +38,15 @@ impl Case {
             rule: None,
             message: format!("a test {message}"),
         };
-        let texts = [&test.read, &test.write, &test.forward, &test.attach, &test.control];
+        let texts = [&test.read, &test.write, &test.attach, &test.control];
+        let about_places = [&test.forward, &test.listen];
         let about_people = [&test.room, &test.say, &test.ctl];
-        let others = texts.into_iter().chain(about_people).flatten().count();
+        let others = texts.into_iter().chain(about_places).chain(about_people).flatten().count();
         let flags = [test.wall, test.who].into_iter().flatten();
         let is_run = test.run.is_some();
         if others + flags.clone().count() + usize::from(is_run) != 1 {
             return Err(fault(
-                "has exactly one of 'run', 'read', 'write', 'forward', 'attach', 'control', 'room', 'say', 'wall', 'who' and 'ctl'",
+                "has exactly one of 'run', 'read', 'write', 'forward', 'listen', 'attach', 'control', 'room', 'say', 'wall', 'who' and 'ctl'",
             ));
         }
         if flags.into_iter().any(|flag| !flag) {
@@ -62,6 +63,9 @@ impl Case {
         }
         if test.forward.as_deref().is_some_and(|place| host_and_port(place).is_none()) {
             return Err(fault("has a 'forward' that is not HOST:PORT"));
+        }
+        if test.listen.as_deref().is_some_and(|place| host_and_any_port(place).is_none()) {
+            return Err(fault("has a 'listen' that is not HOST:PORT"));
         }
         Ok(Self { file: source.path.clone(), line, test })
     }
@@ -118,15 +122,16 @@ impl Case {
             Some(Run::Line(line)) => vec![shell, b"-c", line.as_bytes()],
             None => Vec::new(),
         };
-        let place = test.forward.as_deref().and_then(host_and_port);
+        let there = test.forward.as_deref().and_then(host_and_port);
+        let here = test.listen.as_deref().and_then(host_and_any_port);
         let action = match (&test.read, &test.write) {
-            (None, None) if place.is_some() => {
-                let (host, port) = place.unwrap_or_default();
-                Action::Connect { local, host, port }
-            }
             (Some(path), _) => Action::Read { local, path: path.as_bytes(), tree: test.tree },
             (_, Some(path)) => Action::Write { local, path: path.as_bytes(), tree: test.tree },
-            _ => Action::Run { local, argv: &argv, env: &env, terminal: test.terminal },
+            _ => match (there, here) {
+                (Some((host, port)), _) => Action::Connect { local, host, port },
+                (_, Some((host, port))) => Action::Listen { local, host, port },
+                _ => Action::Run { local, argv: &argv, env: &env, terminal: test.terminal },
+            },
         };
         Some(policy.answer(&Question { caller, action }))
     }

@@ -39,6 +39,7 @@ fn compile(raw: format::Rule, source: &Source, line: usize) -> Result<Rule, Stri
     let read = list("read", raw.read, |path| Words::path(&path))?;
     let write = list("write", raw.write, |path| Words::path(&path))?;
     let forward = list("forward", raw.forward, |text| Destination::parse(&text))?;
+    let listen = list("listen", raw.listen, |text| Destination::parse(&text))?;
     let attach = list("attach", raw.attach, owner)?;
     let control = list("control", raw.control, owner)?;
     let rooms = list("rooms", raw.rooms, room)?;
@@ -48,19 +49,20 @@ fn compile(raw: format::Rule, source: &Source, line: usize) -> Result<Rule, Stri
     let about_jobs = attach.is_some() || control.is_some();
     let about_people = rooms.is_some() || say.is_some() || wall || presence || console.is_some();
     let about_files = read.is_some() || write.is_some();
-    let about_places = about_files || forward.is_some();
+    let about_places = about_files || forward.is_some() || listen.is_some();
     let says_nothing = commands.is_none() && !about_places && !about_jobs && !about_people;
     let all_paths = || Words::path("/**").map(|all| vec![all]);
     // A deny rule that names nothing denies everything; with 'as', everything that is done as a
     // local user, which attaching and talking are not. Whoever has the console can change the rule.
     let denies_all = deny && says_nothing;
     let denies_others = denies_all && raw.locals.is_none();
-    let (commands, read, write, forward) = if denies_all {
-        let everywhere = vec![Destination::any()];
-        (Some(Commands::Any), Some(all_paths()?), Some(all_paths()?), Some(everywhere))
+    let (commands, read, write) = if denies_all {
+        (Some(Commands::Any), Some(all_paths()?), Some(all_paths()?))
     } else {
-        (commands, read, write, forward)
+        (commands, read, write)
     };
+    let everywhere = || denies_all.then(|| vec![Destination::any()]);
+    let (forward, listen) = (forward.or_else(everywhere), listen.or_else(everywhere));
     let attach = if denies_others { Some(vec![Owner::Any]) } else { attach };
     let rooms = if denies_others { Some(vec![Glob::parse("*")?]) } else { rooms };
     Ok(Rule {
@@ -82,6 +84,7 @@ fn compile(raw: format::Rule, source: &Source, line: usize) -> Result<Rule, Stri
         read,
         write,
         forward,
+        listen,
         attach,
         control,
         rooms,
@@ -95,7 +98,8 @@ fn compile(raw: format::Rule, source: &Source, line: usize) -> Result<Rule, Stri
 /// Keys that would do nothing, and rules that would.
 fn check_sense(raw: &format::Rule) -> Result<(), String> {
     let without_commands = raw.commands.is_none();
-    let without_transfer = raw.read.is_none() && raw.write.is_none() && raw.forward.is_none();
+    let without_files = raw.read.is_none() && raw.write.is_none();
+    let without_transfer = without_files && raw.forward.is_none() && raw.listen.is_none();
     let about_jobs = raw.attach.is_some() || raw.control.is_some();
     let about_people = raw.rooms.is_some()
         || raw.say.is_some()
@@ -124,7 +128,7 @@ fn check_sense(raw: &format::Rule) -> Result<(), String> {
     }
     says(
         without_commands && without_transfer && !about_jobs && !about_people,
-        "it allows nothing: add 'commands', 'read', 'write', 'forward', 'attach', 'control', 'rooms', 'say', 'wall' or 'who'",
+        "it allows nothing: add 'commands', 'read', 'write', 'forward', 'listen', 'attach', 'control', 'rooms', 'say', 'wall' or 'who'",
     )?;
     says(
         without_commands && (has_grant || of_commands),

@@ -1,4 +1,5 @@
-//! Where connections may go: `db.internal:5432`, `*.internal:8000-8010`, `10.0.0.0/8:22`, `[::1]:*`.
+//! Where connections may go, or come to: `db.internal:5432`, `*.internal:8000-8010`, `10.0.0.0/8:22`,
+//! `[::1]:*`.
 //!
 //! What is compared is what the caller names. A name is compared label by label, so that `web*` includes no
 //! name of another domain; an address with all networks that it is in. A pattern for names includes no
@@ -7,6 +8,7 @@
 
 use super::network::Network;
 use super::pattern::Words;
+use rexec_protocol::message::is_everywhere;
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
 
@@ -54,15 +56,33 @@ impl Destination {
 
     /// Whether it is one of these.
     pub(super) fn includes(&self, host: &str, port: u16) -> bool {
-        let is_included = match (&self.hosts, host.parse::<IpAddr>()) {
+        self.includes_host(host) && self.ports.contains(&port)
+    }
+
+    /// Whether to listen there is one of these. All addresses of this machine, and any port that is free
+    /// (0), are so if each of them is; to a rule that denies, if any of them is.
+    pub(super) fn listens(&self, host: &str, port: u16, denies: bool) -> bool {
+        let all = Self::any();
+        let is_host = match is_everywhere(host) {
+            true => denies || self.hosts == all.hosts,
+            false => self.includes_host(host),
+        };
+        let is_port = match port {
+            0 => denies || self.ports == all.ports,
+            port => self.ports.contains(&port),
+        };
+        is_host && is_port
+    }
+
+    fn includes_host(&self, host: &str) -> bool {
+        match (&self.hosts, host.parse::<IpAddr>()) {
             (Hosts::All, _) => true,
             (Hosts::Addresses(network), Ok(address)) => network.contains(address),
             (Hosts::Names(names), Err(_)) => {
                 names.matches(&labels(&host.to_ascii_lowercase()), b"")
             }
             (Hosts::Addresses(_), Err(_)) | (Hosts::Names(_), Ok(_)) => false,
-        };
-        is_included && self.ports.contains(&port)
+        }
     }
 }
 
@@ -106,6 +126,12 @@ fn port(text: &str) -> Option<u16> {
 pub(crate) fn host_and_port(text: &str) -> Option<(&str, u16)> {
     let (host, number) = split(text)?;
     port(number).map(|port| (host, port))
+}
+
+/// The same of a place to listen at, where 0 is a port, too.
+pub(crate) fn host_and_any_port(text: &str) -> Option<(&str, u16)> {
+    let (host, number) = split(text)?;
+    if number == "0" { Some((host, 0)) } else { port(number).map(|port| (host, port)) }
 }
 
 #[cfg(test)]
@@ -167,5 +193,40 @@ mod tests {
             assert!(Destination::parse(bad).is_err(), "{bad}");
         }
         assert_eq!(Destination::parse("*:*"), Ok(Destination::any()));
+    }
+
+    #[test]
+    fn places_to_listen_at() {
+        for (pattern, host, port, allows, denies) in [
+            ("localhost:8080", "localhost", 8080, true, true),
+            ("localhost:8080", "LOCALHOST", 8080, true, true),
+            ("localhost:8080", "localhost", 8081, false, false),
+            ("localhost:8080", "127.0.0.1", 8080, false, false),
+            ("localhost:8080", "*", 8080, false, true),
+            ("localhost:8080", "*", 8081, false, false),
+            ("localhost:8080", "localhost", 0, false, true),
+            ("localhost:1-65534", "localhost", 0, false, true),
+            ("localhost:*", "localhost", 0, true, true),
+            ("localhost:*", "*", 0, false, true),
+            ("**:80", "*", 80, false, true),
+            ("?:80", "*", 80, false, true),
+            ("0.0.0.0/0:80", "0.0.0.0", 80, false, true),
+            ("[::/0]:80", "::", 80, false, true),
+            ("0.0.0.0:80", "::ffff:0.0.0.0", 80, false, true),
+            ("127.0.0.0/8:80", "127.0.0.1", 80, true, true),
+            ("*:80", "*", 80, true, true),
+            ("*:80", "0.0.0.0", 80, true, true),
+            ("*:80", "::", 80, true, true),
+            ("*:80", "localhost", 80, true, true),
+            ("*:80", "*", 0, false, true),
+            ("*:*", "*", 0, true, true),
+        ] {
+            let place = Destination::parse(pattern).unwrap();
+            let found = [false, true].map(|denies| place.listens(host, port, denies));
+            assert_eq!(found, [allows, denies], "{pattern} {host}:{port}");
+        }
+        assert_eq!(host_and_any_port("*:0"), Some(("*", 0)));
+        assert_eq!(host_and_any_port("[::]:80"), Some(("::", 80)));
+        assert!(host_and_any_port("*:00").is_none() && host_and_any_port("*").is_none());
     }
 }

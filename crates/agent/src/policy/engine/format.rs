@@ -37,6 +37,7 @@ pub(super) struct Rule {
     pub read: Option<Vec<String>>,
     pub write: Option<Vec<String>>,
     pub forward: Option<Vec<String>>,
+    pub listen: Option<Vec<String>>,
     pub attach: Option<Vec<String>>,
     pub control: Option<Vec<String>>,
     pub rooms: Option<Vec<String>>,
@@ -90,6 +91,7 @@ pub(super) struct Test {
     #[serde(default)]
     pub tree: bool,
     pub forward: Option<String>,
+    pub listen: Option<String>,
     pub attach: Option<String>,
     pub control: Option<String>,
     #[serde(default)]

@@ -1,8 +1,8 @@
 //! The policy as a value: text becomes rules, and rules answer questions.
 //!
 //! Nothing in here knows of files, accounts, connections or time, and nothing outside this folder
-//! is used but [`printable`](rexec_protocol::outcome::printable): what is decided can be tried with
-//! plain values. The fuzz target compiles this folder by itself.
+//! is used but how the protocol shows text, and what it takes for all addresses: what is decided can be
+//! tried with plain values. The fuzz target compiles this folder by itself.
 //!
 //! **First match wins; what nothing matches is denied.** A policy reads top down, as a firewall and
 //! ssh_config(5) do, so the reader of a file can stop at the first rule that fits. It follows that
@@ -37,7 +37,7 @@ mod rules;
 mod variable;
 
 pub use case::{Case, Failure};
-pub(crate) use destination::host_and_port;
+pub(crate) use destination::{host_and_any_port, host_and_port};
 pub use format::PolicyError;
 pub use network::Network;
 pub use question::{Action, CONSOLE, Caller, Local, Question};

@@ -20,6 +20,8 @@ pub(crate) struct NaiveRule {
     pub(crate) env: Option<Vec<&'static str>>,
     pub(crate) read: Option<Vec<&'static str>>,
     pub(crate) write: Option<Vec<&'static str>>,
+    pub(crate) forward: Option<Vec<&'static str>>,
+    pub(crate) listen: Option<Vec<&'static str>>,
     pub(crate) attach: Option<Vec<&'static str>>,
     pub(crate) control: Option<Vec<&'static str>>,
     pub(crate) rooms: Option<Vec<&'static str>>,
@@ -44,6 +46,8 @@ pub(crate) enum What {
     Run { argv: Vec<&'static str>, env: Vec<&'static str>, terminal: bool },
     Read(&'static str),
     Write(&'static str),
+    Connect(&'static str, u16),
+    Listen(&'static str, u16),
     Attach(&'static str, Vec<String>),
     Control(&'static str, Vec<String>),
     Room(&'static str),
@@ -80,6 +84,9 @@ const TREES: &[&str] = &["/**", "/", "/a", "/a/*", "/a/**/b", "/**/b", "/?", "/a
 const PATHS: &[&str] = &[
     "/a", "/", "/a/b", "/a/x/b", "/a/x/y/b", "/b", "a", "/a/../b", "/a/", "//", "/./a", "", "/ab/c",
 ];
+const PLACES: &[&str] =
+    &["x:1", "*.x:1-2", "**:2", "**.x:*", "?:1-2", "*:*", "*:1", "10.0.0.0/8:*", "0.0.0.0/0:1"];
+const HOSTS: &[&str] = &["x", "X", "a.x", "a.b.x", "10.1.2.3", "11.0.0.1", "*", "0.0.0.0"];
 const OWNERS: &[&str] = &["own", "*", "bob", "group:deploy"];
 const ROOMS: &[&str] = &["lobby", "*", "l*", "?b", "ops-*"];
 const NAMES: &[&str] = &["lobby", "ab", "ops-1", "l"];
@@ -92,7 +99,7 @@ pub(crate) fn choose(pick: &mut dyn FnMut(usize) -> usize) -> (Vec<NaiveRule>, A
     let (user, groups) = (one(pick, &USERS[..2]), names(any(pick, GROUPS)));
     let from = maybe(pick).then(|| one(pick, ADDRESSES).parse().unwrap());
     let local = one(pick, ACCOUNTS);
-    let what = match pick(12) {
+    let what = match pick(14) {
         0 => What::Read(one(pick, PATHS)),
         1 => What::Write(one(pick, PATHS)),
         2 => What::Attach(one(pick, &USERS[..2]), names(any(pick, GROUPS))),
@@ -102,6 +109,8 @@ pub(crate) fn choose(pick: &mut dyn FnMut(usize) -> usize) -> (Vec<NaiveRule>, A
         6 => What::Wall,
         7 => What::Who,
         8 => What::Console(one(pick, &ACTIONS[..2])),
+        9 => What::Connect(one(pick, &HOSTS[..6]), one(pick, &[1, 2, 3])),
+        10 => What::Listen(one(pick, HOSTS), one(pick, &[0, 1, 2, 3])),
         _ => {
             let argv = some(pick, WORDS);
             What::Run { argv, env: any(pick, VARIABLES), terminal: pick(4) == 1 }
@@ -126,6 +135,8 @@ fn choose_rule(pick: &mut dyn FnMut(usize) -> usize) -> NaiveRule {
     }
     rule.read = maybe(pick).then(|| some(pick, TREES));
     rule.write = maybe(pick).then(|| some(pick, TREES));
+    rule.forward = maybe(pick).then(|| some(pick, PLACES));
+    rule.listen = maybe(pick).then(|| some(pick, PLACES));
     rule.attach = maybe(pick).then(|| some(pick, OWNERS));
     rule.control = maybe(pick).then(|| some(pick, OWNERS));
     rule.rooms = maybe(pick).then(|| some(pick, ROOMS));
@@ -181,6 +192,8 @@ pub(crate) fn written(rules: &[NaiveRule]) -> String {
         key("env", rule.env.as_deref());
         key("read", rule.read.as_deref());
         key("write", rule.write.as_deref());
+        key("forward", rule.forward.as_deref());
+        key("listen", rule.listen.as_deref());
         key("attach", rule.attach.as_deref());
         key("control", rule.control.as_deref());
         key("rooms", rule.rooms.as_deref());
@@ -219,6 +232,8 @@ impl NaiveRule {
         self.commands.is_none()
             && self.read.is_none()
             && self.write.is_none()
+            && self.forward.is_none()
+            && self.listen.is_none()
             && self.attach.is_none()
             && self.control.is_none()
             && self.rooms.is_none()
@@ -259,6 +274,25 @@ impl NaiveRule {
             }
             What::Read(path) => self.fits_local(ask) && fits_paths(&self.read, path, denies_all),
             What::Write(path) => self.fits_local(ask) && fits_paths(&self.write, path, denies_all),
+            What::Connect(host, port) => {
+                let is_listed = self.forward.iter().flatten().any(|place| {
+                    let (hosts, ports) = place.rsplit_once(':').unwrap();
+                    fits_host(hosts, host) && fits_port(ports, *port)
+                });
+                self.fits_local(ask) && (is_listed || denies_all)
+            }
+            What::Listen(host, port) => {
+                let is_listed = self.listen.iter().flatten().any(|place| {
+                    let (hosts, ports) = place.rsplit_once(':').unwrap();
+                    let is_host = match *host {
+                        "*" | "0.0.0.0" => self.deny || hosts == "*",
+                        host => fits_host(hosts, host),
+                    };
+                    let any = *port == 0 && (self.deny || ports == "*");
+                    is_host && (any || fits_port(ports, *port))
+                });
+                self.fits_local(ask) && (is_listed || denies_all)
+            }
             What::Attach(owner, groups) => {
                 let by_control = !self.deny && fits_owner(&self.control, ask.user, owner, groups);
                 let denies_all = denies_all && self.locals.is_none();
@@ -312,6 +346,29 @@ impl NaiveRule {
                 || !DANGEROUS.contains(name) && entries.iter().any(|entry| glob(entry, name))
         })
     }
+}
+
+fn fits_host(hosts: &str, host: &str) -> bool {
+    let name = host.to_ascii_lowercase();
+    match host.parse() {
+        _ if hosts == "*" => true,
+        Ok(address) => hosts.contains('/') && is_in(hosts, address),
+        Err(_) if hosts.contains('/') => false,
+        Err(_) => {
+            let [hosts, name]: [Vec<&str>; 2] =
+                [hosts, &name].map(|text| text.split('.').collect());
+            fits_words(&hosts, &name)
+        }
+    }
+}
+
+fn fits_port(ports: &str, port: u16) -> bool {
+    let all: Vec<u16> = match ports.split_once('-') {
+        _ if ports == "*" => (1..=u16::MAX).collect(),
+        Some((first, last)) => (first.parse().unwrap()..=last.parse().unwrap()).collect(),
+        None => vec![ports.parse().unwrap()],
+    };
+    all.contains(&port)
 }
 
 fn fits_owner(list: &Option<Vec<&str>>, user: &str, owner: &str, groups: &[String]) -> bool {

@@ -67,6 +67,15 @@ pub enum Action<'a> {
         /// The port there.
         port: u16,
     },
+    /// Open a port of this machine.
+    Listen {
+        /// As whom.
+        local: Local<'a>,
+        /// The name or address of this machine, as the caller names it; or `*`, all of them.
+        host: &'a str,
+        /// The port; 0 for any.
+        port: u16,
+    },
     /// Watch a job that is there, or control it: feed, signal, end and remove it.
     Attach {
         /// The identity that started it.
@@ -114,7 +123,8 @@ impl Action<'_> {
             Self::Run { local, .. }
             | Self::Read { local, .. }
             | Self::Write { local, .. }
-            | Self::Connect { local, .. } => Some(local),
+            | Self::Connect { local, .. }
+            | Self::Listen { local, .. } => Some(local),
             _ => None,
         }
     }
@@ -126,6 +136,7 @@ impl Action<'_> {
             Self::Read { .. } => "read files",
             Self::Write { .. } => "write files",
             Self::Connect { .. } => "make connections",
+            Self::Listen { .. } => "open ports",
             Self::Attach { control: false, .. } => "attach to jobs",
             Self::Attach { .. } => "control jobs",
             Self::Room { say: false, .. } => "be in rooms",

@@ -87,6 +87,10 @@ pub(crate) fn deed(action: &Action<'_>) -> String {
             let (host, local) = (shown(host.as_bytes()), printable(local.name));
             format!("connect to '{host}' port {port} as '{local}'")
         }
+        Action::Listen { local, host, port } => {
+            let (host, local) = (shown(host.as_bytes()), printable(local.name));
+            format!("listen on '{host}' port {port} as '{local}'")
+        }
         Action::Attach { owner, .. } => format!("{} of '{}'", action.verb(), printable(owner)),
         Action::Room { name, say: false } => format!("be in the room '{}'", printable(name)),
         Action::Room { name, .. } => format!("say anything in the room '{}'", printable(name)),

@@ -50,6 +50,8 @@ pub struct Rule {
     pub(super) write: Option<Vec<Words>>,
     /// Where connections may be made to, or may not.
     pub(super) forward: Option<Vec<Destination>>,
+    /// Which ports of this machine may be opened, or may not.
+    pub(super) listen: Option<Vec<Destination>>,
     /// Whose jobs may be watched, or may not.
     pub(super) attach: Option<Vec<Owner>>,
     /// Whose jobs may be controlled, or may not.
@@ -216,6 +218,12 @@ impl Rule {
                 let Some(destinations) = &self.forward else { return Some(silent) };
                 let is_listed = destinations.iter().any(|known| known.includes(host, port));
                 local().or_else(|| unless(holds("policy.forward", is_listed), Mismatch::Object))
+            }
+            Action::Listen { host, port, .. } => {
+                let Some(places) = &self.listen else { return Some(silent) };
+                let denies = self.effect == Effect::Deny;
+                let is_listed = places.iter().any(|known| known.listens(host, port, denies));
+                local().or_else(|| unless(holds("policy.listen", is_listed), Mismatch::Object))
             }
             Action::Attach { owner, owner_groups, control } => {
                 let lists = self.jobs(control);

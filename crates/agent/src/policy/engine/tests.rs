@@ -48,6 +48,10 @@ fn decision(policy: &Policy, caller: &str, local: &str, what: &str) -> String {
             let (host, port) = super::host_and_port(rest).unwrap();
             Action::Connect { local, host, port }
         }
+        "listen" => {
+            let (host, port) = super::host_and_any_port(rest).unwrap();
+            Action::Listen { local, host, port }
+        }
         "room" => Action::Room { name, say: false },
         "say" => Action::Room { name, say: true },
         "wall" => Action::Wall,
@@ -118,6 +122,16 @@ name = "ports"
 users = ["bob"]
 as = ["deploy"]
 forward = ["db.internal:5432", "*.web:8000-8010", "10.0.0.0/8:*", "*:443"]
+[[rule]]
+name = "no-port-of-others"
+effect = "deny"
+users = ["*"]
+listen = ["*:22"]
+[[rule]]
+name = "own-ports"
+users = ["bob"]
+as = ["deploy"]
+listen = ["localhost:8000-8010", "localhost:22", "*:9000"]
 [[rule]]
 name = "jobs"
 users = ["alice"]
@@ -370,6 +384,17 @@ fn decisions_row_by_row() {
         ("alice", "deploy", "connect db.internal:5432", "may not make connections here"),
         ("mallory", "deploy", "connect db.internal:5432", "-mallory"),
         ("admin", "root", "connect db.internal:5432", "may not make connections here"),
+        ("bob", "deploy", "listen localhost:8010", "+own-ports"),
+        ("bob", "deploy", "listen localhost:8011", "listen on 'localhost' port 8011 as 'deploy'"),
+        ("bob", "deploy", "listen 127.0.0.1:8010", "may not listen"),
+        ("bob", "deploy", "listen *:8010", "may not listen"),
+        ("bob", "deploy", "listen *:9000", "+own-ports"),
+        ("bob", "deploy", "listen localhost:22", "-no-port-of-others"),
+        ("bob", "deploy", "listen localhost:0", "-no-port-of-others"),
+        ("bob", "bob", "listen localhost:8010", "may not open ports as 'bob'"),
+        ("alice", "deploy", "listen localhost:8010", "may not open ports here"),
+        ("mallory", "deploy", "listen localhost:8010", "-mallory"),
+        ("admin", "root", "listen localhost:8010", "may not open ports here"),
         // Rooms.
         ("alice", "", "room lobby", "+talk"),
         ("alice", "", "say lobby", "+talk"),
@@ -412,7 +437,7 @@ fn decisions_row_by_row() {
 fn what_is_read_for_the_safe_side() {
     let deny = |more: &str| {
         let text = format!("[[rule]]\nname = 'd'\neffect = 'deny'\nusers = ['*']\n{more}\n");
-        parse(&format!("{text}[[rule]]\nname = 'a'\nusers = ['*']\nas = ['root', 'u']\ncommands = 'any'\nterminal = true\nenv = ['*']\nread = ['/**']\nforward = ['*:*']\nattach = ['*']\nrooms = ['*']\nsay = ['*']\nwall = true\nwho = true\nctl = ['*']")).unwrap()
+        parse(&format!("{text}[[rule]]\nname = 'a'\nusers = ['*']\nas = ['root', 'u']\ncommands = 'any'\nterminal = true\nenv = ['*']\nread = ['/**']\nforward = ['*:*']\nlisten = ['*:*']\nattach = ['*']\nrooms = ['*']\nsay = ['*']\nwall = true\nwho = true\nctl = ['*']")).unwrap()
     };
     for (more, local, what, decided) in [
         ("", "root", "run x", "-d"),
@@ -435,6 +460,17 @@ fn what_is_read_for_the_safe_side() {
         ("forward = ['x:1']", "u", "connect x:1", "-d"),
         ("forward = ['x:1']", "u", "connect y:1", "+a"),
         ("forward = ['x:1']", "u", "run x", "+a"),
+        ("", "u", "listen *:0", "-d"),
+        ("as = ['root']", "root", "listen x:1", "-d"),
+        ("as = ['root']", "u", "listen x:1", "+a"),
+        ("listen = ['x:1']", "u", "listen x:1", "-d"),
+        ("listen = ['x:1']", "u", "listen y:1", "+a"),
+        ("listen = ['x:1']", "u", "listen x:2", "+a"),
+        ("listen = ['x:1']", "u", "listen *:1", "-d"),
+        ("listen = ['x:1']", "u", "listen x:0", "-d"),
+        ("listen = ['x:1']", "u", "listen *:2", "+a"),
+        ("listen = ['x:1']", "u", "connect x:1", "+a"),
+        ("forward = ['x:1']", "u", "listen x:1", "+a"),
         ("attach = ['*']", "u", "attach v", "-d"),
         ("attach = ['own']", "u", "attach v", "+a"),
         ("", "u", "room x", "-d"),
@@ -650,6 +686,8 @@ fn real(policy: &Policy, ask: &Ask) -> (bool, Option<usize>) {
         }
         What::Read(path) => Action::Read { local, path: path.as_bytes(), tree: false },
         What::Write(path) => Action::Write { local, path: path.as_bytes(), tree: false },
+        What::Connect(host, port) => Action::Connect { local, host, port: *port },
+        What::Listen(host, port) => Action::Listen { local, host, port: *port },
         What::Attach(owner, owner_groups) => Action::Attach { owner, owner_groups, control: false },
         What::Control(owner, owner_groups) => Action::Attach { owner, owner_groups, control: true },
         What::Room(name) => Action::Room { name, say: false },
@@ -674,6 +712,8 @@ env = ['*']
 terminal = true
 read = ['/**']
 write = ['/**']
+forward = ['*:*']
+listen = ['*:*']
 attach = ['*']
 rooms = ['*']
 say = ['*']

@@ -1,0 +1,26 @@
+//! A connection that came to a port of this machine, as a command: its stdin goes there, its stdout comes
+//! from there.
+//!
+//! It takes the connection over from the process that has accepted it, the one of a job that listens, and
+//! carries it as [`connect`](crate::connect) does one that it has made.
+
+use crate::connect::{carry, end};
+use crate::listen::handover;
+use std::io;
+use std::process::ExitCode;
+
+/// The first argument of such a process; the job that listens, and the number of the connection follow.
+pub const WORD: &str = "accept";
+
+/// The whole life of the process.
+pub fn accept_main(mut words: impl Iterator<Item = String>) -> ExitCode {
+    let (job, number) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
+    let taken = number.parse().map_err(io::Error::other);
+    let taken = taken.and_then(|number| handover::take(&job, number));
+    end(taken
+        .map_err(|error| format!("cannot take connection {number} of job {job}: {error}"))
+        .and_then(|socket| {
+            carry(&socket)
+                .map_err(|error| format!("connection {number} of job {job} broke: {error}"))
+        }))
+}
