@@ -298,12 +298,20 @@ try_forward() {
     inner -o ProxyCommand="$SSH -W $host:%p $host" inner cat <bytes >back
     cmp bytes back
     # A port here, for several at once.
-    local local_port=$((port + 1)) code=0
+    local local_port=$((port + 1)) code=0 remote_port served
     "$SSH" -N -o ExitOnForwardFailure=yes -L "$local_port:$host:$port" "$host" &
-    trap "kill $!" EXIT
-    until inner -p "$local_port" "$host" true 2>/dev/null; do kill -0 $!; sleep 0.1; done
+    served=$!
+    trap "kill $served" EXIT
+    until inner -p "$local_port" "$host" true 2>/dev/null; do kill -0 $served; sleep 0.1; done
     for i in 1 2 3; do inner -p "$local_port" "$host" cat <bytes >"back$i" & jobs[i]=$!; done
     for i in 1 2 3; do wait "${jobs[i]}"; cmp bytes "back$i"; done
+    # A port there, which that side chooses and tells.
+    "$SSH" -N -o LogLevel=INFO -o ExitOnForwardFailure=yes -R "127.0.0.1:0:$host:$port" "$host" 2>told &
+    trap "kill $served $!" EXIT
+    until grep -q '^Allocated port ' told; do kill -0 $!; sleep 0.1; done
+    remote_port=$(sed -n "s/^Allocated port \([0-9]*\) for remote forward to $host:$port\r*$/\1/p" told)
+    inner -p "$remote_port" "$host" cat <bytes >back
+    cmp bytes back
     # Nobody there is 255.
     "$SSH" -W "$host:1" "$host" </dev/null || code=$?
     [[ $code -eq 255 ]]

@@ -23,7 +23,7 @@ fn policy(forward: &str) -> String {
 }
 
 /// A server that reads to the end, and then answers with all of it, twice.
-fn server() -> (u16, mpsc::Receiver<usize>) {
+pub fn server() -> (u16, mpsc::Receiver<usize>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
     let (tell, told) = mpsc::sync_channel(16);
@@ -41,15 +41,15 @@ fn server() -> (u16, mpsc::Receiver<usize>) {
     (port, told)
 }
 
-fn free_port() -> u16 {
+pub fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
 /// `rexec-ssh -N` with ports, ended when the test ends.
-struct Front(Child);
+pub struct Front(Child);
 
 impl Front {
-    fn start(agent: &TestAgent, words: &[&str], port: u16) -> Self {
+    pub fn start(agent: &TestAgent, words: &[&str], port: u16) -> Self {
         let mut command = agent.rexec_ssh();
         // As with ssh, a command is one word too many, and nothing more.
         command.arg("-N").args(words).args(["127.0.0.1", "exit 3"]).stderr(Stdio::piped());
@@ -59,7 +59,7 @@ impl Front {
     }
 
     /// Ends it, and returns what it had to say.
-    fn end(mut self) -> String {
+    pub fn end(mut self) -> String {
         let pid = nix::unistd::Pid::from_raw(self.0.id().try_into().unwrap());
         nix::sys::signal::kill(pid, Signal::SIGTERM).unwrap();
         let mut text = String::new();
@@ -126,22 +126,17 @@ fn without_a_rule_nothing_is_connected_to() {
     assert!(told.try_recv().is_err());
 }
 
-#[test]
-fn a_local_port_carries_many_connections_at_once() {
-    let (port, _told) = server();
-    let agent = TestAgent::with_policy(&policy(&format!("'127.0.0.1:{port}'")));
-    let local = free_port();
-    let front = Front::start(&agent, &["-L", &format!("{local}:127.0.0.1:{port}")], local);
+/// Connects to what leads to a [`server`]: once without ever reading the answer, and eight times as one should.
+pub fn stuck_and_eight_others(port: u16) -> TcpStream {
     let bytes = vec![7; 3_000_000];
-    // One that nobody reads holds up no other.
-    let mut stuck = TcpStream::connect(("127.0.0.1", local)).unwrap();
+    let mut stuck = TcpStream::connect(("127.0.0.1", port)).unwrap();
     stuck.write_all(&bytes.repeat(4)).unwrap();
     stuck.shutdown(Shutdown::Write).unwrap();
     let clients: Vec<_> = (0..8)
         .map(|_| {
             let bytes = bytes.clone();
             thread::spawn(move || {
-                let mut socket = TcpStream::connect(("127.0.0.1", local)).unwrap();
+                let mut socket = TcpStream::connect(("127.0.0.1", port)).unwrap();
                 let mut sender = socket.try_clone().unwrap();
                 let sending = thread::spawn(move || {
                     sender.write_all(&bytes).unwrap();
@@ -157,6 +152,17 @@ fn a_local_port_carries_many_connections_at_once() {
     for client in clients {
         assert_eq!(client.join().unwrap(), 6_000_000);
     }
+    stuck
+}
+
+#[test]
+fn a_local_port_carries_many_connections_at_once() {
+    let (port, _told) = server();
+    let agent = TestAgent::with_policy(&policy(&format!("'127.0.0.1:{port}'")));
+    let local = free_port();
+    let front = Front::start(&agent, &["-L", &format!("{local}:127.0.0.1:{port}")], local);
+    // One that nobody reads holds up no other.
+    let stuck = stuck_and_eight_others(local);
     assert_eq!(running_with(&format!("connect\0127.0.0.1\0{port}")).len(), 1);
     drop(stuck);
     eventually("its process has ended", || running_with(&format!("\0{port}\0")).is_empty());
@@ -294,29 +300,31 @@ async fn a_connection_with_variables_or_a_terminal_is_none() {
     assert!(told.try_recv().is_err());
 }
 
+/// What comes back of `hi` that is sent there through a SOCKS port.
+pub fn by_socks(socks: u16, name: &str, port: u16) -> Vec<u8> {
+    let mut socket = TcpStream::connect(("127.0.0.1", socks)).unwrap();
+    let mut request = vec![5, 1, 0, 5, 1, 0, 3, name.len() as u8];
+    request.extend(name.as_bytes());
+    request.extend(port.to_be_bytes());
+    socket.write_all(&request).unwrap();
+    let mut answer = [0; 12];
+    socket.read_exact(&mut answer).unwrap();
+    assert_eq!(answer[..4], [5, 0, 5, 0]);
+    let _ = socket.write_all(b"hi");
+    let _ = socket.shutdown(Shutdown::Write);
+    let mut text = Vec::new();
+    let _ = socket.read_to_end(&mut text);
+    text
+}
+
 #[test]
 fn a_socks_port_leads_where_it_is_asked_to_and_policy_lets() {
     let (port, _told) = server();
     let agent = TestAgent::with_policy(&policy(&format!("'localhost:{port}'")));
     let local = free_port();
     let front = Front::start(&agent, &["-D", &local.to_string()], local);
-    let ask = |name: &str, port: u16| {
-        let mut socket = TcpStream::connect(("127.0.0.1", local)).unwrap();
-        let mut request = vec![5, 1, 0, 5, 1, 0, 3, name.len() as u8];
-        request.extend(name.as_bytes());
-        request.extend(port.to_be_bytes());
-        socket.write_all(&request).unwrap();
-        let mut answer = [0; 12];
-        socket.read_exact(&mut answer).unwrap();
-        assert_eq!(answer[..4], [5, 0, 5, 0]);
-        let _ = socket.write_all(b"hi");
-        let _ = socket.shutdown(Shutdown::Write);
-        let mut text = Vec::new();
-        let _ = socket.read_to_end(&mut text);
-        text
-    };
-    assert_eq!(ask("localhost", port), b"hihi");
-    assert_eq!(ask("127.0.0.1", port), b"", "another name is another destination");
+    assert_eq!(by_socks(local, "localhost", port), b"hihi");
+    assert_eq!(by_socks(local, "127.0.0.1", port), b"", "another name is another destination");
     let said = front.end();
     assert!(said.contains("denied"), "{said}");
 }

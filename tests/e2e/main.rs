@@ -37,6 +37,7 @@ mod kill_tree;
 mod lifecycle;
 mod networks;
 mod policy;
+mod remote_forward;
 mod restart;
 mod resume;
 mod revocation;

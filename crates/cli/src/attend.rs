@@ -143,10 +143,10 @@ impl Visit {
     }
 
     /// Waits for an answer.
-    pub async fn ask<T>(
-        &mut self,
-        asking: impl Future<Output = Result<T, Error>>,
-    ) -> Result<T, Stop> {
+    pub async fn ask<T, E>(&mut self, asking: impl Future<Output = Result<T, E>>) -> Result<T, Stop>
+    where
+        Stop: From<E>,
+    {
         let mut asking = pin!(asking);
         tokio::select! {
             answer = &mut asking => Ok(answer?),

@@ -71,12 +71,16 @@ impl Notes {
 
     /// Something that has to be said.
     pub fn say(self, text: &str) {
+        self.plainly(&format!("{}: {text}", self.program));
+    }
+
+    /// The same without a word on who says it, for programs that know such lines.
+    pub fn plainly(self, text: &str) {
         // One write, so that lines of several processes do not mix. If it cannot be written, there
         // is nobody to tell, and the exit code tells.
-        let program = self.program;
         let line = match LOG.get() {
-            None if is_raw() => format!("\r\n{program}: {}\r\n", text.replace('\n', "\r\n")),
-            _ => format!("{program}: {text}\n"),
+            None if is_raw() => format!("\r\n{}\r\n", text.replace('\n', "\r\n")),
+            _ => format!("{text}\n"),
         };
         let _ = match LOG.get() {
             Some(mut file) => file.write_all(line.as_bytes()),

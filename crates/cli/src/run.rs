@@ -99,11 +99,18 @@ impl Run {
         let session = self.visit.connect(&self.plan.endpoint).await?;
         let Plan { user, hash, forwards, .. } = &self.plan;
         let route = Route { session: session.clone(), user: user.clone(), hash: *hash };
-        let served = forwards.serve(&route, self.notes).await;
-        let _served = served.map_err(|message| Outcome::Local { message })?;
-        let Some(mut command) = command(&session, &self.plan) else {
-            return self.visit.stay(&session).await;
+        let serving = async {
+            let served = forwards.serve(&route, self.notes).await;
+            served.map_err(|message| Outcome::Local { message })
         };
+        let mut served = self.visit.ask(serving).await?;
+        let Some(mut command) = command(&session, &self.plan) else {
+            return tokio::select! {
+                end = self.visit.stay(&session) => end,
+                message = served.lost() => Err(Outcome::Local { message }.into()),
+            };
+        };
+        let _served = served.beside(self.notes);
         self.asked_for = Some(command.job_id());
         if self.plan.detach {
             self.job = Some(self.visit.ask(command.detach()).await?);

@@ -1,49 +1,34 @@
 //! One connection, both ways, each to its own end.
 
-use super::{Destination, Route, socks};
 use bytes::BytesMut;
-use rexec_client::{ChildStderr, ChildStdin, ChildStdout, Signal};
+use rexec_client::{Child, ChildStderr, ChildStdin, ChildStdout, Signal};
 use std::io;
 use std::pin::pin;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
-use tokio::time::timeout;
 
 /// What is read at once.
 const PIECE: usize = 64 * 1024;
 /// What is kept of an error message.
 const MESSAGE: usize = 1024;
-/// How long a client may take to say where it wants to go.
-const PATIENCE: Duration = Duration::from_secs(30);
 
-/// How the way to the client here ended.
+/// How the way to the side here ended.
 enum Received {
     /// With all that there was.
     All,
-    /// The client here takes no more.
+    /// The side here takes no more.
     Left,
     /// Before the end of what there was.
     Cut(io::Error),
 }
 
-/// Connects on the agent's machine and carries what comes. The errors are for the user.
-pub(super) async fn carry(
-    route: &Route,
-    mut socket: TcpStream,
-    to: Destination,
-) -> Result<(), String> {
+/// Carries what comes between a connection of the agent's machine, which is this child, and one here. The errors
+/// are for the user.
+pub(super) async fn carry(mut child: Child, socket: TcpStream) -> Result<(), String> {
     // Small pieces, as of a terminal, are not to wait for more.
     socket.set_nodelay(true).map_err(|error| error.to_string())?;
-    let (host, port) = match to {
-        Destination::Place { host, port } => (host, port),
-        Destination::Asked => {
-            asked(&mut socket).await.map_err(|error| format!("SOCKS: {error}"))?
-        }
-    };
-    let command = route.to(host, port).kill_on_drop(true);
-    let mut child = command.spawn().await.map_err(|error| error.to_string())?;
     let (reader, writer) = socket.into_split();
     // Kept until the child has ended: when it is dropped, that is its end there.
     let mut stdin = child.stdin.take();
@@ -55,7 +40,7 @@ pub(super) async fn carry(
         tokio::select! {
             end = &mut sending, if !sent && !cut => match end {
                 Ok(()) => sent = true,
-                // Nor is the start of what the client here had to say to look like all of it.
+                // Nor is the start of what the side here had to say to look like all of it.
                 Err(_) => {
                     cut = true;
                     child.cancel_with(Signal::KILL, Duration::ZERO).await;
@@ -77,18 +62,14 @@ pub(super) async fn carry(
             }
         }
     };
-    // A client that has cut its connection need not be told.
+    // Who has cut its connection need not be told.
     match message.filter(|_| !status.success() && !cut) {
         Some(message) if !message.is_empty() => Err(message),
         _ => Ok(()),
     }
 }
 
-async fn asked(socket: &mut TcpStream) -> io::Result<(String, u16)> {
-    timeout(PATIENCE, socks::destination(socket)).await?
-}
-
-/// Fails if the client here was cut off, or gave up, before the end of what it had to say.
+/// Fails if the side here was cut off, or gave up, before the end of what it had to say.
 async fn send(mut from: OwnedReadHalf, to: Option<&mut ChildStdin>) -> io::Result<()> {
     let Some(to) = to else { return Ok(()) };
     loop {

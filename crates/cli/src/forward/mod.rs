@@ -1,34 +1,35 @@
-//! Ports of this machine that lead to places that the agent's machine can reach.
+//! Ports of this machine that lead to places that the agent's machine can reach, and the other way round.
 //!
 //! Each connection that comes is a stream of the one connection to the agent, with its own credit in both
-//! directions, so that one that nobody reads holds up no other.
+//! directions, so that one that nobody reads holds up no other. `local` has the ports here, `remote` those
+//! there; `carry` is for both.
 
 mod carry;
+mod local;
+mod remote;
 mod socks;
 
 use crate::exit::Notes;
 use crate::run::digest;
-use rexec_client::{Algorithm, Command, Session, Stdio, printable};
-use std::io;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use rexec_client::{Algorithm, Command, Error, Listener, Session, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::net::{TcpListener, lookup_host};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
+use tokio_util::task::AbortOnDropHandle;
 
 /// Connections at once; further ones wait to be accepted. An agent runs 256 commands at once for one
 /// connection, unless it was set otherwise, and each of these is one.
 const CONNECTIONS: usize = 200;
-/// After a connection that could not be accepted.
-const PAUSE: Duration = Duration::from_millis(50);
+/// How long somebody may take to say where they want to go, and how long the way there is looked for.
+const PATIENCE: Duration = Duration::from_secs(30);
 
-/// A port to listen on here, and where it leads.
+/// A port to listen on, and where it leads.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Forward {
-    /// The name or address to listen on, `*` for all of this machine; `None` for `localhost`.
+    /// The name or address to listen on, `*` for all of that machine; `None` for `localhost`.
     pub bind: Option<String>,
-    /// The port here.
+    /// The port; 0, which is for the agent's machine alone: one that is free.
     pub port: u16,
     /// Where it leads.
     pub to: Destination,
@@ -39,7 +40,7 @@ pub struct Forward {
 pub enum Destination {
     /// Always there.
     Place {
-        /// A name or an address, as the agent's machine knows it.
+        /// A name or an address, as the machine knows it that connects.
         host: String,
         /// The port there.
         port: u16,
@@ -51,8 +52,10 @@ pub enum Destination {
 /// The ports that were asked for.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Forwards {
-    /// In the order in which they were asked for.
-    pub list: Vec<Forward>,
+    /// Those of this machine, in the order in which they were asked for.
+    pub local: Vec<Forward>,
+    /// Those of the agent's.
+    pub remote: Vec<Forward>,
     /// Without one of them all else is pointless.
     pub all: bool,
 }
@@ -70,79 +73,81 @@ pub struct Route {
 
 /// The ports that are served, until this is dropped.
 #[derive(Debug)]
-pub struct Served(#[allow(dead_code, reason = "it ends its tasks when it is dropped")] JoinSet<()>);
+pub struct Served {
+    ports: JoinSet<Closed>,
+    /// What is still carried of ports that are closed.
+    carried: Vec<JoinSet<()>>,
+}
 
-/// An address that cannot be had.
-type Taken = (SocketAddr, io::Error);
+/// Why a port is closed, and what it still carries.
+type Closed = (String, JoinSet<()>);
 
 impl Forwards {
     /// Listens, and serves what comes. The error says which port cannot be had, and why.
     pub async fn serve(&self, route: &Route, notes: Notes) -> Result<Served, String> {
-        let mut served = JoinSet::new();
+        let mut ports = JoinSet::new();
         let room = Arc::new(Semaphore::new(CONNECTIONS));
-        for forward in &self.list {
-            match forward.listen().await {
-                Ok((listeners, taken)) => {
-                    for (address, error) in taken {
-                        let why = format!("cannot listen on {address}: {error}");
-                        if self.all {
-                            return Err(why);
-                        }
-                        notes.say(&format!("warning: {why}"));
-                    }
-                    for listener in listeners {
-                        let (route, to) = (route.clone(), forward.to.clone());
-                        served.spawn(accept(listener, route, to, Arc::clone(&room), notes));
-                    }
+        for forward in &self.local {
+            let (listeners, lacking) = local::listen(forward).await;
+            for why in lacking {
+                self.do_without(why, notes)?;
+            }
+            for listener in listeners {
+                let (route, to) = (route.clone(), forward.to.clone());
+                ports.spawn(local::accept(listener, route, to, Arc::clone(&room), notes));
+            }
+        }
+        for forward in &self.remote {
+            match route.listen(forward).await {
+                Ok(listener) => {
+                    let room = Arc::clone(&room);
+                    remote::announce(forward, &listener, notes);
+                    ports.spawn(remote::accept(listener, forward.clone(), room, notes));
                 }
                 Err(error) => {
-                    let why = format!("cannot listen on port {}: {error}", forward.port);
-                    if self.all {
-                        return Err(why);
-                    }
-                    notes.say(&format!("warning: {why}"));
+                    // The first words are those of ssh.
+                    let port = forward.port;
+                    let why =
+                        format!("remote port forwarding failed for listen port {port}: {error}");
+                    self.do_without(why, notes)?;
                 }
             }
         }
-        Ok(Served(served))
+        Ok(Served { ports, carried: Vec::new() })
+    }
+
+    fn do_without(&self, why: String, notes: Notes) -> Result<(), String> {
+        if self.all {
+            return Err(why);
+        }
+        notes.say(&format!("warning: {why}"));
+        Ok(())
     }
 }
 
-impl Forward {
-    /// One socket for each address, at least one; and the addresses that somebody else has.
-    async fn listen(&self) -> io::Result<(Vec<TcpListener>, Vec<Taken>)> {
-        let port = self.port;
-        let addresses: Vec<SocketAddr> = match self.bind.as_deref() {
-            // The first serves both kinds, where there are both.
-            Some("*") => {
-                vec![(Ipv6Addr::UNSPECIFIED, port).into(), (Ipv4Addr::UNSPECIFIED, port).into()]
-            }
-            bind => lookup_host((bind.unwrap_or("localhost"), port)).await?.collect(),
-        };
-        let (mut listeners, mut taken) = (Vec::<TcpListener>::new(), Vec::new());
-        let mut last = io::ErrorKind::NotFound.into();
-        for address in addresses {
-            // A name may have an address twice.
-            if listeners.iter().any(|one| one.local_addr().is_ok_and(|own| own == address)) {
-                continue;
-            }
-            match TcpListener::bind(address).await {
-                Ok(listener) => listeners.push(listener),
-                Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
-                    // The first of all addresses is most often the second as well.
-                    if listeners.is_empty() || self.bind.as_deref() != Some("*") {
-                        taken.push((address, error));
-                    }
+impl Served {
+    /// Waits until one of the agent's ports is closed, and says why.
+    pub async fn lost(&mut self) -> String {
+        loop {
+            match self.ports.join_next().await {
+                Some(Ok((why, carried))) => {
+                    self.carried.push(carried);
+                    return why;
                 }
-                // A machine without IPv6 may still know localhost's address of that kind.
-                Err(error) => last = error,
+                // A task that was ended, which only happens at the end of all.
+                Some(Err(_)) => {}
+                None => std::future::pending().await,
             }
         }
-        if listeners.is_empty() {
-            Err(taken.pop().map_or(last, |(_, error)| error))
-        } else {
-            Ok((listeners, taken))
-        }
+    }
+
+    /// Serves beside something else, which goes on without one of them.
+    pub fn beside(mut self, notes: Notes) -> AbortOnDropHandle<()> {
+        AbortOnDropHandle::new(tokio::spawn(async move {
+            loop {
+                notes.say(&format!("warning: {}", self.lost().await));
+            }
+        }))
     }
 }
 
@@ -156,31 +161,19 @@ impl Route {
             None => command,
         }
     }
-}
 
-async fn accept(
-    listener: TcpListener,
-    route: Route,
-    to: Destination,
-    room: Arc<Semaphore>,
-    notes: Notes,
-) {
-    let mut carried = JoinSet::new();
-    // It is never closed.
-    while let Ok(place) = Arc::clone(&room).acquire_owned().await {
-        while carried.try_join_next().is_some() {}
-        match listener.accept().await {
-            Ok((socket, from)) => {
-                let (route, to) = (route.clone(), to.clone());
-                carried.spawn(async move {
-                    if let Err(why) = carry::carry(&route, socket, to).await {
-                        notes.say(&printable(&format!("connection from {from}: {why}")));
-                    }
-                    drop(place);
-                });
-            }
-            // One that was gone before it was accepted, or no descriptor left: the next may fare better.
-            Err(_) => tokio::time::sleep(PAUSE).await,
-        }
+    /// A port of the agent's machine.
+    async fn listen(&self, forward: &Forward) -> Result<Listener, Error> {
+        let host = forward.bind.as_deref().unwrap_or("localhost");
+        let listen = self.session.listen(host, forward.port);
+        let listen = match self.hash {
+            Some(algorithm) => listen.digest(algorithm),
+            None => listen.any_digest(),
+        };
+        let listen = match &self.user {
+            Some(user) => listen.user(user),
+            None => listen,
+        };
+        listen.start().await
     }
 }

@@ -231,7 +231,7 @@ pub(super) fn as_sshd(plan: &mut Plan, options: &Options) {
     }
 }
 
-/// What `-W`, `-N`, `-L` and `-D` make of it. As with ssh, `-W` leaves the others out.
+/// What `-W`, `-N`, `-L`, `-D` and `-R` make of it. As with ssh, `-W` leaves the others out.
 fn forward(plan: &mut Plan, options: &Options) {
     if let Some((host, port)) = &options.place {
         plan.work = Work::Connect { host: host.clone(), port: *port };
@@ -245,12 +245,13 @@ fn forward(plan: &mut Plan, options: &Options) {
     if options.no_forwards == Some(true) {
         return;
     }
-    let mut list = options.forwards.clone();
-    for forward in list.iter_mut().filter(|_| options.for_all == Some(true)) {
+    let mut local = options.forwards.clone();
+    for forward in local.iter_mut().filter(|_| options.for_all == Some(true)) {
         // An address that was given stays.
         forward.bind.get_or_insert_with(|| "*".to_owned());
     }
-    plan.forwards = Forwards { list, all: options.all_forwards == Some(true) };
+    let remote = options.remote_forwards.clone();
+    plan.forwards = Forwards { local, remote, all: options.all_forwards == Some(true) };
 }
 
 /// Says what a caller has to do without, as ssh does when a server has it not.

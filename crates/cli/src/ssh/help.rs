@@ -8,8 +8,8 @@ rexec-ssh - the command line of ssh, over rexec
 
 Synopsis:
 rexec-ssh [-46AaCGgKkMNnqsTtVvXxYy] [-D PORT] [-E LOG_FILE] [-e ESCAPE] [-F CONFIG]
-          [-i IDENTITY] [-L FORWARD] [-l USER] [-o KEY=VALUE] [-p PORT] [-W HOST:PORT]
-          HOST [COMMAND [ARGUMENT…]]
+          [-i IDENTITY] [-L FORWARD] [-l USER] [-o KEY=VALUE] [-p PORT] [-R FORWARD]
+          [-W HOST:PORT] HOST [COMMAND [ARGUMENT…]]
 
 Description:
 Stands in for ssh where a program calls it: rsync -e rexec-ssh, GIT_SSH_COMMAND=rexec-ssh,
@@ -23,7 +23,7 @@ Options:
 -D [BIND:]PORT               serve SOCKS 4 and 5 here, connecting from there
 -E FILE      append its own messages to FILE
 -e KEY       on a terminal, what begins an escape: a character, ^X, or none
--F FILE      look HOST up in this ssh_config: Host, HostName, Port, User
+-F FILE      heed what this ssh_config says of HOST, after what is typed
 -G           print what would be done, and end
 -g           ports are for all addresses, not for this machine alone
 -i FILE      certificate and key to show, if the file holds a certificate; ssh keys are ignored
@@ -34,6 +34,8 @@ Options:
 -o KEY=VALUE as in ssh_config(5); what has no meaning here is taken in silence
 -p PORT      port of the agent
 -q, -v       say less, say more
+-R [BIND:]PORT:HOST:HOSTPORT connections to PORT there go to HOST from here; PORT 0 is told
+-R [BIND:]PORT               serve SOCKS 4 and 5 there, connecting from here
 -s           COMMAND is the name of a subsystem, such as sftp
 -T, -t, -tt  no terminal; one if stdin is one; one in any case
 -W HOST:PORT stdin and stdout are a connection from there

@@ -1,6 +1,6 @@
 //! The keys of `-o`, those of ssh_config(5) in OpenSSH 9.
 
-use super::options::{NO_REMOTE, Options, RequestTerminal, SessionType, first};
+use super::options::{Options, RequestTerminal, SessionType, first};
 use super::{ports, words};
 use crate::values::{self, Variable};
 use std::time::Duration;
@@ -100,7 +100,7 @@ const KEYS: &[(&str, Meaning)] = &[
     ("pubkeyauthentication", Harmless),
     ("rekeylimit", Harmless),
     ("remotecommand", Obeyed(remote_command)),
-    ("remoteforward", Only(&[], NO_REMOTE)),
+    ("remoteforward", Obeyed(remote_forward)),
     ("requesttty", Obeyed(request_terminal)),
     ("requiredrsasize", Harmless),
     ("revokedhostkeys", Harmless),
@@ -177,7 +177,7 @@ pub(super) fn apply(options: &mut Options, key: &str, value: &str) -> Result<(),
 /// variable that it does not allow, and nothing is warned of that nobody has typed.
 const LEFT_ALONE: &[&str] = &["forwardagent", "forwardx11", "sendenv"];
 /// Keys without which all else can be done.
-const DISPENSABLE: &[&str] = &["dynamicforward", "localforward"];
+const DISPENSABLE: &[&str] = &["dynamicforward", "localforward", "remoteforward"];
 
 /// Does what a key of a file says, in lower case. Returns what of it is left out, if that may matter.
 pub(super) fn heed(
@@ -255,6 +255,11 @@ fn local_forward(options: &mut Options, value: &str) -> Result<(), String> {
 
 fn dynamic_forward(options: &mut Options, value: &str) -> Result<(), String> {
     options.forwards.push(ports::dynamic(value)?);
+    Ok(())
+}
+
+fn remote_forward(options: &mut Options, value: &str) -> Result<(), String> {
+    options.remote_forwards.push(ports::remote(value)?);
     Ok(())
 }
 

@@ -44,7 +44,7 @@ const OWN: u8 = 255;
 /// How it is called.
 const USAGE: &str = "usage: rexec-ssh [-46AaCGgKkMNnqsTtVvXxYy] [-D PORT] [-E LOG_FILE] [-e ESCAPE]\n\
      \x20                [-F CONFIG] [-i IDENTITY] [-L FORWARD] [-l USER] [-o KEY=VALUE] [-p PORT]\n\
-     \x20                [-W HOST:PORT] HOST [COMMAND [ARGUMENT…]]";
+     \x20                [-R FORWARD] [-W HOST:PORT] HOST [COMMAND [ARGUMENT…]]";
 
 /// Whether a program of this name is to act as ssh.
 pub fn is_called(name: &OsStr) -> bool {

@@ -59,6 +59,8 @@ pub(super) struct Options {
     pub control: Option<String>,
     /// `-L`, `-D`, `LocalForward`, `DynamicForward`.
     pub forwards: Vec<Forward>,
+    /// `-R`, `RemoteForward`.
+    pub remote_forwards: Vec<Forward>,
     /// `ClearAllForwardings`.
     pub no_forwards: Option<bool>,
     /// `ExitOnForwardFailure`.
@@ -197,7 +199,10 @@ impl Options {
             b'D' => self.forwards.push(named(letter, ports::dynamic(&text(letter, argument)?))?),
             b'L' => self.forwards.push(named(letter, ports::local(&text(letter, argument)?))?),
             b'W' => first(&mut self.place, named(letter, ports::place(&text(letter, argument)?))?),
-            b'R' => return Err(refused(letter, NO_REMOTE)),
+            b'R' => {
+                let forward = named(letter, ports::remote(&text(letter, argument)?))?;
+                self.remote_forwards.push(forward);
+            }
             b'J' => named(letter, self.direct.heed("proxyjump", &text(letter, argument)?))?,
             b'Q' => {
                 return Err(refused(letter, "nothing to choose from: TLS 1.3 has its own ciphers"));
@@ -225,9 +230,6 @@ fn text(letter: u8, argument: OsString) -> Result<String, String> {
     let letter = char::from(letter);
     argument.into_string().map_err(|text| format!("-{letter}: '{}' is not UTF-8", text.display()))
 }
-
-/// Why `-R` is refused.
-pub(super) const NO_REMOTE: &str = "an agent opens no ports for its clients";
 
 fn named<T>(letter: u8, parsed: Result<T, String>) -> Result<T, String> {
     parsed.map_err(|why| refused(letter, &why))

@@ -1,34 +1,45 @@
-//! The arguments of `-L`, `-D` and `-W`.
+//! The arguments of `-L`, `-D`, `-R` and `-W`.
 
 use crate::forward::{Destination, Forward};
 
 /// `-L [BIND:]PORT:HOST:HOSTPORT`; in `LocalForward` a blank stands before the host.
 pub(super) fn local(text: &str) -> Result<Forward, String> {
-    let parts = split(&text.replacen(char::is_whitespace, ":", 1));
-    let wrong = || format!("'{text}' is not [BIND:]PORT:HOST:HOSTPORT");
-    let (bind, port, host, there) = match parts.as_deref() {
-        Some([port, host, there]) => (None, port, host, there),
-        Some([bind, port, host, there]) => (Some(bind.as_str()), port, host, there),
-        _ => return Err(wrong()),
-    };
-    let to = Destination::Place {
-        host: Some(host.clone()).filter(|host| !host.is_empty()).ok_or_else(wrong)?,
-        port: number(there).ok_or_else(wrong)?,
-    };
-    Ok(Forward { bind: address(bind), port: number(port).ok_or_else(wrong)?, to })
+    let leads = leading(text, number);
+    leads.ok_or_else(|| format!("'{text}' is not [BIND:]PORT:HOST:HOSTPORT"))
 }
 
 /// `-D [BIND:]PORT`.
 pub(super) fn dynamic(text: &str) -> Result<Forward, String> {
-    let wrong = || format!("'{text}' is not [BIND:]PORT");
-    let parts = split(text);
-    let (bind, port) = match parts.as_deref() {
-        Some([port]) => (None, port),
-        Some([bind, port]) => (Some(bind.as_str()), port),
-        _ => return Err(wrong()),
+    asked(text, number).ok_or_else(|| format!("'{text}' is not [BIND:]PORT"))
+}
+
+/// `-R [BIND:]PORT:HOST:HOSTPORT`, or `-R [BIND:]PORT`; a port of 0 is one that is free there.
+pub(super) fn remote(text: &str) -> Result<Forward, String> {
+    let any = |text: &str| if text == "0" { Some(0) } else { number(text) };
+    let forward = leading(text, any).or_else(|| asked(text, any));
+    forward.ok_or_else(|| format!("'{text}' is neither [BIND:]PORT:HOST:HOSTPORT nor [BIND:]PORT"))
+}
+
+fn leading(text: &str, port_of: impl Fn(&str) -> Option<u16>) -> Option<Forward> {
+    let parts = split(&text.replacen(char::is_whitespace, ":", 1))?;
+    let (bind, port, host, there) = match parts.as_slice() {
+        [port, host, there] => (None, port, host, there),
+        [bind, port, host, there] => (Some(bind.as_str()), port, host, there),
+        _ => return None,
     };
-    let port = number(port).ok_or_else(wrong)?;
-    Ok(Forward { bind: address(bind), port, to: Destination::Asked })
+    let host = Some(host.clone()).filter(|host| !host.is_empty())?;
+    let to = Destination::Place { host, port: number(there)? };
+    Some(Forward { bind: address(bind), port: port_of(port)?, to })
+}
+
+fn asked(text: &str, port_of: impl Fn(&str) -> Option<u16>) -> Option<Forward> {
+    let parts = split(text)?;
+    let (bind, port) = match parts.as_slice() {
+        [port] => (None, port),
+        [bind, port] => (Some(bind.as_str()), port),
+        _ => return None,
+    };
+    Some(Forward { bind: address(bind), port: port_of(port)?, to: Destination::Asked })
 }
 
 /// `-W HOST:PORT`.
@@ -101,6 +112,25 @@ mod tests {
         assert_eq!(dynamic("1080").unwrap().bind, None);
         assert_eq!(dynamic(":1080").unwrap().bind.as_deref(), Some("*"));
         assert!(dynamic("x").is_err() && dynamic("0").is_err() && dynamic("1:2:3").is_err());
+        for (text, bind, port) in [("0", None, 0), ("1080", None, 1080), ("*:0", Some("*"), 0)] {
+            let forward = Forward { bind: bind.map(str::to_owned), port, to: Destination::Asked };
+            assert_eq!(remote(text), Ok(forward), "{text}");
+        }
+        for (text, bind, port) in [
+            ("0:db:80", None, 0),
+            ("8080 db:80", None, 8080),
+            (":8080:db:80", Some("*"), 8080),
+            ("[::]:8080:db:80", Some("::"), 8080),
+        ] {
+            let to = Destination::Place { host: "db".to_owned(), port: 80 };
+            let forward = Forward { bind: bind.map(str::to_owned), port, to };
+            assert_eq!(remote(text), Ok(forward), "{text}");
+        }
+        for bad in
+            ["", "x", "::1:1", "1:db:0", "/run/x:db:80", "8080:/run/x", "1:2:3:4:5", "00:db:80"]
+        {
+            assert!(remote(bad).is_err(), "{bad}");
+        }
         assert_eq!(place("[::1]:22"), Ok(("::1".to_owned(), 22)));
         assert!(place("db").is_err() && place("db:0").is_err());
     }

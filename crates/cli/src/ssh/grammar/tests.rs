@@ -183,7 +183,7 @@ fn what_is_wrong_is_named() {
         (&["ssh://u@H/path"], "usage: "),
         (&["-oBatchMode=perhaps", "H"], "BatchMode"),
         (&["-w", "0:0", "H"], "-w: "),
-        (&["-R", "1:H:2", "H"], "-R: "),
+        (&["-R", "1:/run/socket", "H"], "-R: "),
         (&["-L", "1:/run/socket", "H"], "-L: "),
         (&["-b", "192.0.2.1", "H"], "-b: "),
         (&["-1", "H"], "-1: "),

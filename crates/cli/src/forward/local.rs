@@ -1,0 +1,115 @@
+//! Ports of this machine.
+
+use super::carry::carry;
+use super::{Closed, Destination, Forward, PATIENCE, Route, socks};
+use crate::exit::Notes;
+use rexec_client::printable;
+use std::io;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::{TcpListener, TcpStream, lookup_host};
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+
+/// After a connection that could not be accepted.
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// An address that cannot be had.
+type Taken = (SocketAddr, io::Error);
+
+/// One socket for each address that can be had, and what is to be said of the others.
+pub(super) async fn listen(forward: &Forward) -> (Vec<TcpListener>, Vec<String>) {
+    match forward.listen().await {
+        Ok((listeners, taken)) => {
+            let why = |(address, error)| format!("cannot listen on {address}: {error}");
+            (listeners, taken.into_iter().map(why).collect())
+        }
+        Err(error) => {
+            (Vec::new(), vec![format!("cannot listen on port {}: {error}", forward.port)])
+        }
+    }
+}
+
+impl Forward {
+    /// One socket for each address, at least one; and the addresses that somebody else has.
+    async fn listen(&self) -> io::Result<(Vec<TcpListener>, Vec<Taken>)> {
+        let port = self.port;
+        let addresses: Vec<SocketAddr> = match self.bind.as_deref() {
+            // The first serves both kinds, where there are both.
+            Some("*") => {
+                vec![(Ipv6Addr::UNSPECIFIED, port).into(), (Ipv4Addr::UNSPECIFIED, port).into()]
+            }
+            bind => lookup_host((bind.unwrap_or("localhost"), port)).await?.collect(),
+        };
+        let (mut listeners, mut taken) = (Vec::<TcpListener>::new(), Vec::new());
+        let mut last = io::ErrorKind::NotFound.into();
+        for address in addresses {
+            // A name may have an address twice.
+            if listeners.iter().any(|one| one.local_addr().is_ok_and(|own| own == address)) {
+                continue;
+            }
+            match TcpListener::bind(address).await {
+                Ok(listener) => listeners.push(listener),
+                Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
+                    // The first of all addresses is most often the second as well.
+                    if listeners.is_empty() || self.bind.as_deref() != Some("*") {
+                        taken.push((address, error));
+                    }
+                }
+                // A machine without IPv6 may still know localhost's address of that kind.
+                Err(error) => last = error,
+            }
+        }
+        if listeners.is_empty() {
+            Err(taken.pop().map_or(last, |(_, error)| error))
+        } else {
+            Ok((listeners, taken))
+        }
+    }
+}
+
+/// Serves a port for ever.
+pub(super) async fn accept(
+    listener: TcpListener,
+    route: Route,
+    to: Destination,
+    room: Arc<Semaphore>,
+    notes: Notes,
+) -> Closed {
+    let mut carried = JoinSet::new();
+    // It is never closed.
+    while let Ok(place) = Arc::clone(&room).acquire_owned().await {
+        while carried.try_join_next().is_some() {}
+        match listener.accept().await {
+            Ok((socket, from)) => {
+                let (route, to) = (route.clone(), to.clone());
+                carried.spawn(async move {
+                    if let Err(why) = serve(&route, socket, to).await {
+                        notes.say(&printable(&format!("connection from {from}: {why}")));
+                    }
+                    drop(place);
+                });
+            }
+            // One that was gone before it was accepted, or no descriptor left: the next may fare better.
+            Err(_) => tokio::time::sleep(PAUSE).await,
+        }
+    }
+    std::future::pending().await
+}
+
+/// Connects on the agent's machine and carries what comes.
+async fn serve(route: &Route, mut socket: TcpStream, to: Destination) -> Result<(), String> {
+    let (host, port) = match to {
+        Destination::Place { host, port } => (host, port),
+        Destination::Asked => {
+            let asked = timeout(PATIENCE, socks::destination(&mut socket)).await;
+            let asked = asked.map_err(io::Error::from).flatten();
+            asked.map_err(|error| format!("SOCKS: {error}"))?
+        }
+    };
+    let command = route.to(host, port).kill_on_drop(true);
+    let child = command.spawn().await.map_err(|error| error.to_string())?;
+    carry(child, socket).await
+}
