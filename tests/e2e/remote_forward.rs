@@ -197,9 +197,9 @@ fn a_port_that_nobody_uses_outlives_a_restart() {
     assert_eq!(front.end(), "");
 }
 
-/// Its process is no more: unlike a port here, it does not come back by itself.
+/// Unlike a port here, it does not come back by itself; who restarts such programs has to hear of it.
 #[test]
-fn without_its_last_port_it_ends() {
+fn a_port_that_is_lost_there_ends_what_only_serves_ports() {
     let (here, _told) = server();
     let there = free_port();
     let agent = TestAgent::with_policy(&policy(&format!("'127.0.0.1:{there}'")));

@@ -164,6 +164,9 @@ pub struct What {
     /// It is a transfer of files, and the words only say which.
     #[serde(skip_serializing_if = "is_false")]
     transfer: bool,
+    /// It is a connection or a port, and the words only say which.
+    #[serde(skip_serializing_if = "is_false")]
+    connection: bool,
     /// It is a login shell.
     #[serde(skip_serializing_if = "is_false")]
     login: bool,
@@ -264,7 +267,7 @@ impl What {
     fn of(spec: &ExecSpec, shell: &[u8]) -> Self {
         let mut script = None;
         let transferred;
-        let connected;
+        let connected = connect::words(&spec.command);
         let argv: Vec<&[u8]> = match &spec.command {
             Command::Files(request) => {
                 transferred = request.words();
@@ -275,8 +278,7 @@ impl What {
             Command::Login {} => vec![shell],
             Command::Subsystem(name) => vec![name.as_bytes()],
             Command::Connect { .. } | Command::Listen { .. } | Command::Accept { .. } => {
-                connected = connect::words(&spec.command).unwrap_or_default();
-                connected.iter().map(String::as_bytes).collect()
+                connected.iter().flatten().map(String::as_bytes).collect()
             }
             Command::Script { text, args } => {
                 let hash = Digest::of(Algorithm::Sha256, text);
@@ -290,6 +292,7 @@ impl What {
             argv: words(argv.into_iter(), ARGV),
             script,
             transfer: matches!(spec.command, Command::Files(_)),
+            connection: connected.is_some(),
             login: matches!(spec.command, Command::Login {}),
             terminal: spec.terminal.is_some(),
         }
@@ -350,8 +353,11 @@ mod tests {
         ] {
             let what = What::of(&ExecSpec::new(command), b"/bin/sh");
             let json = serde_json::to_string(&what).unwrap();
-            assert_eq!(json, format!(r#"{{"argv":{argv}}}"#));
+            assert_eq!(json, format!(r#"{{"argv":{argv},"connection":true}}"#));
         }
+        let program = Command::Argv(["listen", "*", "0"].map(ByteBuf::from).to_vec());
+        let json = serde_json::to_string(&What::of(&ExecSpec::new(program), b"/bin/sh")).unwrap();
+        assert_eq!(json, r#"{"argv":["listen","*","0"]}"#);
     }
 
     #[test]
