@@ -3,6 +3,7 @@
 mod crowd;
 mod hostile;
 mod programs;
+mod prompt;
 mod resume;
 
 use crate::audit::records;
@@ -12,6 +13,7 @@ use crate::support::proc::eventually;
 use futures_util::{SinkExt, TryStreamExt, stream};
 use rexec_client::{HappeningKind, JobId, Outcome, Room, RoomEvent};
 use serde_json::Value;
+use std::process::Stdio;
 use std::time::Duration;
 use tokio::time::timeout;
 
@@ -304,6 +306,33 @@ async fn the_room_of_a_job_is_as_private_as_the_job() {
     let id = JobId::new("0193530e-2d4c-7a60-b7a1-5f3d8a3c9e11").unwrap();
     let missing = bob.join(&format!("job:{id}")).await.unwrap_err().to_string();
     assert_eq!(hidden.replace(child.job().as_str(), id.as_str()), missing);
+    child.kill().await.unwrap();
+}
+
+/// As for attach, logs and kill.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_part_of_a_job_s_id_names_its_room() {
+    let agent = agent();
+    let alice = agent.session().await;
+    let mut child = alice.command("sleep").arg("1000").spawn().await.unwrap();
+    let id = child.job().to_string();
+    let mut room = alice.join(&format!("job:{id}")).await.unwrap();
+    assert_eq!(heard(&mut room).await, "joined alice");
+    let chat = |room: String| {
+        let mut command = agent.rexec();
+        command.args(["chat", &agent.target(), &room]);
+        command.stdin(Stdio::null()).output().unwrap()
+    };
+    for part in [&id[id.len() - 8..], &id[..30]] {
+        let output = chat(format!("job:{part}"));
+        assert_eq!(output.status.code(), Some(0), "{output:?}");
+        assert_eq!(hear(&mut room, 2).await, ["joined alice", "left alice"]);
+    }
+    // What fits no job is refused as before, and under the name that was typed.
+    let output = chat("job:abcdef99".to_owned());
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(125), "{said}");
+    assert!(said.contains("abcdef99"), "{said}");
     child.kill().await.unwrap();
 }
 

@@ -203,7 +203,11 @@ async fn talking_does_not_keep_one_from_a_word_to_all() {
     for _ in 0..3 {
         error = alice.wall("hello?").await.err();
     }
-    assert!(error.is_some_and(|error| error.is_busy()), "words to all are paced as well");
+    let error = error.expect("words to all are paced as well");
+    assert!(
+        error.is_busy() && error.to_string().contains("too fast: 1 lines to all a second"),
+        "{error}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -46,6 +46,12 @@ impl Terminal {
         self.tell(&["send-keys", "-l", "--", text]);
     }
 
+    /// Pastes a text, and marks it as pasted if the program has asked for that.
+    pub fn pastes(&self, text: &str) {
+        self.tell(&["set-buffer", "--", text]);
+        self.tell(&["paste-buffer", "-p"]);
+    }
+
     /// Presses keys by their names: `Enter`, `C-c`.
     pub fn press(&self, keys: &[&str]) {
         self.tell(&[&["send-keys"], keys].concat());

@@ -150,7 +150,7 @@ impl Rooms {
         }
         let allowed = self.settings.lines_per_second;
         Err(format!(
-            "too fast: {allowed} words to all a second are allowed (rooms.lines_per_second)"
+            "too fast: {allowed} lines to all a second are allowed (rooms.lines_per_second)"
         ))
     }
 

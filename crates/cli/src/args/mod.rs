@@ -180,7 +180,8 @@ pub struct Chat {
     /// Which agent; a USER@ before it makes no difference
     #[arg(value_name = "HOST[:PORT]", value_hint = ValueHint::Hostname)]
     pub target: OsString,
-    /// Which room; job:ID is the room of a job
+    /// Which room; job:ID is the room of a job, and of an id that rexec made, 4 or more characters from
+    /// its start or its end are enough
     #[arg(value_name = "ROOM", default_value = "lobby")]
     pub room: String,
     /// How to connect.

@@ -6,11 +6,13 @@
 //! | `typed` | what is typed, as something to do |
 //! | `prompt` | a prompt that lines which come in do not tear apart |
 //! | `speak` | does what is typed |
+//! | `ahead` | what is typed while that is done |
 //! | `pipe` | stdin that is no terminal |
 //!
 //! One task listens and prints, another takes what is typed; each waits for nothing that the other
 //! does.
 
+mod ahead;
 pub(crate) mod pipe;
 mod prompt;
 mod show;
@@ -28,16 +30,21 @@ use crate::stdio::{Halt, Output, Piece, Writer};
 use crate::target::Target;
 use crate::values::LogLevel;
 use crate::{fail, runtime};
+use ahead::Unsaid;
 use prompt::Prompt;
-use rexec_client::{Error, Link, Outcome, Room, RoomEvent, Session};
+use rexec_client::{Error, Link, Outcome, Room, RoomEvent, Session, short_id};
 use show::Show;
 use speak::Speaker;
+use std::cell::Cell;
 use std::io::{self, IsTerminal};
 use std::process::ExitCode;
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use typed::Typed;
+
+/// How the name of a job's room begins.
+const OF_A_JOB: &str = "job:";
 
 /// Lines that wait to be said; typing and pipes wait for room.
 const QUEUE: usize = 16;
@@ -118,7 +125,8 @@ async fn whole(
     let session = connector.connect(&endpoint.host, endpoint.port).await.map_err(outcome)?;
     // Who only has something to say wants no history, unless it is asked for.
     let history = wish.history.unwrap_or(if wish.read_only || is_typed { u64::MAX } else { 0 });
-    let room = join(&session, &wish.room, history, is_typed).await.map_err(outcome)?;
+    let room = meant(&session, &wish.room).await?;
+    let room = join(&session, &room, history, is_typed).await.map_err(outcome)?;
     if !wish.read_only && !room.may_say() {
         let name = room.name();
         let message = format!(
@@ -128,10 +136,7 @@ async fn whole(
     }
     let (lines, typed) = mpsc::channel(QUEUE);
     let place = if is_typed {
-        let prompt = Prompt::start(room.name(), lines).map_err(|error| Outcome::Local {
-            message: format!("no prompt: {error}; --read-only and a pipe need none"),
-        })?;
-        Place::Prompt(prompt)
+        Place::Prompt(Prompt::start(room.name(), lines)?)
     } else {
         if !wish.read_only {
             pipe::start(lines);
@@ -140,7 +145,7 @@ async fn whole(
         let reader = if wish.read_only { Reader::of_stdout() } else { Reader::unknown() };
         Place::Plain(Writer::start(Output::Stdout).map_err(stopped)?, reader)
     };
-    let talk = Talk { show, place, session, level };
+    let talk = Talk { show, place, session, level, unsaid: Cell::default() };
     let voice = room.voice();
     // From now on there is somewhere to leave.
     let mut interrupts = Interrupts::take_over()
@@ -149,7 +154,13 @@ async fn whole(
         ended = talk.run(room, typed, wish.read_only) => ended,
         _ = interrupts.next() => {
             voice.leave().await;
-            let _ = timeout(LAST_LINES, talk.end()).await;
+            let goodbye = async {
+                if let Some(words) = talk.unsaid.get().words() {
+                    talk.note(&words).await?;
+                }
+                talk.end().await
+            };
+            let _ = timeout(LAST_LINES, goodbye).await;
             return Err(Outcome::Cancelled);
         }
     };
@@ -159,6 +170,17 @@ async fn whole(
         _ = interrupts.next() => Err(Outcome::Cancelled),
     };
     ended.and(shown)
+}
+
+/// The room that is meant: for that of a job, a part of the job's id is enough, as for other commands.
+async fn meant(session: &Session, room: &str) -> Result<String, Outcome> {
+    let Some(name) = room.strip_prefix(OF_A_JOB).filter(|name| short_id::is_cut(name)) else {
+        return Ok(room.to_owned());
+    };
+    let jobs = session.jobs().await.map_err(|error| error.outcome().clone())?;
+    let id = short_id::meant(name, jobs.iter().map(|job| &job.job))
+        .map_err(|no| Outcome::Local { message: no.to_string() })?;
+    Ok(format!("{OF_A_JOB}{id}"))
 }
 
 /// Joins the room. A pipe waits a while if the agent is busy: joining counts as a line, and a script may
@@ -198,6 +220,8 @@ struct Talk {
     place: Place,
     session: Session,
     level: LogLevel,
+    /// What was typed at the prompt and is not said yet.
+    unsaid: Cell<Unsaid>,
 }
 
 impl Talk {
@@ -228,10 +252,10 @@ impl Talk {
                     })),
                     Err(error) => {
                         // Whoever was saying a line has just been told, and says which one.
-                        if talked.is_none() && let Some(said) = now(&mut talking).await {
-                            return said.and(Err(error.outcome().clone()));
+                        if talked.is_none() {
+                            talked = now(&mut talking).await;
                         }
-                        return Err(error.outcome().clone());
+                        return talked.unwrap_or(Ok(())).and(Err(error.outcome().clone()));
                     }
                 },
                 said = &mut talking, if talked.is_none() => {

@@ -5,7 +5,9 @@
 //! so whoever ends the process first gives the terminal back as it was.
 
 use super::typed::{Typed, typed};
+use nix::errno::Errno;
 use nix::sys::signal::{SigSet, Signal};
+use rexec_client::{Outcome, printable};
 use rustix::termios::{OptionalActions, Termios, tcgetattr, tcsetattr};
 use rustyline::error::ReadlineError;
 use rustyline::history::MemHistory;
@@ -44,8 +46,13 @@ enum Printed {
 }
 
 impl Prompt {
-    /// Shows it; what is typed goes to `typed`, and Ctrl-C and Ctrl-D end it.
-    pub(super) fn start(room: &str, to: mpsc::Sender<Typed>) -> Result<Self, ReadlineError> {
+    /// Shows it; what is typed goes to `typed`, and Ctrl-C and Ctrl-D end it: after them, the terminal
+    /// is as it was before, and Ctrl-C is a signal again.
+    pub(super) fn start(room: &str, to: mpsc::Sender<Typed>) -> Result<Self, Outcome> {
+        Self::open(room, to).map_err(|error| Outcome::Local { message: why(&error) })
+    }
+
+    fn open(room: &str, to: mpsc::Sender<Typed>) -> Result<Self, ReadlineError> {
         let before = tcgetattr(io::stdin()).map_err(io::Error::from)?;
         let config = Config::builder().auto_add_history(true).build();
         let mut editor: Editor<(), MemHistory> =
@@ -97,5 +104,20 @@ impl Prompt {
         let _ = stdout.write_all(NO_BRACKETED_PASTE).and_then(|()| stdout.flush());
         let _ = tcsetattr(io::stdin(), OptionalActions::Now, &self.before);
         let _ = stdout.write_all(b"\r\x1b[K").and_then(|()| stdout.flush());
+    }
+}
+
+/// Why there is no prompt, and what to do.
+fn why(error: &ReadlineError) -> String {
+    match error {
+        // stdin and stdout are terminals: it is the kind of terminal that the editor does not take.
+        ReadlineError::Errno(Errno::ENOTTY) => {
+            let term = std::env::var("TERM").unwrap_or_default();
+            let term = printable(&term);
+            format!(
+                "TERM={term} is no terminal for a prompt: set TERM to what the terminal is, such as xterm, or use --read-only or a pipe, which need none"
+            )
+        }
+        error => format!("no prompt: {error}; --read-only and a pipe need none"),
     }
 }

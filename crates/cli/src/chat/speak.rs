@@ -5,8 +5,9 @@
 //! lets anybody talk waits.
 
 use super::Talk;
+use super::ahead::{Ahead, Unsaid};
 use super::typed::{self, Typed};
-use rexec_client::{Error, Outcome, Voice};
+use rexec_client::{Error, Link, Outcome, Voice};
 use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::sleep;
@@ -15,26 +16,28 @@ use tokio::time::sleep;
 /// a second, unless it is told otherwise.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(1));
 
+/// How many characters of a line name it.
+const SHOWN: usize = 40;
+
 /// What becomes of what is typed.
 pub(super) struct Speaker<'a> {
     talk: &'a Talk,
     voice: &'a Voice,
     /// Lines so far, empty ones too.
     lines: u64,
-    unsaid: u64,
-    /// Lines of which nobody knows whether they were said.
-    unknown: u64,
+    unsaid: Unsaid,
 }
 
 impl<'a> Speaker<'a> {
     pub(super) fn new(talk: &'a Talk, voice: &'a Voice) -> Self {
-        Self { talk, voice, lines: 0, unsaid: 0, unknown: 0 }
+        Self { talk, voice, lines: 0, unsaid: Unsaid::default() }
     }
 
     /// Does it, until that ends.
     pub(super) async fn run(mut self, typed: &mut mpsc::Receiver<Typed>) -> Result<(), Outcome> {
         let voice = self.voice;
-        while let Some(typed) = typed.recv().await {
+        let mut ahead = Ahead::new(self.talk, typed);
+        while let Some(typed) = ahead.next().await {
             self.lines += 1;
             match typed {
                 Typed::Nothing => {}
@@ -42,51 +45,55 @@ impl<'a> Speaker<'a> {
                 Typed::Broken(message) => return Err(Outcome::Local { message }),
                 Typed::Help => self.talk.print(typed::HELP.to_owned()).await?,
                 Typed::Unknown(word) => self.talk.note(&typed::unknown(&word)).await?,
+                Typed::NoWord(command) => self.talk.note(&typed::no_word(command)).await?,
                 Typed::Refused(why) => self.refused(&why).await?,
-                Typed::Who => match self.voice.members().await {
-                    Ok(members) => self.talk.print(self.talk.show.members(&members)).await?,
-                    Err(error) => self.talk.note(&error.to_string()).await?,
-                },
-                Typed::Say(text) => self.say(async || voice.say(&text).await).await?,
-                Typed::Act(text) => self.say(async || voice.act(&text).await).await?,
+                Typed::Who => self.who(&mut ahead).await?,
+                Typed::Say(text) => {
+                    self.say(&mut ahead, &text, async || voice.say(&text).await).await?;
+                }
+                Typed::Act(text) => {
+                    self.say(&mut ahead, &text, async || voice.act(&text).await).await?;
+                }
             }
         }
-        match self.faults() {
+        match self.unsaid.words() {
             None => Ok(()),
             Some(message) => Err(Outcome::Local { message }),
         }
     }
 
-    fn faults(&self) -> Option<String> {
-        let unsaid = match self.unsaid {
-            0 => None,
-            1 => Some("1 line was not said".to_owned()),
-            unsaid => Some(format!("{unsaid} lines were not said")),
-        };
-        let unknown = match self.unknown {
-            0 => None,
-            1 => Some("of 1 line it is not known whether it was said".to_owned()),
-            unknown => Some(format!("of {unknown} lines it is not known whether they were said")),
-        };
-        let all: Vec<String> = unsaid.into_iter().chain(unknown).collect();
-        (!all.is_empty()).then(|| all.join("; "))
+    async fn who(&self, ahead: &mut Ahead<'_>) -> Result<(), Outcome> {
+        match ahead.asking(self.voice.members()).await {
+            Some(Ok(members)) => self.talk.print(self.talk.show.members(&members)).await,
+            Some(Err(error)) => self.told(&error).await,
+            // Whoever asked has left.
+            None => Ok(()),
+        }
     }
 
-    async fn say(&mut self, say: impl AsyncFn() -> Result<(), Error>) -> Result<(), Outcome> {
+    async fn say(
+        &mut self,
+        ahead: &mut Ahead<'_>,
+        text: &str,
+        say: impl AsyncFn() -> Result<(), Error>,
+    ) -> Result<(), Outcome> {
         let (mut pause, most) = PAUSE;
         loop {
-            match say().await {
+            match ahead.saying(say()).await? {
                 Ok(()) => return Ok(()),
-                Err(error) if self.talk.is_prompt() => {
-                    return self.talk.note(&error.to_string()).await;
+                // Of many that are typed ahead, it may be any.
+                Err(error) if self.talk.is_prompt() && error.is_busy() => {
+                    let words = format!("'{}' was not said: {error}", start(text));
+                    return self.talk.note(&words).await;
                 }
+                Err(error) if self.talk.is_prompt() => return self.told(&error).await,
                 Err(error) if error.is_busy() => {
                     sleep(pause).await;
                     pause = (pause * 2).min(most);
                 }
                 // The agent was killed in between. It is there again, and has an ear for the rest.
                 Err(error) if matches!(error.outcome(), Outcome::Lost { .. }) => {
-                    self.unknown += 1;
+                    self.unsaid.unknown += 1;
                     let line = self.lines;
                     let words =
                         format!("line {line}: it is not known whether it was said: {error}");
@@ -97,12 +104,25 @@ impl<'a> Speaker<'a> {
         }
     }
 
+    /// Tells a person at a prompt what went wrong, who then goes on; unless there is no connection any
+    /// more and will be none. That is the end, and is told once, with what became of the lines.
+    async fn told(&self, error: &Error) -> Result<(), Outcome> {
+        let is_gone = matches!(*self.talk.session.link().borrow(), Link::Gone { .. });
+        match (is_gone, self.talk.unsaid.get().words()) {
+            (false, _) => self.talk.note(&error.to_string()).await,
+            (true, None) => Err(error.outcome().clone()),
+            (true, Some(words)) => {
+                Err(Outcome::Unreachable { message: format!("{error}; {words}") })
+            }
+        }
+    }
+
     /// It makes no line.
     async fn refused(&mut self, why: &str) -> Result<(), Outcome> {
         if self.talk.is_prompt() {
             return self.talk.note(why).await;
         }
-        self.unsaid += 1;
+        self.unsaid.known += 1;
         self.talk.note(&format!("line {} was not said: {why}", self.lines)).await
     }
 
@@ -123,5 +143,25 @@ impl<'a> Speaker<'a> {
             }
             other => other,
         }
+    }
+}
+
+/// So much of a line that it is known again.
+fn start(line: &str) -> String {
+    match line.char_indices().nth(SHOWN) {
+        Some((end, _)) => format!("{}…", &line[..end]),
+        None => line.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_line_is_named_by_its_start() {
+        assert_eq!(start("short"), "short");
+        assert_eq!(start(&"ä".repeat(SHOWN)), "ä".repeat(SHOWN));
+        assert_eq!(start(&"ä".repeat(SHOWN + 1)), "ä".repeat(SHOWN) + "…");
     }
 }

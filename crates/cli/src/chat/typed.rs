@@ -12,6 +12,10 @@ pub(super) const HELP: &str = "\
 --   /help      this
 -- to say a line that begins with a slash, write two";
 
+/// Why nothing is said of what a terminal marks as pasted and holds more than one line.
+const SEVERAL: &str =
+    "several lines were pasted, and nothing of them was said; a pipe says them one by one";
+
 /// A line, read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Typed {
@@ -24,6 +28,8 @@ pub(super) enum Typed {
     Help,
     /// A word with a slash that means nothing.
     Unknown(String),
+    /// A command with a word after it, and it takes none.
+    NoWord(&'static str),
     /// It cannot be said, for this reason.
     Refused(String),
     /// There is no reading on, for this reason.
@@ -33,6 +39,9 @@ pub(super) enum Typed {
 /// Reads what was typed at the prompt.
 pub(super) fn typed(line: &str) -> Typed {
     let line = line.trim();
+    if line.contains('\n') {
+        return Typed::Refused(SEVERAL.to_owned());
+    }
     let Some(command) = line.strip_prefix('/') else { return said(line) };
     if command.starts_with('/') {
         return said(command);
@@ -42,6 +51,9 @@ pub(super) fn typed(line: &str) -> Typed {
         ("who", "") => Typed::Who,
         ("quit", "") => Typed::Quit,
         ("help", "") => Typed::Help,
+        ("who", _) => Typed::NoWord("who"),
+        ("quit", _) => Typed::NoWord("quit"),
+        ("help", _) => Typed::NoWord("help"),
         (word, _) => Typed::Unknown(word.to_owned()),
     }
 }
@@ -54,6 +66,11 @@ pub(super) fn said(line: &str) -> Typed {
 /// What to say about a command that there is not.
 pub(super) fn unknown(word: &str) -> String {
     format!("/{} is no command here, or says too little; /help shows all", printable(word))
+}
+
+/// What to say about a word after a command that takes none.
+pub(super) fn no_word(command: &str) -> String {
+    format!("/{command} takes no word after it; /help shows all")
 }
 
 fn spoken(text: &str, say: fn(String) -> Typed) -> Typed {
@@ -77,6 +94,12 @@ mod tests {
             (" hi ", say("hi")),
             ("/quit", Typed::Quit),
             ("/who ", Typed::Who),
+            ("/who bob", Typed::NoWord("who")),
+            ("/quit now", Typed::NoWord("quit")),
+            ("/help me", Typed::NoWord("help")),
+            (" one\n", say("one")),
+            ("one\ntwo", Typed::Refused(SEVERAL.to_owned())),
+            ("/me one\ntwo", Typed::Refused(SEVERAL.to_owned())),
             ("/help", Typed::Help),
             ("/me  waves", Typed::Act("waves".to_owned())),
             ("/me", Typed::Unknown("me".to_owned())),
