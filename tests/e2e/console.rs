@@ -9,7 +9,8 @@ use nix::unistd::Uid;
 use rexec_client::{Connector, Outcome};
 use serde_json::Value;
 use std::fs;
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::process::{Command, Output, Stdio};
@@ -110,7 +111,16 @@ async fn drain_takes_no_new_commands_and_waits_for_the_running() {
     let agent = agent();
     let session = agent.session().await;
     let mut child = session.command("cat").spawn().await.unwrap();
-    let mut draining = agent.ctl_command().arg("drain").stdout(Stdio::piped()).spawn().unwrap();
+    let mut draining = agent.ctl_command();
+    draining.arg("drain").stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut draining = draining.spawn().unwrap();
+    // Whoever waits knows for what, and how to go on.
+    let mut told = String::new();
+    BufReader::new(draining.stderr.take().unwrap()).read_line(&mut told).unwrap();
+    assert_eq!(
+        told,
+        "waiting for 1 command; Ctrl-C stops waiting, and the agent stays draining until 'drain off'\n"
+    );
     eventually("it drains", || agent.data(&["status"])["state"] == "draining");
     let error = session.command("true").status().await.unwrap_err();
     assert!(error.to_string().contains("being drained") && error.nothing_ran(), "{error}");
@@ -166,6 +176,53 @@ async fn reload_log_level_and_quit() {
     assert_eq!(quits.count(), 1, "{audit}");
 }
 
+/// The look that comes by itself has seen it before, and says it in the log only.
+#[test]
+fn what_is_refused_is_told_as_long_as_it_is() {
+    let agent = agent();
+    assert_eq!(agent.data(&["status"])["refused"], serde_json::json!({}));
+    let right = fs::read_to_string(agent.path("policy.toml")).unwrap();
+    let pem = fs::read_to_string(agent.path("agent.pem")).unwrap();
+    for (name, good, what, log) in [
+        ("policy.toml", &right, "policy", "the new policy cannot be used"),
+        ("agent.pem", &pem, "certificates", "the new certificate files cannot be used"),
+    ] {
+        fs::write(agent.path(name), "nonsense").unwrap();
+        eventually("it is refused", || agent.log().contains(log));
+        for _ in 0..2 {
+            let output = agent.ctl(&["reload"]);
+            assert_eq!(output.status.code(), Some(1), "{output:?}");
+            let line = format!("{what}: the version on disk is refused: ");
+            assert!(text(&output).contains(&line) && text(&output).contains(name), "{output:?}");
+        }
+        let output = agent.ctl(&["--json", "reload"]);
+        let answer: Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert!(output.status.code() == Some(1) && answer["ok"] == false, "{answer}");
+        let told = answer["data"][what].as_str().unwrap();
+        assert!(told.starts_with("the version on disk is refused: "), "{answer}");
+        let status = agent.data(&["status"]);
+        assert!(status["refused"][what].as_str().unwrap().contains(name), "{status}");
+        let table = text(&agent.ctl(&["status"]));
+        assert!(table.contains(&format!("\nrefused      {what}: the version on disk")), "{table}");
+        fs::write(agent.path(name), good).unwrap();
+        agent.data(&["reload"]);
+        assert_eq!(agent.data(&["status"])["refused"], serde_json::json!({}));
+    }
+}
+
+/// 2 is for an agent that does not answer.
+#[test]
+fn a_reader_that_has_left_is_no_agent_that_is_gone() {
+    let agent = agent();
+    let (near, far) = UnixStream::pair().unwrap();
+    drop(far);
+    let near = OwnedFd::from(near);
+    let mut command = agent.ctl_command();
+    let command = command.arg("status").stdin(Stdio::null()).stdout(near).stderr(Stdio::piped());
+    let output = command.spawn().unwrap().wait_with_output().unwrap();
+    assert_eq!((output.status.code(), &*output.stderr), (Some(141), &b""[..]), "{output:?}");
+}
+
 /// As SIGTERM does: the next agent has the command, and the client is there again.
 #[tokio::test(flavor = "multi_thread")]
 async fn quit_leaves_running_commands_to_the_next_agent() {
@@ -200,7 +257,7 @@ async fn quit_waits_for_running_commands_or_ends_them() {
     let output = agent.ctl(&["drain", "off"]);
     assert!(text(&output).contains("takes no new commands any more"), "{output:?}");
     assert_eq!(output.status.code(), Some(1));
-    assert!(text(&agent.ctl(&["drain"])).contains("1 commands still run"));
+    assert!(text(&agent.ctl(&["drain"])).contains("1 command still runs"));
     drop(child.stdin.take());
     assert_eq!(child.wait().await.unwrap().code(), Some(0));
     assert!(block_in_place(|| agent.wait()).success());
@@ -269,6 +326,7 @@ fn help_as_json_is_json() {
     let output = agent.ctl(&["--json", "help"]);
     let help: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!((&help["ok"], &help["data"][4]["words"]), (&true.into(), &"kill JOB".into()));
+    assert!(help["text"].as_str().unwrap().contains("\nexit "), "{help}");
     let mut command = agent.ctl_command();
     command.arg("--json").stdin(Stdio::piped()).stdout(Stdio::piped());
     let mut child = command.spawn().unwrap();
@@ -457,7 +515,15 @@ async fn the_prompt_completes_what_is_typed() {
     let session = agent.session().await;
     let child = session.command("sleep").arg("1000").spawn().await.unwrap();
     let id = child.job().as_str().to_owned();
+    // Ended, but kept: there is nothing to kill.
+    let target = agent.target();
+    let mut detached = agent.rexec();
     block_in_place(|| {
+        assert!(detached.args(["-d", &target, "true"]).output().unwrap().status.success());
+        eventually("one has ended", || {
+            let jobs = agent.data(&["jobs"]);
+            jobs.as_array().unwrap().iter().any(|job| job["outcome"].is_object())
+        });
         let terminal = tmux::Terminal::open(&agent, 120, 40);
         let (program, config) = (program("rexec-agent"), agent.path("agent.toml"));
         terminal.enter(&format!("{} --config {} ctl", program.display(), config.display()));
@@ -485,6 +551,35 @@ async fn the_prompt_completes_what_is_typed() {
         terminal.is_back();
     });
     drop((child, session));
+}
+
+/// Who has waited long enough is at the prompt again, and not in the shell.
+#[tokio::test(flavor = "multi_thread")]
+async fn ctrl_c_stops_waiting_and_leaves_the_prompt() {
+    if !tmux::available() {
+        return;
+    }
+    let agent = agent();
+    let session = agent.session().await;
+    let _child = session.command("cat").spawn().await.unwrap();
+    block_in_place(|| {
+        let terminal = tmux::Terminal::open(&agent, 120, 40);
+        let (program, config) = (program("rexec-agent"), agent.path("agent.toml"));
+        terminal.enter(&format!("{} --config {} ctl", program.display(), config.display()));
+        terminal.shows_line("rexec-agent>");
+        terminal.enter("drain");
+        terminal.shows("waiting for 1 command; Ctrl-C stops waiting");
+        terminal.press(&["C-c"]);
+        terminal.becomes("the prompt is there again", |screen| {
+            screen.trim_end().ends_with("rexec-agent>")
+        });
+        terminal.enter("status");
+        terminal.shows_line("state        draining");
+        terminal.enter("drain off");
+        terminal.shows_line("new commands are taken again");
+        terminal.enter("exit");
+        terminal.is_back();
+    });
 }
 
 /// The reconnecting client of before is not let in by a kick of its own: it has to be called again.

@@ -27,23 +27,21 @@ pub async fn run(agent: Arc<Agent>) {
 }
 
 /// Looks at all files now, and takes what is new without waiting until it has stood still; what came
-/// of it.
+/// of it. What is on disk and cannot be used is told each time.
 pub async fn now(agent: &Arc<Agent>) -> Vec<(&'static str, Refreshed)> {
     let tls = Arc::clone(&agent.tls);
-    let certificates = look(CERTIFICATES, move || twice(|| tls.refresh())).await;
+    let certificates = look(CERTIFICATES, move || tls.refresh_now()).await;
     let policy = Arc::clone(&agent.policy);
-    let rules = look(POLICY, move || twice(|| policy.refresh())).await;
+    let rules = look(POLICY, move || policy.refresh_now()).await;
     record(agent, CERTIFICATES, &certificates);
     record(agent, POLICY, &rules);
     vec![(CERTIFICATES, certificates), (POLICY, rules)]
 }
 
-/// A first look only remembers what it saw.
-fn twice(mut look: impl FnMut() -> Refreshed) -> Refreshed {
-    match look() {
-        Refreshed::Unchanged => look(),
-        refreshed => refreshed,
-    }
+/// What is on disk and not in force, because it cannot be used: what, and why.
+pub fn refused(agent: &Agent) -> Vec<(&'static str, String)> {
+    let all = [(CERTIFICATES, agent.tls.refused()), (POLICY, agent.policy.refused())];
+    all.into_iter().filter_map(|(what, refused)| Some((what, refused?))).collect()
 }
 
 async fn follow_certificates(agent: &Arc<Agent>) {

@@ -8,7 +8,7 @@ use rcgen::{
 use rexec_net::credentials::{CredentialError, Credentials, Files};
 use rexec_net::explain::{Side, refusal};
 use rexec_net::handshake::{Deadline, Target, accept};
-use rexec_net::tls::{self, Reloading};
+use rexec_net::tls::{self, Refreshed, Reloading};
 use rexec_net::{Identity, NetError};
 use rexec_protocol::hello;
 use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer, ServerName};
@@ -743,8 +743,16 @@ async fn a_bad_version_changes_nothing() {
     world.write("agent.pem", &good);
     chmod(&world.path("agent.pem"), 0o644);
     assert!(!reloading.refresh().is_change(), "a key that others can read is no better later");
+    // Who asks is told so each time, although it was looked at before.
+    for _ in 0..2 {
+        let told = reloading.refresh_now();
+        let Refreshed::Failed(why) = &told else { panic!("{told:?}") };
+        assert!(why.contains("chmod 600") && reloading.refused().as_ref() == Some(why), "{why}");
+    }
     chmod(&world.path("agent.pem"), 0o600);
     assert!(reloading.refresh().is_change(), "a change of the mode alone is a change");
+    assert_eq!(reloading.refused(), None);
+    assert_eq!(reloading.refresh_now(), Refreshed::Unchanged);
 }
 
 #[tokio::test]

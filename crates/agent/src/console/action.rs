@@ -15,6 +15,9 @@ reload               look at certificates, revocation lists and policy now
 log-level [LEVEL]    show or set what is logged: error, warn, info, debug, trace, or directives
 quit [wait|now]      stop; what runs is left to the next agent; 'wait': may finish; 'now': is ended";
 
+/// What is no action of the agent's: it ends the prompt, or what comes out of a pipe.
+pub const EXIT: &str = "exit                 leave the console; so does Ctrl-D at its prompt";
+
 /// [`HELP`] line by line: the words, and what they are for.
 pub fn help() -> impl Iterator<Item = (&'static str, &'static str)> {
     HELP.lines().filter_map(|line| line.split_once("  ")).map(|(words, what)| (words, what.trim()))

@@ -1,4 +1,4 @@
-//! A table for people.
+//! Tables and counts for people.
 
 /// Lines of cells, each column as wide as its widest cell; no newline at the end.
 pub(super) fn columns<const N: usize>(titles: [&str; N], rows: Vec<[String; N]>) -> String {
@@ -16,6 +16,12 @@ pub(super) fn columns<const N: usize>(titles: [&str; N], rows: Vec<[String; N]>)
         cells.join("  ").trim_end().to_owned()
     };
     all.iter().map(line).collect::<Vec<_>>().join("\n")
+}
+
+/// How many of something: "1 rule", "2 rules".
+pub(crate) fn counted(count: usize, one: &str) -> String {
+    let end = if count == 1 { "" } else { "s" };
+    format!("{count} {one}{end}")
 }
 
 #[cfg(test)]

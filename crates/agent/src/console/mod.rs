@@ -6,11 +6,13 @@
 //! heard; and a deny rule of the policy can keep even them from something. Every action that changes
 //! something is on record before it is done.
 //!
-//! A request is one line of JSON, and so is its answer; see [`wire`]. [`client`] is `rexec-agent ctl`.
+//! A request is one line of JSON, and so is its answer; see [`wire`]. Who asks for it is told in a line
+//! before the answer what that waits for. [`client`] is `rexec-agent ctl`.
 
 pub mod action;
 pub mod client;
-mod columns;
+pub(crate) mod columns;
+mod interrupts;
 mod perform;
 pub mod wire;
 
@@ -128,12 +130,20 @@ async fn talk(agent: Arc<Agent>, stream: UnixStream, own: String) {
             Ok(person) => match decide(&agent, person, &line).await {
                 Err(answer) => answer,
                 // What is on record is begun, whoever has gone meanwhile.
-                Ok(action) => tokio::select! {
-                    biased;
-                    answer = perform::perform(&agent, action) => answer,
-                    // An interrupted 'drain' is not to keep a place that others need.
-                    () = left(&mut from) => return,
-                },
+                Ok((action, tell)) => {
+                    let first = perform::begin(&agent, &action).filter(|_| tell);
+                    if let Some(first) = first
+                        && to.write_all(&first.line()).await.is_err()
+                    {
+                        return;
+                    }
+                    tokio::select! {
+                        biased;
+                        answer = perform::perform(&agent, action) => answer,
+                        // An interrupted 'drain' is not to keep a place that others need.
+                        () = left(&mut from) => return,
+                    }
+                }
             },
         };
         if to.write_all(&answer.line()).await.is_err() || person.is_err() || !is_whole {
@@ -160,10 +170,12 @@ async fn left(from: &mut (impl AsyncBufRead + Unpin)) {
     }
 }
 
-/// What is to be done, once that is on record; or the answer to what is not done.
-async fn decide(agent: &Agent, person: &Person, line: &[u8]) -> Result<Action, Answer> {
+/// What is to be done, once that is on record, and whether to tell what it waits for; or the answer to
+/// what is not done.
+async fn decide(agent: &Agent, person: &Person, line: &[u8]) -> Result<(Action, bool), Answer> {
     let request = serde_json::from_slice::<Request>(line);
-    let words = request.map_err(|error| Answer::no(format!("no request: {error}")))?.words;
+    let Request { words, tell } =
+        request.map_err(|error| Answer::no(format!("no request: {error}")))?;
     let action = Action::parse(&words).map_err(Answer::no)?;
     let policy = agent.policy.current();
     let allowed = policy::may_control_agent(&policy, &person.name, action.name());
@@ -187,5 +199,5 @@ async fn decide(agent: &Agent, person: &Person, line: &[u8]) -> Result<Action, A
     {
         return Err(Answer::no(format!("nothing was done: {unavailable}")));
     }
-    Ok(action)
+    Ok((action, tell))
 }

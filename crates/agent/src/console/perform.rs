@@ -1,7 +1,7 @@
 //! Carries out what is asked on the console.
 
 use super::action::{Action, Running};
-use super::columns::columns;
+use super::columns::{columns, counted};
 use super::wire::Answer;
 use crate::reload;
 use crate::server::Agent;
@@ -10,13 +10,29 @@ use rexec_net::tls::Refreshed;
 use rexec_protocol::message::{Cancel, ConnectionInfo, JobInfo};
 use rexec_protocol::outcome::printable;
 use rexec_protocol::{Signal, short_id};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 use tokio::time::sleep;
 
 /// How often it is looked whether the last command has ended.
 const LOOK: Duration = Duration::from_millis(100);
+
+/// Begins what takes a while, and says what it waits for.
+pub(super) fn begin(agent: &Agent, action: &Action) -> Option<Answer> {
+    if *action != (Action::Drain { off: false }) || agent.is_ending() {
+        return None;
+    }
+    // Before it is counted: no command begins in between.
+    agent.drain(true);
+    let running = agent.jobs.running().len();
+    let text = format!(
+        "waiting for {}; Ctrl-C stops waiting, and the agent stays draining until 'drain off'",
+        counted(running, "command")
+    );
+    let data = json!({ "draining": true, "jobs_running": running });
+    (running > 0).then(|| Answer { more: true, ..Answer::yes(text, data) })
+}
 
 pub(super) async fn perform(agent: &Arc<Agent>, action: Action) -> Answer {
     match action {
@@ -53,13 +69,20 @@ fn status(agent: &Agent) -> Answer {
     let level = agent.log_level.now();
     let rules = agent.policy.current().rules().len();
     let uptime = humantime::format_duration(Duration::from_secs(seconds));
-    let text = format!(
-        "state        {state}\nversion      {version}\npid          {pid}\nup for       {uptime}\nconnections  {connections}\njobs         {running} running\nrooms        {rooms} with {members} members\npolicy       {rules} rules\nlog level    {level}"
+    let refused = reload::refused(agent);
+    let (in_rooms, in_policy) = (counted(members, "member"), counted(rules, "rule"));
+    let mut text = format!(
+        "state        {state}\nversion      {version}\npid          {pid}\nup for       {uptime}\nconnections  {connections}\njobs         {running} running\nrooms        {rooms} with {in_rooms}\npolicy       {in_policy}\nlog level    {level}"
     );
+    for (what, why) in &refused {
+        text += &format!("\nrefused      {what}: {}", is_refused(why));
+    }
+    let refused: Map<String, Value> =
+        refused.into_iter().map(|(what, why)| (what.to_owned(), why.into())).collect();
     let data = json!({
         "state": state, "version": version, "pid": pid, "uptime_s": seconds,
         "connections": connections, "jobs_running": running, "rooms": rooms, "members": members,
-        "rules": rules, "log_level": level,
+        "rules": rules, "log_level": level, "refused": refused,
     });
     Answer::yes(text, data)
 }
@@ -151,7 +174,8 @@ async fn drain(agent: &Agent, off: bool) -> Answer {
 }
 
 fn stops(running: usize) -> Answer {
-    Answer::no(format!("the agent stops; {running} commands still run"))
+    let verb = if running == 1 { "runs" } else { "run" };
+    Answer::no(format!("the agent stops; {} still {verb}", counted(running, "command")))
 }
 
 fn quit(agent: &Agent, running: Running) -> Answer {
@@ -174,14 +198,18 @@ fn reloaded(all: &[(&'static str, Refreshed)]) -> Answer {
     let words = |refreshed: &Refreshed| match refreshed {
         Refreshed::Unchanged => "as before".to_owned(),
         Refreshed::Changed => "the new version is in force".to_owned(),
-        Refreshed::Failed(reason) => format!("the old version stays: {}", printable(reason)),
+        Refreshed::Failed(reason) => is_refused(reason),
     };
     let lines: Vec<String> =
         all.iter().map(|(what, refreshed)| format!("{what}: {}", words(refreshed))).collect();
-    let data: serde_json::Map<String, Value> =
+    let data: Map<String, Value> =
         all.iter().map(|(what, refreshed)| ((*what).to_owned(), words(refreshed).into())).collect();
     let failed = all.iter().any(|(_, refreshed)| matches!(refreshed, Refreshed::Failed(_)));
     Answer { ok: !failed, ..Answer::yes(lines.join("\n"), data) }
+}
+
+fn is_refused(why: &str) -> String {
+    format!("the version on disk is refused: {}; the one in force stays", printable(why))
 }
 
 /// How long since then, in whole seconds.

@@ -1,4 +1,5 @@
-//! What goes over the console's socket: one line of JSON for a request, one for its answer.
+//! What goes over the console's socket: one line of JSON for a request, one for its answer; and before
+//! that one for what it waits for, if the request says that whoever made it would like to know.
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -8,6 +9,9 @@ use serde_json::Value;
 pub struct Request {
     /// The words, as they are typed.
     pub words: Vec<String>,
+    /// Whether an answer may come in two parts, the first of which says what is waited for.
+    #[serde(default)]
+    pub tell: bool,
 }
 
 /// What came of it.
@@ -20,6 +24,14 @@ pub struct Answer {
     /// For programs.
     #[serde(default)]
     pub data: Value,
+    /// Whether this only says what is waited for, and the answer comes later.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub more: bool,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "as serde calls it")]
+fn is_false(value: &bool) -> bool {
+    !value
 }
 
 impl Answer {
@@ -27,12 +39,12 @@ impl Answer {
     pub fn yes(text: impl Into<String>, data: impl Serialize) -> Self {
         // Plain data can always be written.
         let data = serde_json::to_value(data).unwrap_or_default();
-        Self { ok: true, text: text.into(), data }
+        Self { ok: true, text: text.into(), data, more: false }
     }
 
     /// It was not.
     pub fn no(text: impl Into<String>) -> Self {
-        Self { ok: false, text: text.into(), data: Value::Null }
+        Self { ok: false, text: text.into(), data: Value::Null, more: false }
     }
 
     /// As it travels.

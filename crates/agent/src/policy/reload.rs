@@ -32,6 +32,8 @@ struct State {
     read: Version,
     /// What was found at the last look.
     seen: Version,
+    /// Why the version that was read last is not in force, if it is not.
+    refused: Option<String>,
 }
 
 impl Reloading {
@@ -40,7 +42,7 @@ impl Reloading {
         let read = Version::of(&paths);
         let current = Arc::new(Policy::load(&paths)?);
         report(&current);
-        let state = Mutex::new(State { current, seen: read.clone(), read });
+        let state = Mutex::new(State { current, seen: read.clone(), read, refused: None });
         Ok(Self { paths, state })
     }
 
@@ -77,13 +79,42 @@ impl Reloading {
             Ok(policy) => {
                 report(&policy);
                 state.current = Arc::new(policy);
+                state.refused = None;
                 Refreshed::Changed
             }
             Err(error) => {
                 tracing::error!(%error, "the new policy cannot be used; the one in use stays");
+                state.refused = Some(error.to_string());
                 Refreshed::Failed(error.to_string())
             }
         }
+    }
+
+    /// Looks for somebody who waits for the answer: takes what is new without waiting until it has
+    /// stood still, reads again what was refused, and fails as long as it is.
+    pub fn refresh_now(&self) -> Refreshed {
+        {
+            let mut state = self.state();
+            if state.refused.is_some() {
+                // It may have been the disk's fault, and then the file has not changed.
+                state.read = Version(Vec::new());
+            }
+        }
+        // A first look only remembers what it saw.
+        let looked = match self.refresh() {
+            Refreshed::Unchanged => self.refresh(),
+            looked => looked,
+        };
+        // The look that comes by itself may have been faster.
+        match (looked, self.refused()) {
+            (Refreshed::Unchanged, Some(reason)) => Refreshed::Failed(reason),
+            (looked, _) => looked,
+        }
+    }
+
+    /// Why the version on disk is not the one in force, if it was refused.
+    pub fn refused(&self) -> Option<String> {
+        self.state().refused.clone()
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -208,6 +239,27 @@ mod tests {
         write(place.file(), &rule("mended"));
         assert_eq!(place.refresh(), Refreshed::Changed);
         assert_eq!(place.names(), ["mended"]);
+    }
+
+    /// Whoever asks is not told that all is well because somebody has looked before.
+    #[test]
+    fn who_asks_is_told_of_a_refused_version_each_time() {
+        let place = Place::new();
+        assert_eq!(place.policy.refused(), None);
+        write(place.file(), "[[rule");
+        assert!(matches!(place.refresh(), Refreshed::Failed(_)));
+        for _ in 0..2 {
+            let Refreshed::Failed(reason) = place.policy.refresh_now() else {
+                panic!("it is refused still")
+            };
+            assert!(reason.contains("policy.toml:1:"), "{reason}");
+            assert_eq!(place.policy.refused(), Some(reason));
+            assert_eq!(place.policy.refresh(), Refreshed::Unchanged, "the log says it once");
+        }
+        write(place.file(), &rule("mended"));
+        assert_eq!(place.policy.refresh_now(), Refreshed::Changed);
+        assert_eq!(place.policy.refused(), None);
+        assert_eq!(place.policy.refresh_now(), Refreshed::Unchanged);
     }
 
     #[test]

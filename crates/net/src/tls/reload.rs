@@ -36,6 +36,8 @@ struct State {
     current: Version,
     /// The version that was read last, good or bad.
     seen: Vec<Stamp>,
+    /// Why the version that was read last is not in force, if it is not.
+    refused: Option<String>,
 }
 
 #[derive(Debug, Clone)]
@@ -70,7 +72,7 @@ impl Reloading {
     pub fn new(files: Files) -> Result<Self, CredentialError> {
         let (seen, loaded) = load(&files);
         let (current, _) = loaded?;
-        let state = Mutex::new(State { current, seen });
+        let state = Mutex::new(State { current, seen, refused: None });
         Ok(Self { files, state, versions: watch::Sender::new(0) })
     }
 
@@ -148,6 +150,7 @@ impl Reloading {
         match loaded {
             Ok((current, credentials)) => {
                 state.current = current;
+                state.refused = None;
                 drop(state);
                 self.versions.send_modify(|version| *version += 1);
                 let summary = credentials.summary();
@@ -161,9 +164,32 @@ impl Reloading {
             }
             Err(error) => {
                 tracing::error!(%error, "the new certificate files cannot be used; those in use stay");
+                state.refused = Some(error.to_string());
                 Refreshed::Failed(error.to_string())
             }
         }
+    }
+
+    /// Looks for somebody who waits for the answer: reads again what was refused, and fails as long as
+    /// it is.
+    pub fn refresh_now(&self) -> Refreshed {
+        {
+            let mut state = self.state();
+            if state.refused.is_some() {
+                // It may have been the disk's fault, and then the file has not changed.
+                state.seen.clear();
+            }
+        }
+        // The look that comes by itself may have been faster.
+        match (self.refresh(), self.refused()) {
+            (Refreshed::Unchanged, Some(reason)) => Refreshed::Failed(reason),
+            (looked, _) => looked,
+        }
+    }
+
+    /// Why the version on disk is not the one in force, if it was refused.
+    pub fn refused(&self) -> Option<String> {
+        self.state().refused.clone()
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
