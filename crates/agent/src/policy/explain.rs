@@ -1,8 +1,8 @@
 //! `rexec-agent policy test`: what would be decided, and why.
 
 use super::engine::reason::deed;
-use super::engine::{host_and_any_port, host_and_port};
-use super::{Action, Answer, Caller, Limits, Local, Policy, PolicyPaths, Question, Rule};
+use super::engine::{console_action, host_and_any_port, host_and_port};
+use super::{Action, Answer, Caller, Limits, Local, Policy, PolicyPaths, Question, Rule, Verdict};
 use nix::unistd::User;
 use rexec_protocol::outcome::printable;
 use std::ffi::OsString;
@@ -81,7 +81,7 @@ struct What {
     #[arg(long)]
     who: bool,
     /// Do this on the agent's console; the caller is then local:USER
-    #[arg(long, value_name = "ACTION")]
+    #[arg(long, value_name = "ACTION", value_parser = on_console)]
     ctl: Option<String>,
     /// A command
     #[arg(last = true, value_name = "WORD")]
@@ -99,6 +99,10 @@ fn own_place(text: &str) -> Result<(String, u16), String> {
 fn owned(parts: Option<(&str, u16)>) -> Result<(String, u16), String> {
     let parts = parts.map(|(host, port)| (host.to_owned(), port));
     parts.ok_or_else(|| "it is written HOST:PORT, or [ADDRESS]:PORT".to_owned())
+}
+
+fn on_console(action: &str) -> Result<String, String> {
+    console_action(action).map(|()| action.to_owned())
 }
 
 /// The exit code where no decision could be made.
@@ -197,9 +201,18 @@ impl Account {
 }
 
 fn write_answer(policy: &Policy, question: &Question<'_>, out: &mut dyn Write) -> io::Result<bool> {
-    match policy.answer(question) {
-        Answer::Allowed { rule } => {
-            let user = printable(question.caller.user);
+    let user = printable(question.caller.user);
+    match policy.verdict(question) {
+        Verdict::Free(why) => {
+            writeln!(out, "allowed: {user} may {}", deed(&question.action))?;
+            writeln!(out, "by no rule: {why}")?;
+            Ok(true)
+        }
+        Verdict::Never(why) => {
+            writeln!(out, "denied: {why}")?;
+            Ok(false)
+        }
+        Verdict::Ruled(Answer::Allowed { rule }) => {
             writeln!(out, "allowed: {user} may {}", deed(&question.action))?;
             writeln!(out, "by {}", place(rule))?;
             if matches!(question.action, Action::Run { .. }) {
@@ -207,7 +220,7 @@ fn write_answer(policy: &Policy, question: &Question<'_>, out: &mut dyn Write) -
             }
             Ok(true)
         }
-        Answer::Denied { reason, rule } => {
+        Verdict::Ruled(Answer::Denied { reason, rule }) => {
             writeln!(out, "denied: {reason}")?;
             match policy.rules().iter().find(|known| Some(known.name.as_str()) == rule) {
                 Some(rule) => writeln!(out, "by {}", place(rule))?,

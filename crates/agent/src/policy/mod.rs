@@ -23,6 +23,7 @@ mod transfer;
 
 pub use engine::{
     Action, Answer, CONSOLE, Caller, Effect, Limits, Local, Policy, PolicyError, Question, Rule,
+    Verdict,
 };
 pub use files::PolicyPaths;
 pub use reload::Reloading;
@@ -177,11 +178,11 @@ fn attach(
     control: bool,
 ) -> Result<(), Denied> {
     let action = Action::Attach { owner, owner_groups, control };
-    match policy.answer(&Question { caller, action }) {
+    let question = Question { caller, action };
+    let is_free = question.needs_no_rule().is_some();
+    match policy.answer(&question) {
         Answer::Allowed { .. } => Ok(()),
-        Answer::Denied { rule: None, .. } if holds("policy.own_jobs", caller.user == owner) => {
-            Ok(())
-        }
+        Answer::Denied { rule: None, .. } if holds("policy.own_jobs", is_free) => Ok(()),
         Answer::Denied { reason, rule } => {
             Err(Denied { message: reason, rule: rule.map(str::to_owned) })
         }
@@ -213,7 +214,7 @@ pub fn may_ask_who(policy: &Policy, identity: &Identity, from: IpAddr) -> Result
 /// Decides whether the local user `user`, who can reach the console, may do `action` there. No rule is
 /// needed: who can reach it can change the policy, too. But a rule can keep it from being done.
 pub fn may_control_agent(policy: &Policy, user: &str, action: &str) -> Result<(), Denied> {
-    let user = format!("local:{user}");
+    let user = format!("{}{user}", engine::AT_CONSOLE);
     let caller = Caller { user: &user, groups: &[], from: None };
     match ask(policy, caller, Action::Console { action }) {
         Err(Denied { rule: None, .. }) => Ok(()),

@@ -2,9 +2,9 @@
 
 use super::destination::{host_and_any_port, host_and_port};
 use super::format::{self, PolicyError, Run, place};
-use super::question::{Action, Caller, Local, Question};
+use super::question::{Action, Caller, Local, Question, console_action};
 use super::rule::Effect;
-use super::rules::{Answer, Policy, Source};
+use super::rules::{Answer, Policy, Source, Verdict};
 use std::fmt;
 use std::path::{Path, PathBuf};
 use toml::Spanned;
@@ -67,20 +67,32 @@ impl Case {
         if test.listen.as_deref().is_some_and(|place| host_and_any_port(place).is_none()) {
             return Err(fault("has a 'listen' that is not HOST:PORT"));
         }
+        if let Some(why) = test.ctl.as_deref().and_then(|action| console_action(action).err()) {
+            return Err(fault(&format!("has a 'ctl' that is no action: {why}")));
+        }
         Ok(Self { file: source.path.clone(), line, test })
     }
 
     /// `None` if the policy says what is expected.
     pub(super) fn run<'a>(&'a self, policy: &'a Policy) -> Option<Failure<'a>> {
         let fails = |message: String| Failure { file: &self.file, line: self.line, message };
-        let Some(answer) = self.answer(policy) else {
+        let Some(verdict) = self.verdict(policy) else {
             let message = "no rule about this caller says as whom, and the test has no 'as'";
             let expected = self.test.expect == Effect::Deny && self.test.rule.is_none();
             return if expected { None } else { Some(fails(message.to_owned())) };
         };
-        let (effect, rule) = match &answer {
-            Answer::Allowed { rule } => (Effect::Allow, Some(rule.name.as_str())),
-            Answer::Denied { rule, .. } => (Effect::Deny, *rule),
+        let (effect, rule, how) = match &verdict {
+            Verdict::Ruled(Answer::Allowed { rule }) => {
+                (Effect::Allow, Some(rule.name.as_str()), String::new())
+            }
+            Verdict::Ruled(Answer::Denied { rule: None, reason }) => {
+                (Effect::Deny, None, format!(", as no rule matches ({reason})"))
+            }
+            Verdict::Ruled(Answer::Denied { rule, reason }) => {
+                (Effect::Deny, *rule, format!(" ({reason})"))
+            }
+            Verdict::Free(why) => (Effect::Allow, None, format!(" ({why})")),
+            Verdict::Never(why) => (Effect::Deny, None, format!(" ({why})")),
         };
         let is_rule = self.test.rule.as_deref().is_none_or(|wanted| rule == Some(wanted));
         if effect == self.test.expect && is_rule {
@@ -90,28 +102,21 @@ impl Case {
             Some(rule) => format!("{} by rule '{rule}'", self.test.expect),
             None => self.test.expect.to_string(),
         };
-        let decided = match rule {
-            Some(rule) => format!("{effect} by rule '{rule}'"),
-            None => format!("{effect}, as no rule matches"),
-        };
-        let why = match answer {
-            Answer::Denied { reason, .. } => format!(" ({reason})"),
-            Answer::Allowed { .. } => String::new(),
-        };
-        Some(fails(format!("expected {expected}, decided {decided}{why}")))
+        let by = rule.map_or_else(String::new, |rule| format!(" by rule '{rule}'"));
+        Some(fails(format!("expected {expected}, decided {effect}{by}{how}")))
     }
 
     /// `None` if the test names no local user, and the policy has none for this caller.
-    fn answer<'a>(&self, policy: &'a Policy) -> Option<Answer<'a>> {
+    fn verdict<'a>(&self, policy: &'a Policy) -> Option<Verdict<'a>> {
         let test = &self.test;
         let caller = Caller { user: &test.user, groups: &test.groups, from: test.from };
         if let Some(owner) = test.attach.as_ref().or(test.control.as_ref()) {
             let (owner_groups, control) = (&test.owner_groups, test.control.is_some());
             let action = Action::Attach { owner, owner_groups, control };
-            return Some(policy.answer(&Question { caller, action }));
+            return Some(policy.verdict(&Question { caller, action }));
         }
         if let Some(action) = self.about_people() {
-            return Some(policy.answer(&Question { caller, action }));
+            return Some(policy.verdict(&Question { caller, action }));
         }
         let name = test.local.clone().or_else(|| policy.default_user(&caller))?;
         let shell = test.shell.as_bytes();
@@ -133,7 +138,7 @@ impl Case {
                 _ => Action::Run { local, argv: &argv, env: &env, terminal: test.terminal },
             },
         };
-        Some(policy.answer(&Question { caller, action }))
+        Some(policy.verdict(&Question { caller, action }))
     }
 
     fn about_people(&self) -> Option<Action<'_>> {

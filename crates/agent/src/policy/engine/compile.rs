@@ -6,7 +6,7 @@
 use super::destination::Destination;
 use super::format::{self, PolicyError, place};
 use super::pattern::{Glob, Words};
-use super::question::CONSOLE;
+use super::question::console_action;
 use super::rule::{Account, Commands, Effect, Limits, Owner, Rule, Who};
 use super::rules::Source;
 use super::variable::Variable;
@@ -235,10 +235,10 @@ fn room(name: String) -> Result<Glob, String> {
 }
 
 fn console(action: String) -> Result<String, String> {
-    if action == "*" || CONSOLE.contains(&action.as_str()) {
-        return Ok(action);
+    if action != "*" {
+        console_action(&action)?;
     }
-    Err(format!("'{action}' is nothing that `rexec-agent ctl` does: {}", CONSOLE.join(", ")))
+    Ok(action)
 }
 
 /// A key that is true or not there.

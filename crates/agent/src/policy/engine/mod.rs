@@ -40,9 +40,9 @@ pub use case::{Case, Failure};
 pub(crate) use destination::{host_and_any_port, host_and_port};
 pub use format::PolicyError;
 pub use network::Network;
-pub use question::{Action, CONSOLE, Caller, Local, Question};
+pub use question::{AT_CONSOLE, Action, CONSOLE, Caller, Local, Question, console_action};
 pub use rule::{Effect, Limits, Mismatch, Rule};
-pub use rules::{Answer, Policy, Source};
+pub use rules::{Answer, Policy, Source, Verdict};
 
 #[cfg(test)]
 mod naive;

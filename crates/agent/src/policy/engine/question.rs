@@ -1,5 +1,6 @@
 //! What can be asked of a policy.
 
+use rexec_protocol::outcome::printable;
 use std::net::IpAddr;
 
 /// Who asks, as the certificate and the connection say.
@@ -107,6 +108,21 @@ pub enum Action<'a> {
 pub const CONSOLE: [&str; 9] =
     ["status", "who", "jobs", "kick", "kill", "drain", "reload", "log-level", "quit"];
 
+/// Says which actions there are, if this is none of them.
+pub fn console_action(name: &str) -> Result<(), String> {
+    if CONSOLE.contains(&name) {
+        return Ok(());
+    }
+    Err(format!(
+        "'{}' is nothing that `rexec-agent ctl` does: {}",
+        printable(name),
+        CONSOLE.join(", ")
+    ))
+}
+
+/// What the name of a local user at the console begins with.
+pub const AT_CONSOLE: &str = "local:";
+
 /// May this caller do this?
 #[derive(Debug, Clone, Copy)]
 pub struct Question<'a> {
@@ -114,6 +130,42 @@ pub struct Question<'a> {
     pub caller: Caller<'a>,
     /// What for.
     pub action: Action<'a>,
+}
+
+impl Question<'_> {
+    /// Why no rule has to allow it, where none has to. A deny rule counts all the same.
+    pub fn needs_no_rule(&self) -> Option<&'static str> {
+        match self.action {
+            Action::Attach { owner, .. } if owner == self.caller.user => {
+                Some("one's own jobs need no rule; only a deny rule keeps one from them")
+            }
+            Action::Console { .. } if self.caller.is_at_console() => Some(
+                "the console needs no rule: only root and the agent's own user get to it, who can change the policy, too; only a deny rule with 'ctl' keeps them from something",
+            ),
+            _ => None,
+        }
+    }
+
+    /// Why no rule can allow it, where none can.
+    pub fn is_out_of_reach(&self) -> Option<String> {
+        match self.action {
+            Action::Console { .. } if !self.caller.is_at_console() => {
+                let user = printable(self.caller.user);
+                Some(format!(
+                    "{user} may not {}, whatever a rule says: it is for root and the agent's own user on its machine, who are local:NAME there",
+                    self.action.verb()
+                ))
+            }
+            _ => None,
+        }
+    }
+}
+
+impl Caller<'_> {
+    /// Whether this is a local user of the agent's machine, at its console. Nobody else gets there.
+    fn is_at_console(&self) -> bool {
+        self.user.starts_with(AT_CONSOLE)
+    }
 }
 
 impl Action<'_> {

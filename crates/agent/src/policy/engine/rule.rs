@@ -3,7 +3,7 @@
 use super::destination::Destination;
 use super::network::Network;
 use super::pattern::{Glob, Words, path_elements};
-use super::question::{Action, Caller, Local, Question};
+use super::question::{AT_CONSOLE, Action, Caller, Local, Question};
 use super::variable::Variable;
 use rexec_guard::holds;
 use rexec_protocol::outcome::printable;
@@ -296,6 +296,15 @@ impl Rule {
     /// Whether it lets its callers run whatever they like.
     pub fn allows_any_command(&self) -> bool {
         self.effect == Effect::Allow && self.force.is_none() && self.commands == Some(Commands::Any)
+    }
+
+    /// Whether it allows something on the console, but to nobody who could be there: no certificate
+    /// leads there, and no group and no address comes with a local user.
+    pub(super) fn is_idle_at_console(&self) -> bool {
+        let is_there = |user: &String| user.starts_with(AT_CONSOLE);
+        let reaches =
+            self.from.is_none() && (self.who.anybody || self.who.users.iter().any(is_there));
+        self.effect == Effect::Allow && self.console.is_some() && !reaches
     }
 
     /// The lists that decide about a room, in the same way: who may say something may listen.

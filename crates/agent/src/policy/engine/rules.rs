@@ -44,6 +44,17 @@ pub enum Answer<'a> {
     },
 }
 
+/// What comes of a question in the end: some need no rule, and to some no rule can say yes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verdict<'a> {
+    /// The rules decide.
+    Ruled(Answer<'a>),
+    /// Allowed: no rule denies it, and for this reason none has to allow it.
+    Free(&'static str),
+    /// Denied, for this reason, whatever is allowed.
+    Never(String),
+}
+
 impl Policy {
     /// Reads a policy from its files, in the order in which they count. `place` is where an
     /// administrator would write the first rule.
@@ -94,6 +105,25 @@ impl Policy {
             }
         }
         Answer::Denied { reason: reason::by_none(question, self, nearest), rule: None }
+    }
+
+    /// What comes of a question, for those who want to know without asking the agent.
+    pub fn verdict(&self, question: &Question<'_>) -> Verdict<'_> {
+        let answer = self.answer(question);
+        let is_denied_by_rule = matches!(answer, Answer::Denied { rule: Some(_), .. });
+        match (question.is_out_of_reach(), question.needs_no_rule()) {
+            (Some(why), _) if !is_denied_by_rule => Verdict::Never(why),
+            (_, Some(why)) if matches!(answer, Answer::Denied { rule: None, .. }) => {
+                Verdict::Free(why)
+            }
+            _ => Verdict::Ruled(answer),
+        }
+    }
+
+    /// The names of the allow rules with `ctl` about nobody who could be at the console.
+    pub fn idle_at_console(&self) -> Vec<&str> {
+        let idle = self.rules.iter().filter(|rule| rule.is_idle_at_console());
+        idle.map(|rule| rule.name.as_str()).collect()
     }
 
     /// Whether what `question` asks about would be allowed for every path there is. Then it does not

@@ -657,6 +657,7 @@ fn tests_of_a_policy_say_what_was_decided() {
         ("wall = true\nexpect = 'allow'", "may not tell everybody"),
         ("who = true\nexpect = 'deny'", ""),
         ("ctl = 'quit'\nexpect = 'deny'", ""),
+        ("ctl = 'quit'\nexpect = 'allow'", "decided deny (alice may not use the console, whatever"),
     ] {
         let policy = parse(&format!("{tests}[[test]]\nuser = 'alice'\n{test}")).unwrap();
         let failures: Vec<String> = policy.failures().iter().map(ToString::to_string).collect();
@@ -668,6 +669,45 @@ fn tests_of_a_policy_say_what_was_decided() {
             ),
         }
     }
+}
+
+/// As the agent decides it: what needs no rule is not denied for want of one.
+#[test]
+fn tests_know_what_needs_no_rule() {
+    let rules = "[[rule]]\nname = 'no-quit'\neffect = 'deny'\nusers = ['*']\nctl = ['quit']\n\
+        [[rule]]\nname = 'useless'\nusers = ['alice']\nctl = ['*']\n\
+        [[rule]]\nname = 'kicks'\nusers = ['local:root']\nctl = ['kick']\n";
+    for (test, says) in [
+        ("user = 'local:root'\nctl = 'status'\nexpect = 'allow'", ""),
+        ("user = 'local:agent'\nctl = 'status'\nexpect = 'allow'", ""),
+        ("user = 'local:root'\nctl = 'kick'\nrule = 'kicks'\nexpect = 'allow'", ""),
+        ("user = 'local:root'\nctl = 'quit'\nrule = 'no-quit'\nexpect = 'deny'", ""),
+        ("user = 'alice'\nctl = 'status'\nexpect = 'deny'", ""),
+        ("user = 'alice'\nctl = 'quit'\nrule = 'no-quit'\nexpect = 'deny'", ""),
+        ("user = 'alice'\nattach = 'alice'\nexpect = 'allow'", ""),
+        ("user = 'alice'\ncontrol = 'bob'\nexpect = 'deny'", ""),
+        (
+            "user = 'local:root'\nctl = 'status'\nexpect = 'deny'",
+            "allow (the console needs no rule",
+        ),
+        ("user = 'bob'\nattach = 'bob'\nexpect = 'deny'", "allow (one's own jobs need no rule"),
+        (
+            "user = 'alice'\nctl = 'status'\nexpect = 'allow'",
+            "it is for root and the agent's own user",
+        ),
+    ] {
+        let policy = parse(&format!("{rules}[[test]]\n{test}")).unwrap();
+        let failures: Vec<String> = policy.failures().iter().map(ToString::to_string).collect();
+        assert_eq!(failures.is_empty(), says.is_empty(), "{test}: {failures:?}");
+        assert!(failures.concat().contains(says), "{failures:?}");
+        assert_eq!(policy.idle_at_console(), ["useless"]);
+    }
+    let error =
+        parse("[[test]]\nuser = 'local:root'\nctl = 'reboot'\nexpect = 'deny'").unwrap_err();
+    assert!(
+        error.to_string().contains("'reboot' is nothing that `rexec-agent ctl` does"),
+        "{error}"
+    );
 }
 
 /// What the real one decides, as the naive one says it.
