@@ -307,6 +307,20 @@ fn policy_test_explains_and_its_exit_code_tells() {
     assert!(code == 1 && said.contains("for other local users"), "{said}");
     assert_eq!(ask(&["--read", "/x"]).0, 1);
     assert_eq!(ask(&[]).0, 2);
+    // Of the console, as the console decides.
+    let at_console = |user: &str, action: &str| {
+        let output = tool(dir.path(), &["policy", "test", "--user", user, "--ctl", action]);
+        let said = [output.stdout, output.stderr].concat();
+        (output.status.code().unwrap(), String::from_utf8(said).unwrap())
+    };
+    let (code, said) = at_console("local:root", "status");
+    let both =
+        said.contains("allowed: local:root may use 'status'") && said.contains("needs no rule");
+    assert!(code == 0 && both, "{said}");
+    let (code, said) = at_console("alice", "status");
+    assert!(code == 1 && said.contains("who are local:NAME there"), "{said}");
+    let (code, said) = at_console("local:root", "bogus");
+    assert!(code == 2 && said.contains("'bogus' is nothing that `rexec-agent ctl` does"), "{said}");
     write_private(dir.path(), "policy.toml", "[[rule");
     let (code, said) = ask(&["--", "id"]);
     assert!(code == 2 && said.contains("policy.toml:1:"), "{said}");
@@ -327,9 +341,16 @@ fn check_runs_the_tests_of_the_policy() {
         (output.status.success(), String::from_utf8(output.stdout).unwrap())
     };
     let (fit, said) = check(&alice(&format!("commands = [['ls']]\n{test}")));
-    assert!(fit && said.contains("# policy: ok: 1 rules in 1 files; 1 tests"), "{said}");
+    assert!(fit && said.contains("# policy: ok: 1 rule in 1 file; 1 test, none fails"), "{said}");
     let (fit, said) = check(&alice(&format!("commands = [['id']]\n{test}")));
     assert!(!fit && said.contains("expected deny, decided allow by rule 'alice'"), "{said}");
     let (fit, said) = check("nonsense");
     assert!(!fit && said.contains("policy.toml:1:"), "{said}");
+    fs::remove_file(agent.path("policy.toml")).unwrap();
+    let words =
+        ["--policy", agent.path("policy.toml").to_str().unwrap(), "doctor"].map(str::to_owned);
+    let output = tool(agent.dir.path(), &words.each_ref().map(String::as_str));
+    let said = String::from_utf8(output.stdout).unwrap();
+    let is_told = said.contains("WRONG policy: 'policy' names ") && said.contains("no such file");
+    assert!(!output.status.success() && is_told, "{said}");
 }

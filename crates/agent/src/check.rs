@@ -2,7 +2,8 @@
 
 use crate::account::Account;
 use crate::config::Config;
-use crate::policy::{Policy, PolicyPaths};
+use crate::console::columns::counted;
+use crate::policy::Policy;
 use crate::{audit, console, trusted};
 use nix::unistd::AccessFlags;
 use rexec_net::credentials::Credentials;
@@ -10,7 +11,7 @@ use rexec_net::tls;
 use std::fs;
 use std::io::{self, Write};
 use std::os::unix::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 /// Writes what is in force, or what is wrong, to `out`; fails if anything is wrong.
@@ -46,7 +47,7 @@ fn write_report(config: &Config, out: &mut dyn Write) -> io::Result<bool> {
         verdict("revocation", Ok(words.to_owned()))?;
     }
     verdict("state folder", state_folder(&config.state_dir))?;
-    verdict("policy", policy(&config.policy_paths()))?;
+    verdict("policy", policy(config))?;
     verdict("audit log", audit::check(&config.audit))?;
     Ok(fit)
 }
@@ -97,25 +98,75 @@ fn usable(state: &Path) -> Result<bool, String> {
     Ok(is_there)
 }
 
-/// Loads the policy and runs the tests that it carries.
-pub(crate) fn policy(paths: &PolicyPaths) -> Result<String, String> {
-    let policy = Policy::load(paths).map_err(|error| error.to_string())?;
+/// Loads the policy and runs the tests that it carries. That there is none is no fault, unless one was
+/// named: then it is more likely that the name is wrong.
+pub(crate) fn policy(config: &Config) -> Result<String, String> {
+    let policy = Policy::load(&config.policy_paths()).map_err(|error| error.to_string())?;
+    let file = &config.policy;
+    if *file != Config::default().policy && !file.exists() {
+        return Err(format!(
+            "'policy' names {}, and there is no such file, so nothing in it counts; mend the name, or write the policy there",
+            whole(file).display()
+        ));
+    }
     let (rules, files, tests) = (policy.rules().len(), policy.files().len(), policy.tests());
     let failures: Vec<String> = policy.failures().iter().map(ToString::to_string).collect();
     if !failures.is_empty() {
         let count = failures.len();
-        return Err(format!("{count} of {tests} tests fail:\n#   {}", failures.join("\n#   ")));
+        let tests = counted(tests, "test");
+        return Err(format!("{count} of {tests} fail:\n#   {}", failures.join("\n#   ")));
     }
     if rules == 0 {
         return Ok(format!("there is none, so everything is denied; {}", policy.how_to_begin()));
     }
-    Ok(format!("{rules} rules in {files} files; {tests} tests of theirs, which all pass"))
+    let (rules, files, tests) =
+        (counted(rules, "rule"), counted(files, "file"), counted(tests, "test"));
+    let words = format!("{rules} in {files}; {tests}, none fails");
+    Ok(match policy.idle_at_console().as_slice() {
+        [] => words,
+        idle => format!(
+            "{words}; note: 'ctl' allows nobody anything in {}: only root and the agent's own user get to the console, as \"local:NAME\", and they need no rule",
+            idle.join(", ")
+        ),
+    })
+}
+
+/// A path that can be found from wherever it is read.
+fn whole(path: &Path) -> PathBuf {
+    std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use std::os::unix::fs::PermissionsExt;
+
+    /// A name that is wrong by a letter looks like a policy that allows nothing.
+    #[test]
+    fn a_policy_that_was_named_and_is_not_there_is_told() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = |name: &str| dir.path().join(name);
+        let named =
+            Config { policy: path("polcy.toml"), policy_folder: path("d"), ..Config::default() };
+        let why = policy(&named).unwrap_err();
+        assert!(why.contains("no such file") && why.contains("/polcy.toml"), "{why}");
+        // Where the name counts from, nobody has to guess.
+        let relative = Config { policy: "no-such/polcy.toml".into(), ..named.clone() };
+        let here = std::env::current_dir().unwrap().join("no-such/polcy.toml");
+        assert!(policy(&relative).unwrap_err().contains(here.to_str().unwrap()));
+        let rule = "[[rule]]\nname = 'a'\nusers = ['alice']\n";
+        let write = |text: &str| {
+            fs::write(path("polcy.toml"), text).unwrap();
+            fs::set_permissions(path("polcy.toml"), fs::Permissions::from_mode(0o600)).unwrap();
+        };
+        write("");
+        assert!(policy(&named).unwrap().contains("everything is denied"));
+        write(&format!("{rule}who = true\n"));
+        assert_eq!(policy(&named).unwrap(), "1 rule in 1 file; 0 tests, none fails");
+        write(&format!("{rule}ctl = ['status']\n"));
+        let words = policy(&named).unwrap();
+        assert!(words.contains("'ctl' allows nobody anything in a: "), "{words}");
+    }
 
     /// It is what a start does: an agent that passed `--check` must not fail for it.
     #[test]

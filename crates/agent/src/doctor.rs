@@ -54,7 +54,7 @@ fn state_folder(config: &Config, report: &mut Report) {
 }
 
 fn policy(config: &Config, report: &mut Report) {
-    report.judge("policy", check::policy(&config.policy_paths()));
+    report.judge("policy", check::policy(config));
 }
 
 fn audit_log(config: &Config, report: &mut Report) {

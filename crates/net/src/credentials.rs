@@ -350,6 +350,8 @@ pub enum Fault {
 
 impl Fault {
     pub(crate) fn of(self, file: &Path) -> CredentialError {
-        CredentialError { file: file.to_owned(), fault: self }
+        // A relative name says nothing to whoever does not know where this process is.
+        let file = std::path::absolute(file).unwrap_or_else(|_| file.to_owned());
+        CredentialError { file, fault: self }
     }
 }

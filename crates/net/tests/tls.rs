@@ -586,6 +586,13 @@ fn fault(files: &Files) -> String {
 }
 
 #[test]
+fn a_relative_name_is_told_with_its_folder() {
+    let files = Files { identity: "no-such-agent.pem".into(), ..World::new().files("agent.pem") };
+    let whole = std::env::current_dir().unwrap().join("no-such-agent.pem");
+    assert_says(&fault(&files), &[whole.to_str().unwrap(), "cannot be read"], "relative");
+}
+
+#[test]
 fn a_key_that_others_can_read_is_refused() {
     let world = World::new();
     let files = world.files("agent.pem");
