@@ -3,7 +3,7 @@
 use crate::resume::echo_through;
 use crate::support::TestAgent;
 use crate::support::agent::own_user;
-use crate::support::chaos::{Chaos, Faults, Plan};
+use crate::support::chaos::{Chaos, Plan};
 use crate::support::cli::code;
 use crate::support::proc::{eventually, running_with};
 use nix::libc::linger;
@@ -224,15 +224,7 @@ fn echoing() -> u16 {
 async fn cut_lines_and_restarts_lose_nothing_of_a_connection() {
     let port = echoing();
     let mut agent = TestAgent::with_policy(&policy(&format!("'127.0.0.1:{port}'")));
-    let chaos = Chaos::start(agent.port, |number| {
-        let cut = Faults { cut: (number < 10).then_some(700_000), ..Faults::default() };
-        if number % 2 == 0 {
-            Plan { up: cut, ..Plan::default() }
-        } else {
-            Plan { down: cut, ..Plan::default() }
-        }
-    })
-    .await;
+    let chaos = Chaos::start(agent.port, Plan::cut_in_turn).await;
     let connector = Connector::new(&agent.files()).unwrap();
     let session = connector.connect("127.0.0.1", chaos.port).await.unwrap();
     let child = session.connect_to("127.0.0.1", port).spawn().await.unwrap();

@@ -4,7 +4,7 @@ use crate::forward::{Front, by_socks, free_port, server, stuck_and_eight_others}
 use crate::resume::echo_through;
 use crate::support::TestAgent;
 use crate::support::agent::own_user;
-use crate::support::chaos::{Chaos, Faults, Plan};
+use crate::support::chaos::{Chaos, Plan};
 use crate::support::cli::code;
 use crate::support::proc::{eventually, running_with};
 use crate::support::raw::wire::{data, eof, exec_spec, frame, hello, map, text, uint};
@@ -226,15 +226,7 @@ fn a_port_that_is_lost_there_ends_what_only_serves_ports() {
 #[tokio::test(flavor = "multi_thread")]
 async fn cut_lines_and_restarts_lose_no_connection_and_nothing_of_one() {
     let mut agent = TestAgent::with_policy(&policy("'127.0.0.1:*'"));
-    let chaos = Chaos::start(agent.port, |number| {
-        let cut = Faults { cut: (number < 10).then_some(700_000), ..Faults::default() };
-        if number % 2 == 0 {
-            Plan { up: cut, ..Plan::default() }
-        } else {
-            Plan { down: cut, ..Plan::default() }
-        }
-    })
-    .await;
+    let chaos = Chaos::start(agent.port, Plan::cut_in_turn).await;
     let connector = Connector::new(&agent.files()).unwrap();
     let session = connector.connect("127.0.0.1", chaos.port).await.unwrap();
     let mut listener = session.listen("127.0.0.1", 0).start().await.unwrap();

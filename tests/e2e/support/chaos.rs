@@ -36,6 +36,18 @@ pub struct Plan {
     pub down: Faults,
 }
 
+impl Plan {
+    /// The first ten connections are cut on their way, by turns in each direction.
+    pub fn cut_in_turn(number: usize) -> Self {
+        let cut = Faults { cut: (number < 10).then_some(700_000), ..Faults::default() };
+        if number.is_multiple_of(2) {
+            Self { up: cut, ..Self::default() }
+        } else {
+            Self { down: cut, ..Self::default() }
+        }
+    }
+}
+
 /// A running proxy.
 pub struct Chaos {
     pub port: u16,
