@@ -5,11 +5,11 @@ use crate::error::Error;
 use crate::membership::Membership;
 use crate::reconnect::{Away, Heard, is_mendable};
 use crate::remote::Remote;
-use crate::routes::{Lasting, Line, Route, Routes, Streams, about_jobs, answered};
+use crate::routes::{Asked, Lasting, Line, Route, Routes, Streams};
 use rexec_net::handshake::{Connection, Deadline, error_code};
 use rexec_net::{NetError, Outbox};
 use rexec_protocol::hello::Terms;
-use rexec_protocol::message::{Detach, Goodbye, JobInfo, Message, Notice, Ping, Pong};
+use rexec_protocol::message::{Detach, Goodbye, Message, Notice, Ping, Pong};
 use rexec_protocol::outcome::printable;
 use rexec_protocol::{Algorithm, ErrorCode, Frame, ProtocolError, StreamId};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -136,18 +136,7 @@ impl Shared {
         question: impl FnOnce(StreamId) -> Frame,
     ) -> Result<Vec<Frame>, Error> {
         let (answer, answered) = oneshot::channel();
-        self.request(|stream, _| (question(stream), Route::Ask { frames: Vec::new(), answer }))
-            .await?;
-        answered.await.unwrap_or_else(|_| Err(self.gone()))
-    }
-
-    /// Asks something that is answered by jobs, or by nothing.
-    pub(crate) async fn query(&self, question: Message) -> Result<Vec<JobInfo>, Error> {
-        let (answer, answered) = oneshot::channel();
-        self.request(|stream, _| {
-            (Frame::new(stream, question), Route::Query { jobs: Vec::new(), answer })
-        })
-        .await?;
+        self.request(|stream, _| (question(stream), Route::Asked(Asked::new(answer)))).await?;
         answered.await.unwrap_or_else(|_| Err(self.gone()))
     }
 
@@ -266,18 +255,7 @@ impl Shared {
             routes.served = true;
             match routes.streams.get_mut(&stream) {
                 Some(Route::Lasting(lasting)) => lasting.clone(),
-                Some(Route::Query { jobs, .. }) => {
-                    if let Some(answer) = about_jobs(jobs, frame)? {
-                        routes.finish_query(stream, answer);
-                    }
-                    return Ok(());
-                }
-                Some(Route::Ask { frames, .. }) => {
-                    if let Some(answer) = answered(frames, frame) {
-                        routes.finish_query(stream, answer);
-                    }
-                    return Ok(());
-                }
+                Some(Route::Asked(_)) => return routes.answered(stream, frame),
                 // Frames of a command that is over, or was forgotten, are late, not wrong.
                 None => return Ok(()),
             }
@@ -310,13 +288,7 @@ impl Shared {
                     live.push(lasting);
                 }
                 Route::Lasting(_) => {}
-                // Who asked may have gone.
-                Route::Query { answer, .. } => {
-                    let _ = answer.send(Err(Error::unreachable(error.to_string())));
-                }
-                Route::Ask { answer, .. } => {
-                    let _ = answer.send(Err(Error::unreachable(error.to_string())));
-                }
+                Route::Asked(asked) => asked.end(Err(Error::unreachable(error.to_string()))),
             }
         }
         live

@@ -5,8 +5,8 @@ use crate::membership::Membership;
 use crate::remote::{Remote, refusal};
 use rexec_net::Outbox;
 use rexec_net::handshake::Connection;
-use rexec_protocol::message::{JobInfo, JobList, Message, Refusal, Refused};
-use rexec_protocol::{Frame, ProtocolError, StreamId, msgpack};
+use rexec_protocol::message::{Message, Refusal, Refused};
+use rexec_protocol::{Frame, ProtocolError, StreamId};
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -17,10 +17,19 @@ use tokio::sync::oneshot;
 pub(crate) enum Route {
     /// What goes on over connections.
     Lasting(Lasting),
-    /// A question about jobs.
-    Query { jobs: Vec<JobInfo>, answer: oneshot::Sender<Result<Vec<JobInfo>, Error>> },
-    /// Any other question.
-    Ask { frames: Vec<Frame>, answer: oneshot::Sender<Result<Vec<Frame>, Error>> },
+    /// A question.
+    Asked(Asked),
+}
+
+/// The most that one answer may take, in bytes: many times what the longest list of an agent takes.
+const MAX_ANSWER: usize = 64 << 20;
+
+/// What has come of an answer, and who waits for it.
+#[derive(Debug)]
+pub(crate) struct Asked {
+    frames: Vec<Frame>,
+    size: usize,
+    answer: oneshot::Sender<Result<Vec<Frame>, Error>>,
 }
 
 /// What is opened again on another connection.
@@ -50,13 +59,42 @@ pub(crate) struct Routes {
 }
 
 impl Routes {
-    pub(crate) fn finish_query(&mut self, stream: StreamId, result: Result<(), Error>) {
-        // Who asked may have gone.
-        match self.streams.remove(&stream) {
-            Some(Route::Query { jobs, answer }) => drop(answer.send(result.map(|()| jobs))),
-            Some(Route::Ask { frames, answer }) => drop(answer.send(result.map(|()| frames))),
-            _ => {}
+    /// Takes a frame of an answer.
+    pub(crate) fn answered(&mut self, stream: StreamId, frame: Frame) -> Result<(), ProtocolError> {
+        let Some(Route::Asked(asked)) = self.streams.get_mut(&stream) else { return Ok(()) };
+        if let Some(end) = asked.take(frame)?
+            && let Some(Route::Asked(asked)) = self.streams.remove(&stream)
+        {
+            asked.end(end);
         }
+        Ok(())
+    }
+}
+
+impl Asked {
+    pub(crate) fn new(answer: oneshot::Sender<Result<Vec<Frame>, Error>>) -> Self {
+        Self { frames: Vec::new(), size: 0, answer }
+    }
+
+    /// `Some` after the last frame.
+    fn take(&mut self, frame: Frame) -> Result<Option<Result<(), Error>>, ProtocolError> {
+        let is_last = match &frame.message {
+            Message::Listing(listing) => !listing.more,
+            Message::Present(present) => !present.more,
+            Message::Removed(_) | Message::Walled(_) => true,
+            other => return Ok(no(other).map(Err)),
+        };
+        self.size += size_of::<Frame>() + frame.body.len();
+        if self.size > MAX_ANSWER {
+            return Err(ProtocolError::Flood("bytes in one answer"));
+        }
+        self.frames.push(frame);
+        Ok(is_last.then_some(Ok(())))
+    }
+
+    /// Who asked may have gone.
+    pub(crate) fn end(self, end: Result<(), Error>) {
+        let _ = self.answer.send(end.map(|()| self.frames));
     }
 }
 
@@ -98,35 +136,6 @@ impl Lasting {
             Self::Room(_) => {}
         }
     }
-}
-
-/// Takes a frame of an answer about jobs; `Some` if it was the last.
-pub(crate) fn about_jobs(
-    jobs: &mut Vec<JobInfo>,
-    frame: Frame,
-) -> Result<Option<Result<(), Error>>, ProtocolError> {
-    match &frame.message {
-        Message::Listing(listing) => {
-            let more = listing.more;
-            let body = frame.verified_body()?;
-            let list: JobList = msgpack::decode(body.as_bytes(), msgpack::BODY)?;
-            jobs.extend(list.jobs);
-            Ok((!more).then_some(Ok(())))
-        }
-        Message::Removed(_) => Ok(Some(Ok(()))),
-        _ => Ok(no(&frame.message).map(Err)),
-    }
-}
-
-/// Takes a frame of any other answer; `Some` if it was the last.
-pub(crate) fn answered(frames: &mut Vec<Frame>, frame: Frame) -> Option<Result<(), Error>> {
-    let is_last = match &frame.message {
-        Message::Present(present) => !present.more,
-        Message::Walled(_) => true,
-        _ => return no(&frame.message).map(Err),
-    };
-    frames.push(frame);
-    is_last.then_some(Ok(()))
 }
 
 fn no(message: &Message) -> Option<Error> {

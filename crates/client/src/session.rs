@@ -12,8 +12,8 @@ use crate::room::{Join, Room};
 use rexec_net::credentials::Files;
 use rexec_net::handshake::{Connection, Deadline};
 use rexec_protocol::message::{
-    ConnectionInfo, Exec, ExecSpec, JobInfo, Jobs, Message, Notice, Ping, Pong, PresentList,
-    Remove, Wall, Walled, Who,
+    ConnectionInfo, Exec, ExecSpec, JobInfo, JobList, Jobs, Message, Notice, Ping, Pong,
+    PresentList, Remove, Wall, Walled, Who,
 };
 use rexec_protocol::{Algorithm, Frame, JobId, ProtocolError, StreamId, msgpack};
 use std::ffi::OsStr;
@@ -135,12 +135,14 @@ impl Session {
     /// The jobs on the agent that this identity may know of, the oldest first. Their texts come from
     /// another machine: pass them through [`crate::printable`] before a terminal shows them.
     pub async fn jobs(&self) -> Result<Vec<JobInfo>, Error> {
-        self.0.0.query(Jobs {}.into()).await
+        let frames = self.0.0.ask(|stream| Frame::new(stream, Jobs {}.into())).await?;
+        list_of(frames, |part| Ok(msgpack::decode::<JobList>(part, msgpack::BODY)?.jobs))
     }
 
     /// Has the agent forget a job that has ended, with its output.
     pub async fn remove(&self, job: &JobId) -> Result<(), Error> {
-        self.0.0.query(Remove { job: job.clone() }.into()).await.map(drop)
+        let remove = Remove { job: job.clone() };
+        self.0.0.ask(|stream| Frame::new(stream, remove.into())).await.map(drop)
     }
 
     /// A way into a room of the agent, with choices; see [`Join`].
@@ -172,15 +174,7 @@ impl Session {
 
     pub(crate) async fn present(&self, who: Who) -> Result<Vec<ConnectionInfo>, Error> {
         let frames = self.0.0.ask(|stream| Frame::new(stream, who.into())).await?;
-        let mut all = Vec::new();
-        for frame in frames {
-            let wrong = |fault: ProtocolError| Error::local(fault.to_string());
-            let body = frame.verified_body().map_err(wrong)?;
-            let list: PresentList =
-                msgpack::decode(body.as_bytes(), msgpack::BODY).map_err(wrong)?;
-            all.extend(list.connections);
-        }
-        Ok(all)
+        list_of(frames, |part| Ok(msgpack::decode::<PresentList>(part, msgpack::BODY)?.connections))
     }
 
     pub(crate) fn shared(&self) -> Arc<Shared> {
@@ -277,6 +271,20 @@ fn split_target(target: &str) -> Result<(&str, Option<u16>), Error> {
     };
     let port = port.map(|port| port.parse().map_err(|_| bad())).transpose()?;
     if host.is_empty() || port == Some(0) { Err(bad()) } else { Ok((host, port)) }
+}
+
+/// An answer that is a list, in as many frames as it takes.
+fn list_of<T>(
+    frames: Vec<Frame>,
+    decode: impl Fn(&[u8]) -> Result<Vec<T>, ProtocolError>,
+) -> Result<Vec<T>, Error> {
+    let mut all = Vec::new();
+    for frame in frames {
+        let body = frame.verified_body();
+        let part = body.and_then(|body| decode(body.as_bytes()));
+        all.extend(part.map_err(|fault| Error::local(fault.to_string()))?);
+    }
+    Ok(all)
 }
 
 #[cfg(test)]

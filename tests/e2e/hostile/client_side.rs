@@ -431,6 +431,36 @@ async fn the_agent_is_told_even_if_the_session_is_dropped_at_once() {
     assert_eq!(missed, 0, "of {}", told.len());
 }
 
+/// Nobody gives credit for an answer that is no stream of a command, so it has a bound of its own.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_that_never_ends_is_given_up() {
+    // A client that has given up still takes what comes, or its last words would be lost.
+    const PARTS: usize = 200;
+    for (verb, asked) in [("listing", "jobs"), ("present", "who")] {
+        let fake = FakeAgent::new();
+        let serving = fake.serve(fake.config(), move |mut raw| {
+            let body = vec![0; MAX_BODY as usize];
+            let part = with_body(verb, 1, &[("more", vec![0xc3])], &body, sha256(&body));
+            raw.wait_for(asked);
+            raw.send(&hello()).unwrap();
+            (0..PARTS).for_each(|_| raw.send(&part).unwrap());
+            raw.errors().pop()
+        });
+        let session = connect(&fake).await;
+        let error = match asked {
+            "jobs" => session.jobs().await.map(|jobs| jobs.len()),
+            _ => session.who().await.map(|all| all.len()),
+        };
+        let error = error.unwrap_err().to_string();
+        let told = spawn_blocking(move || serving.join()).await.unwrap().unwrap().unwrap();
+        assert_eq!(
+            (told, error.contains("too many bytes in one answer")),
+            (Some(Flood), true),
+            "{error}"
+        );
+    }
+}
+
 /// What an agent says is shown, but drives no terminal.
 #[tokio::test(flavor = "multi_thread")]
 async fn words_of_an_agent_are_escaped() {
