@@ -24,15 +24,18 @@ pub(super) struct Unsaid {
     pub(super) known: u64,
     /// Of these, nobody knows.
     pub(super) unknown: u64,
+    /// There may be more that were typed and not even taken.
+    pub(super) more: bool,
 }
 
 impl Unsaid {
     /// In words, if there are any.
     pub(super) fn words(self) -> Option<String> {
-        let known = match self.known {
-            0 => None,
-            1 => Some("1 line was not said".to_owned()),
-            known => Some(format!("{known} lines were not said")),
+        let known = match (self.known, self.more) {
+            (0, false) => None,
+            (1, false) => Some("1 line was not said".to_owned()),
+            (known, false) => Some(format!("{known} lines were not said")),
+            (known, true) => Some(format!("at least {known} lines were not said")),
         };
         let unknown = match self.unknown {
             0 => None,
@@ -154,7 +157,8 @@ impl<'a> Ahead<'a> {
     fn count(&self, now: Unsaid) {
         let is_line = |typed: &&Typed| matches!(typed, Typed::Say(_) | Typed::Act(_));
         let waiting = self.waiting.iter().filter(is_line).count() as u64;
-        self.talk.unsaid.set(Unsaid { known: now.known + waiting, ..now });
+        let more = self.waiting.len() >= MOST;
+        self.talk.unsaid.set(Unsaid { known: now.known + waiting, more, ..now });
     }
 }
 
@@ -183,7 +187,7 @@ impl Way {
 
     fn unsaid(&self) -> Unsaid {
         let unknown = u64::from(self.may_be_said);
-        Unsaid { known: 1 - unknown, unknown }
+        Unsaid { known: 1 - unknown, unknown, more: false }
     }
 }
 
@@ -217,11 +221,13 @@ mod tests {
     #[test]
     fn lines_are_counted() {
         assert_eq!(Unsaid::default().words(), None);
-        let many = Unsaid { known: 3, unknown: 2 };
+        let many = Unsaid { known: 3, unknown: 2, more: false };
         let words = "3 lines were not said; of 2 lines it is not known whether they were said";
         assert_eq!(many.words().unwrap(), words);
+        let full = Unsaid { known: 1000, unknown: 0, more: true };
+        assert_eq!(full.words().unwrap(), "at least 1000 lines were not said");
         assert!(many.question().starts_with("5 lines are not said yet; Ctrl-C again drops them"));
-        let one = Unsaid { known: 1, unknown: 0 };
+        let one = Unsaid { known: 1, unknown: 0, more: false };
         assert!(one.question().starts_with("1 line is not said yet; Ctrl-C again drops it"));
     }
 }

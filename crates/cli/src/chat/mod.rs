@@ -54,6 +54,8 @@ const LAST_LINES: Duration = Duration::from_millis(200);
 
 /// How long a pipe tries to join where the agent is busy, and how long it waits in between.
 const JOINING: Duration = Duration::from_secs(10);
+/// It is not told before: most of what is busy is so for less.
+const UNTOLD: Duration = Duration::from_secs(1);
 const PAUSE: Duration = Duration::from_millis(200);
 
 /// How long the agent has to answer that this one leaves.
@@ -126,7 +128,7 @@ async fn whole(
     // Who only has something to say wants no history, unless it is asked for.
     let history = wish.history.unwrap_or(if wish.read_only || is_typed { u64::MAX } else { 0 });
     let room = meant(&session, &wish.room).await?;
-    let room = join(&session, &room, history, is_typed).await.map_err(outcome)?;
+    let room = join(&session, &room, history, (level, is_typed)).await.map_err(outcome)?;
     if !wish.read_only && !room.may_say() {
         let name = room.name();
         let message = format!(
@@ -184,12 +186,22 @@ async fn meant(session: &Session, room: &str) -> Result<String, Outcome> {
 }
 
 /// Joins the room. A pipe waits a while if the agent is busy: joining counts as a line, and a script may
-/// post many of them, each by a pipe of its own.
-async fn join(session: &Session, room: &str, history: u64, is_typed: bool) -> Result<Room, Error> {
-    let patience = Instant::now() + JOINING;
+/// post many of them, each by a pipe of its own. Not all limits pass as soon: after a second it says what it waits for.
+async fn join(
+    session: &Session,
+    room: &str,
+    history: u64,
+    (level, is_typed): (LogLevel, bool),
+) -> Result<Room, Error> {
+    let began = Instant::now();
+    let mut is_told = false;
     loop {
         match session.room(room).history(history).join().await {
-            Err(error) if error.is_busy() && !is_typed && Instant::now() < patience => {
+            Err(error) if error.is_busy() && !is_typed && began.elapsed() < JOINING => {
+                if began.elapsed() >= UNTOLD && !std::mem::replace(&mut is_told, true) {
+                    let seconds = JOINING.saturating_sub(began.elapsed()).as_secs_f64().ceil();
+                    Notes::new(level).inform(&format!("{error}; tries again for {seconds} s"));
+                }
                 sleep(PAUSE).await;
             }
             joined => return joined,

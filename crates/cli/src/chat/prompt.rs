@@ -77,9 +77,11 @@ impl Prompt {
             loop {
                 let line = match editor.readline(&prompt) {
                     Ok(line) => typed(&line),
-                    Err(_) => Typed::Quit,
+                    Err(ReadlineError::Eof | ReadlineError::Interrupted) => Typed::Quit,
+                    // Bytes that are no text, or the terminal is gone.
+                    Err(error) => Typed::Broken(format!("what is typed cannot be read: {error}")),
                 };
-                let is_last = line == Typed::Quit;
+                let is_last = matches!(line, Typed::Quit | Typed::Broken(_));
                 if to.blocking_send(line).is_err() || is_last {
                     return;
                 }
