@@ -196,6 +196,27 @@ fn escapes_are_for_this_side() {
     eventually("it was hung up", || running_with(&mark).is_empty());
 }
 
+/// Who only looks on, and leaves in the middle, does not keep what the program has made of the screen.
+#[test]
+fn a_watcher_who_leaves_has_the_own_screen_again() {
+    if !available() {
+        return;
+    }
+    let agent = TestAgent::start();
+    let fills = r"printf '\033[?1049hin the whole screen'; sleep 2303";
+    let owner = Terminal::open(&agent, 100, 30);
+    owner.enter(&format!("rexec -t --id fills {} \"{fills}\"", agent.target()));
+    owner.shows("in the whole screen");
+    let watcher = Terminal::open(&agent, 100, 30);
+    watcher.enter(&format!("rexec attach --read-only {} fills", agent.target()));
+    watcher.shows("in the whole screen");
+    assert!(watcher.is_filled());
+    watcher.press(&["C-c"]);
+    eventually("it is as it was", || !watcher.is_filled());
+    watcher.is_back();
+    assert!(owner.is_filled(), "the other one goes on");
+}
+
 /// However it ends, the terminal is as it was.
 #[test]
 fn a_signal_restores_the_terminal() {

@@ -113,6 +113,12 @@ impl Terminal {
         String::from_utf8(output.stdout).unwrap()
     }
 
+    /// A program has the whole screen, and what was there before is kept for later.
+    pub fn is_filled(&self) -> bool {
+        let output = self.tmux().args(["display-message", "-p", "#{alternate_on}"]).output();
+        output.unwrap().stdout == b"1\n"
+    }
+
     fn tell(&self, words: &[&str]) {
         assert!(self.tmux().args(words).status().unwrap().success(), "{words:?}");
     }

@@ -7,7 +7,7 @@ use crate::attend::{OnSignal, Streams};
 use crate::plan::stdin_is_null;
 use crate::render::Renderer;
 use crate::tty::escape::shown;
-use crate::tty::{ESCAPE, Keys};
+use crate::tty::{ESCAPE, Keys, leave_screen};
 use rexec_client::{JobId, Place as Begin};
 use std::io::{self, IsTerminal};
 use std::process::ExitCode;
@@ -23,11 +23,13 @@ pub fn run(attach: Attach) -> ExitCode {
     let on_signal = if read_only { OnSignal::Leave } else { OnSignal::Cancel };
     let escape = escape.map_or(Some(ESCAPE), |escape| escape.0);
     let json = call.json;
-    let mut from_start = false;
+    let (mut from_start, mut looks_on) = (false, false);
     let stdin = !(read_only || no_stdin || stdin_is_null());
     let (mut end, trace) = call.visit(on_signal, async |place| {
         let Found { id, info } = place.find_with_info(&name.job).await?;
-        let has_terminal = !read_only && !json && info.is_some_and(|job| job.terminal);
+        let shows_terminal = !json && info.is_some_and(|job| job.terminal);
+        let has_terminal = shows_terminal && !read_only;
+        looks_on = shows_terminal && read_only;
         // What a terminal showed before can be drawn again, and must not be played again: programs put
         // questions to it, and its answers would be typed.
         from_start = !(live || has_terminal);
@@ -47,6 +49,9 @@ pub fn run(attach: Attach) -> ExitCode {
         });
         place.visit.attend(child, streams).await
     });
+    if looks_on && end.is_err() {
+        leave_screen();
+    }
     if from_start {
         end = end.and_then(verified);
     }

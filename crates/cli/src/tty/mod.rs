@@ -150,13 +150,20 @@ impl Tty {
         escape::help(self.key.unwrap_or(ESCAPE))
     }
 
-    /// For who leaves in the middle: what a program that fills the screen has made of the terminal, it
-    /// would have undone at its end.
+    /// [`leave_screen`], if this terminal is that of the job.
     pub fn leave_screen(&self) {
-        if self.raw.is_some() && io::stdout().is_terminal() {
-            // If it cannot be written, there is nobody to see it.
-            let _ = io::stdout().write_all(PLAIN).and_then(|()| io::stdout().flush());
+        if self.raw.is_some() {
+            leave_screen();
         }
+    }
+}
+
+/// For who leaves in the middle: what a program that fills the screen has made of the terminal, it
+/// would have undone at its end.
+pub fn leave_screen() {
+    if io::stdout().is_terminal() {
+        // If it cannot be written, there is nobody to see it.
+        let _ = io::stdout().write_all(PLAIN).and_then(|()| io::stdout().flush());
     }
 }
 
