@@ -7,13 +7,16 @@ use crate::support::agent::own_user;
 use crate::support::chaos::{Chaos, Plan};
 use crate::support::cli::code;
 use crate::support::proc::{eventually, running_with};
-use crate::support::raw::wire::{data, eof, exec_spec, frame, hello, map, text, uint};
+use crate::support::raw::wire::{
+    data, eof, exec_spec, frame, hello, map, sha256, text, uint, with_body,
+};
 use crate::support::raw::{FakeAgent, Raw};
 use nix::sys::signal::Signal;
 use rexec_client::{Command, Connector, Listener, NeverStarted, Outcome, Session};
 use rexec_net::credentials::Credentials;
 use rexec_net::tls::client_config;
 use rexec_protocol::Message;
+use rexec_protocol::message::Refusal;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::process::Stdio;
@@ -88,6 +91,15 @@ fn a_port_that_is_left_to_the_agent_is_told() {
         } else {
             assert_eq!(say(port, b"hi").unwrap(), b"hihi");
         }
+        // Who came to which port is on record.
+        let audit = std::fs::read_to_string(agent.path("audit.jsonl")).unwrap();
+        assert!(audit.contains("\"peer\":\"127.0.0.1:"), "{audit}");
+        let listening = || {
+            let audit = std::fs::read_to_string(agent.path("audit.jsonl")).unwrap();
+            let mut lines = audit.lines().filter(|line| line.contains("\"event\":\"listening\""));
+            lines.any(|line| line.contains(&format!("\"port\":{port}")))
+        };
+        eventually("the port is on record", listening);
         front.kill().unwrap();
         front.wait().unwrap();
     }
@@ -297,11 +309,19 @@ async fn a_connection_is_taken_once() {
     drop(listener);
 }
 
+fn raw(agent: &TestAgent, name: &str) -> Raw {
+    let own = Credentials::load(&agent.files_of(name)).unwrap();
+    Raw::connect(agent.port, &client_config(&own).unwrap()).unwrap()
+}
+
 /// How a request ends that no client of ours would make.
 fn by_hand(agent: &TestAgent, name: &str, spec: &[u8]) -> Outcome {
-    let own = Credentials::load(&agent.files_of(name)).unwrap();
-    let mut raw = Raw::connect(agent.port, &client_config(&own).unwrap()).unwrap();
-    raw.send(&[hello(), exec_spec(1, spec)].concat()).unwrap();
+    outcome_of(agent, name, &exec_spec(1, spec))
+}
+
+fn outcome_of(agent: &TestAgent, name: &str, exec: &[u8]) -> Outcome {
+    let mut raw = raw(agent, name);
+    raw.send(&[&hello(), exec].concat()).unwrap();
     loop {
         if let Message::Exit(exit) = raw.next().unwrap().unwrap().message {
             return exit.outcome;
@@ -370,6 +390,86 @@ async fn a_host_that_is_none_is_refused() {
     let listen = map(&[("host", text("127.0.0.1")), ("port", uint(0))]);
     let outcome = by_hand(&agent, "alice", &map(&[("command", map(&[("listen", listen)]))]));
     assert!(is_refused(&outcome, NeverStarted::Invalid), "{outcome:?}");
+}
+
+/// Policy and certificate are asked about no more once nobody is there for it.
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_about_connections_outlives_its_client() {
+    let there = free_port();
+    let agent = TestAgent::with_policy(&policy("'127.0.0.1:*'"));
+    let (yes, window) = (|| vec![0xc3], || [("window", uint(1 << 62)), ("digest", text("sha256"))]);
+    let place = map(&[("host", text("127.0.0.1")), ("port", uint(there.into()))]);
+    let listen = map(&[("listen", place.clone())]);
+    let accept = map(&[("accept", map(&[("job", text("x")), ("number", uint(1))]))]);
+    for command in [listen.clone(), map(&[("connect", place)]), accept] {
+        let spec = [("command", command), ("stdin", yes())];
+        let then = ("on_disconnect", map(&[("keep", map(&[]))]));
+        let outcome = by_hand(&agent, "alice", &map(&[&spec[..], &[then]].concat()));
+        assert!(is_refused(&outcome, NeverStarted::Invalid), "{outcome:?}");
+        let spec = map(&spec);
+        let args = [&window()[..], &[("detach", yes())]].concat();
+        let detached = with_body("exec", 1, &args, &spec, sha256(&spec));
+        let outcome = outcome_of(&agent, "alice", &detached);
+        assert!(is_refused(&outcome, NeverStarted::Invalid), "{outcome:?}");
+    }
+    // Nor by who leaves it later; whoever is told that it is kept would count on it.
+    let mut raw = raw(&agent, "alice");
+    let spec = map(&[("command", listen), ("stdin", yes())]);
+    let args = [&window()[..], &[("job", text("port"))]].concat();
+    let exec = with_body("exec", 1, &args, &spec, sha256(&spec));
+    raw.send(&[hello(), exec].concat()).unwrap();
+    raw.wait_for("data");
+    assert!(!is_free(there));
+    raw.send(&frame("detach", 1, &[])).unwrap();
+    let refused = loop {
+        match raw.next().unwrap().unwrap().message {
+            Message::Refused(refused) => break refused,
+            Message::Detach(_) => panic!("it is kept"),
+            _ => {}
+        }
+    };
+    assert_eq!(refused.reason, Refusal::Invalid, "{refused:?}");
+    tokio::task::block_in_place(|| eventually("the port is free", || is_free(there)));
+}
+
+/// Whoever can reach a port decides how many connections it has, and about nothing else.
+#[tokio::test(flavor = "multi_thread")]
+async fn those_who_come_to_a_port_keep_its_owner_from_no_command() {
+    let user = own_user();
+    let policy = format!(
+        "[[rule]]\nname = 'ports'\nusers = ['*']\nas = ['{user}']\nlisten = ['127.0.0.1:*']\n\
+         commands = 'any'\n[rule.limits]\ncommands = 1\n"
+    );
+    let config = "[limits]\ncommands_per_identity = 1\nforwards_per_identity = 4\n";
+    let mut agent = TestAgent::with_both(config, &policy);
+    let session = agent.session().await;
+    let mut listener = session.listen("127.0.0.1", 0).start().await.unwrap();
+    let mut sockets = Vec::new();
+    let mut come = async || {
+        sockets.push(TcpStream::connect(("127.0.0.1", listener.port())).unwrap());
+        listener.accept().await.unwrap().0.spawn().await
+    };
+    let mut taken = Vec::new();
+    for _ in 0..3 {
+        taken.push(come().await.unwrap());
+    }
+    let error = come().await.unwrap_err();
+    let said = "4 forwarded connections and ports of 'alice' are open, which is the limit \
+                (limits.forwards_per_identity)";
+    assert!(is_refused(error.outcome(), NeverStarted::Busy), "{error}");
+    assert!(error.to_string().contains(said), "{error}");
+    assert!(session.command("true").status().await.unwrap().success());
+    // As much after a restart.
+    tokio::task::block_in_place(|| {
+        agent.signal(Signal::SIGTERM);
+        assert!(agent.wait().success());
+        agent.start_again();
+    });
+    let error = come().await.unwrap_err();
+    assert!(error.to_string().contains(said), "{error}");
+    assert!(session.command("true").status().await.unwrap().success());
+    taken.pop().unwrap().kill().await.unwrap();
+    taken.push(come().await.unwrap());
 }
 
 /// A client believes no agent that says of a port what it should not, and none for ever.

@@ -214,7 +214,8 @@ async fn begin(
     if let Err(error) = keeper.amend(&heir.will(&job, &terms, cause)).await {
         tracing::debug!(%error, "the keeper is gone, or hangs");
     }
-    let places = agent.admission.running(&job.owner.name, terms.limited_by.as_deref());
+    let limited_by = terms.limited_by.as_deref();
+    let places = agent.admission.running(&job.owner.name, job.is_connection, limited_by);
     let started = Instant::now().checked_sub(age).unwrap_or_else(Instant::now);
     let stdin = stdin.zip(job.feed.clone());
     let heir = Some(heir);

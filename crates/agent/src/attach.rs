@@ -206,6 +206,11 @@ impl Attached {
 
     /// The client leaves, and hears it if its job is not as safe as it wants it to be.
     async fn farewell(&self) -> Result<(), Gone> {
+        if self.job.is_connection && self.job.is_held_by(self.attachment) {
+            let message = "a connection, or a port, is not kept without its client, and ends now";
+            let (reason, message) = (Refusal::Invalid, message.to_owned());
+            return self.send(Refused { reason, message }.into()).await;
+        }
         if self.keeps.load(Ordering::Acquire) && self.job.is_unheard() {
             let message = format!(
                 "job {} goes on, but the process that watches it could not be told to keep it, so that it may end \

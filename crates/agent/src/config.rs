@@ -82,6 +82,9 @@ pub struct Limits {
     pub commands_per_identity: usize,
     /// Commands running at once on one connection.
     pub commands_per_connection: usize,
+    /// Forwarded connections and ports of one identity at once, over all its connections; they are none of
+    /// `commands_per_identity`.
+    pub forwards_per_identity: usize,
     /// How often it is on record and told, per second, that one identity comes to one job …
     pub attaches_per_second: u32,
     /// … and so often at once; beyond that it is counted.
@@ -171,6 +174,7 @@ impl Default for Limits {
             commands: 4_096,
             commands_per_identity: 128,
             commands_per_connection: 256,
+            forwards_per_identity: 256,
             attaches_per_second: 5,
             attaches_burst: 100,
             frames_per_second: 10_000,

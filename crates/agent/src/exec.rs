@@ -20,6 +20,7 @@ use rexec_net::Identity;
 use rexec_protocol::message::{Channel, ExecSpec, Exit};
 use rexec_protocol::outcome::shorten;
 use rexec_protocol::{JobId, NeverStarted, Outcome};
+use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::AsFd;
@@ -102,12 +103,13 @@ impl Request {
     async fn launch(&self, agent: &Agent) -> Result<Launched, Outcome> {
         let permit = self.permit(agent).await?;
         let places = self.places(agent, &permit)?;
-        self.job.set_user(&permit.account().name);
+        self.job.permitted(&permit.account().name, &permit.spec().command);
         if let Err(error) = agent.jobs.commit(&self.job).await {
             let message = format!("the agent cannot put the job on its disk: {error}");
             return Err(self.reject(agent, NeverStarted::Resource, message));
         }
-        let intent = Event::exec(&self.job.id, &self.identity, self.from, &permit);
+        let peer = agent.jobs.arrival(&permit.spec().command);
+        let intent = Event::exec(&self.job.id, &self.identity, self.from, &permit, peer);
         if let Err(unavailable) = agent.audit.commit(&intent).await
             && !holds("audit.on_record_first", false)
         {
@@ -145,6 +147,10 @@ impl Request {
         if let Some(fault) = self.spec.fault() {
             return Err(self.reject(agent, NeverStarted::Invalid, fault));
         }
+        if self.job.is_connection && !holds("connect.detach", !self.job.is_kept()) {
+            let message = "a connection, or a port, cannot be detached from its client";
+            return Err(self.reject(agent, NeverStarted::Invalid, message));
+        }
         // One version of the policy for all of this decision.
         let policy = agent.policy.current();
         let permit = authorize(agent, &policy, &self.identity, self.from.ip(), &self.spec).await;
@@ -164,7 +170,7 @@ impl Request {
 
     fn places(&self, agent: &Agent, permit: &Permit) -> Result<Places, Outcome> {
         let admission = &agent.admission;
-        let held = admission.command(&self.identity);
+        let held = admission.command(&self.identity, &permit.spec().command);
         let places =
             held.and_then(|held| Ok((held, admission.under_rule(&self.identity, permit)?)));
         places.map_err(|full| self.reject(agent, NeverStarted::Busy, full))
@@ -254,7 +260,12 @@ impl Begun {
         let watch = agent.unstick.watch(&job.id, watched.keeper.reach());
         let supervisor =
             Supervisor::new(watched, Arc::clone(&job), controls, limits, leaving, watch);
-        let Some(exit) = supervisor.run().await else {
+        let exit = tokio::select! {
+            biased;
+            never = port_on_record(agent, &job) => match never {},
+            exit = supervisor.run() => exit,
+        };
+        let Some(exit) = exit else {
             return tracing::info!(job = %job.id, "left to the next agent");
         };
         let (id, user, outcome) = (&job.id, &job.owner.name, &exit.outcome);
@@ -271,6 +282,15 @@ impl Begun {
         job.log.exit(exit.clone());
         settle(agent, &job, end, is_recorded).await;
     }
+}
+
+/// Puts on record which port a job has opened, if it does: its client may have left the choice to this machine.
+async fn port_on_record(agent: &Agent, job: &Job) -> Infallible {
+    if let Some(heard) = job.heard() {
+        let (port, user) = (heard.opened().await, &job.owner.name);
+        agent.audit.record(&Event::Listening { job: &job.id, user, port });
+    }
+    std::future::pending().await
 }
 
 /// True if the end of a job is where its output is kept.

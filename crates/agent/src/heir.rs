@@ -128,7 +128,9 @@ mod tests {
             stdin: false,
             terminal: false,
             terminal_size: None,
+            connection: false,
             listens: None,
+            listening: None,
             boot: String::new(),
         };
         let ledger = Ledger::LAYOUT;

@@ -216,7 +216,7 @@ impl Intake {
         if n == 0 {
             self.close(channel);
         } else {
-            self.job.log.output(channel, bytes);
+            self.job.prints(channel, bytes);
             self.book(channel);
         }
         n

@@ -307,7 +307,8 @@ impl Session {
             Message::Cancel(cancel) => control(attached, "cancel", Control::Cancel(cancel)),
             Message::Resize(resize) => control(attached, "resize", Control::Resize(resize.size)),
             Message::Detach(_) => {
-                if attached.job.is_held_by(attached.attachment) {
+                let is_kept = !attached.job.is_connection;
+                if is_kept && attached.job.is_held_by(attached.attachment) {
                     attached.job.keep(attached.leave_kept());
                     attached.job.let_go(attached.attachment);
                 } else {

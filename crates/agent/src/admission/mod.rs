@@ -12,6 +12,7 @@
 //! | connections | identity, agent | told `busy`, closed |
 //! | frames and errors ([`rexec_net::rates`]) | connection | told `flood`, closed |
 //! | commands | identity, agent | that command is `never_started`, `busy` |
+//! | forwarded connections and ports | identity, with the commands agent | the same |
 //! | coming to a job | identity and job | that is refused, `busy` |
 //!
 //! What is closed before TLS costs the agent one accept(2). Counting is by RAII: [`Handshake`] and
@@ -41,6 +42,7 @@ use refusals::{Records, Refusals};
 use rexec_guard::holds;
 use rexec_net::{Identity, NetError};
 use rexec_protocol::JobId;
+use rexec_protocol::message::Command;
 use rexec_protocol::outcome::printable;
 use source::Source;
 use std::borrow::Cow;
@@ -57,6 +59,9 @@ pub struct Admission {
     before: Mutex<Before>,
     connections: Count,
     commands: Count,
+    /// By identity: those of the commands that are connections or ports. Whoever can reach a port decides how
+    /// many there are, and is not to decide whether its owner can run a command.
+    forwards: Places<String>,
     /// By identity and rule.
     by_rule: Places<(String, String)>,
     /// By identity and job: how often it comes there.
@@ -122,10 +127,21 @@ impl Admission {
             records: Records::default(),
         };
         let (connections, commands) = <(Count, Count)>::default();
-        let (before, by_rule) = (Mutex::new(before), Places::default());
+        let (before, forwards, by_rule) =
+            (Mutex::new(before), Places::default(), Places::default());
         let attaches = Pace::new(limits.attaches_per_second, limits.attaches_burst);
         let (unrecorded, denials) = Default::default();
-        Self { limits, before, connections, commands, by_rule, attaches, unrecorded, denials }
+        Self {
+            limits,
+            before,
+            connections,
+            commands,
+            forwards,
+            by_rule,
+            attaches,
+            unrecorded,
+            denials,
+        }
     }
 
     /// Lets a handshake begin. The error is what there is to be said of those that may not, now and
@@ -152,36 +168,45 @@ impl Admission {
         self.before().records.next(Instant::now())
     }
 
-    /// Takes a place for a connection.
+    /// Takes a place for the connection of a client.
     pub fn connection(&self, identity: &Identity) -> Result<Held, Full> {
         let Limits { connections, connections_per_identity, .. } = self.limits;
-        self.connections.take(
+        let limit = |most, key| Limit { most, what: "connections", state: "open", key };
+        let Count { all, by_identity } = &self.connections;
+        take(
             identity,
-            ("connections", "open"),
-            (connections, "limits.connections"),
-            (connections_per_identity, "limits.connections_per_identity"),
+            (all, limit(connections, "limits.connections")),
+            (by_identity, limit(connections_per_identity, "limits.connections_per_identity")),
         )
     }
 
     /// Takes a place for a command; to be held until nothing of it runs any more.
-    pub fn command(&self, identity: &Identity) -> Result<Held, Full> {
-        let Limits { commands, commands_per_identity, .. } = self.limits;
-        self.commands.take(
-            identity,
-            ("commands", "running"),
-            (commands, "limits.commands"),
-            (commands_per_identity, "limits.commands_per_identity"),
-        )
+    pub fn command(&self, identity: &Identity, command: &Command) -> Result<Held, Full> {
+        let Limits { commands, commands_per_identity, forwards_per_identity, .. } = self.limits;
+        let limit = |most, key| Limit { most, what: "commands", state: "running", key };
+        let Count { all, by_identity } = &self.commands;
+        let own = if holds("admission.forwards", command.is_connection()) {
+            let (what, state) = ("forwarded connections and ports", "open");
+            let (most, key) = (forwards_per_identity, "limits.forwards_per_identity");
+            (&self.forwards, Limit { most, what, state, key })
+        } else {
+            (by_identity, limit(commands_per_identity, "limits.commands_per_identity"))
+        };
+        take(identity, (all, limit(commands, "limits.commands")), own)
     }
 
     /// Takes a place among the commands that the permit's rule allows the identity at once, if it
-    /// limits them; to be held as long.
+    /// limits them; to be held as long. Connections and ports are none of those: a port would take the place
+    /// of each connection that comes to it.
     pub fn under_rule(
         &self,
         identity: &Identity,
         permit: &Permit,
     ) -> Result<Option<HeldByRule>, Full> {
         let Some(limit) = permit.grant().limits.commands else { return Ok(None) };
+        if permit.spec().command.is_connection() {
+            return Ok(None);
+        }
         if holds("admission.commands_of_rule", false) {
             return Ok(None);
         }
@@ -199,8 +224,14 @@ impl Admission {
 
     /// Takes the places of a command that runs already, and was started under this rule's limit by an
     /// agent that is gone. Limits are for those who come: this one is there.
-    pub fn running(&self, user: &str, limited_by: Option<&str>) -> (Held, Option<HeldByRule>) {
-        let own = self.commands.by_identity.take(user.to_owned());
+    pub fn running(
+        &self,
+        user: &str,
+        is_connection: bool,
+        limited_by: Option<&str>,
+    ) -> (Held, Option<HeldByRule>) {
+        let own = if is_connection { &self.forwards } else { &self.commands.by_identity };
+        let own = own.take(user.to_owned());
         let held = Held { _all: self.commands.all.take(()), _own: own };
         let rule = limited_by.map(|rule| self.by_rule.take((user.to_owned(), rule.to_owned())));
         (held, rule)
@@ -236,25 +267,32 @@ impl Admission {
     }
 }
 
-impl Count {
-    fn take(
-        &self,
-        identity: &Identity,
-        (what, state): (&'static str, &'static str),
-        (limit, key): (usize, &'static str),
-        (own_limit, own_key): (usize, &'static str),
-    ) -> Result<Held, Full> {
-        let name = identity.name();
-        let own = self.by_identity.try_take(name.to_owned(), own_limit).ok_or_else(|| {
-            let whose = format!("of '{}'", printable(name));
-            Full { limit: own_limit, what, whose, state, key: own_key.into() }
-        })?;
-        let all = self.all.try_take((), limit).ok_or_else(|| {
-            let whose = "in all".to_owned();
-            Full { limit, what, whose, state, key: key.into() }
-        })?;
-        Ok(Held { _all: all, _own: own })
+/// How many places there are, of what, and which setting says so.
+struct Limit {
+    most: usize,
+    what: &'static str,
+    state: &'static str,
+    key: &'static str,
+}
+
+impl Limit {
+    fn reached(self, whose: String) -> Full {
+        let Self { most, what, state, key } = self;
+        Full { limit: most, what, whose, state, key: key.into() }
     }
+}
+
+/// Takes a place among all, and one among those of the identity.
+fn take(
+    identity: &Identity,
+    (all, limit): (&Places<()>, Limit),
+    (by_identity, own_limit): (&Places<String>, Limit),
+) -> Result<Held, Full> {
+    let name = identity.name();
+    let own = by_identity.try_take(name.to_owned(), own_limit.most);
+    let own = own.ok_or_else(|| own_limit.reached(format!("of '{}'", printable(name))))?;
+    let all = all.try_take((), limit.most).ok_or_else(|| limit.reached("in all".to_owned()))?;
+    Ok(Held { _all: all, _own: own })
 }
 
 impl Handshake {

@@ -63,6 +63,7 @@ pub fn validate(limits: &Limits) -> Result<(), String> {
         ("commands", limits.commands),
         ("commands_per_identity", limits.commands_per_identity),
         ("commands_per_connection", limits.commands_per_connection),
+        ("forwards_per_identity", limits.forwards_per_identity),
         ("attaches_per_second", limits.attaches_per_second as usize),
         ("attaches_burst", limits.attaches_burst as usize),
         ("frames_per_second", limits.frames_per_second as usize),
@@ -110,6 +111,7 @@ mod tests {
         for (text, says) in [
             ("handshakes = 0", "'limits.handshakes' is 0"),
             ("commands_per_identity = 0", "'limits.commands_per_identity' is 0"),
+            ("forwards_per_identity = 0", "'limits.forwards_per_identity' is 0"),
             ("frames_burst = 0", "'limits.frames_burst' is 0"),
             ("handshakes = 4\nhandshakes_early_drop = 1", "'limits.handshakes_reserved' is 4 of 4"),
             ("handshakes_early_drop = 129", "'limits.handshakes_early_drop' (129)"),

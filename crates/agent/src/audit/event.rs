@@ -75,6 +75,9 @@ pub enum Event<'a> {
         cwd: Option<Text>,
         env_names: Vec<Text>,
         rule: Text,
+        /// Where the connection comes from that it takes.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        peer: Option<SocketAddr>,
         /// What was asked for, if the rule's forced command runs in its place.
         #[serde(skip_serializing_if = "Option::is_none")]
         asked: Option<Text>,
@@ -91,6 +94,8 @@ pub enum Event<'a> {
         held: bool,
         usage: Usage,
     },
+    /// A job has opened this port.
+    Listening { job: &'a JobId, user: &'a str, port: u16 },
     /// The job of an agent that is gone runs on under this one.
     Adopted { job: &'a JobId, user: &'a str, pid: u32 },
     /// A client came to a job that was there; without `control` it can only watch. Who comes too often is
@@ -205,6 +210,7 @@ impl<'a> Event<'a> {
         identity: &'a Identity,
         from: SocketAddr,
         permit: &'a Permit,
+        peer: Option<SocketAddr>,
     ) -> Self {
         let (spec, account) = (permit.spec(), permit.account());
         let names = spec.env.iter().map(|(name, _)| name.as_slice());
@@ -217,6 +223,7 @@ impl<'a> Event<'a> {
             cwd: spec.cwd.as_ref().map(Text::of),
             env_names: words(names, ENV_NAMES),
             rule: Text::of(permit.rule()),
+            peer,
             asked: permit.original().map(Text::of),
         }
     }

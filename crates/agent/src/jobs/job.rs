@@ -1,7 +1,10 @@
 //! One job: a command that was submitted, from then until it is forgotten. Connections come and go.
 
+mod heard;
 mod holding;
 
+pub use heard::Heard;
+pub(super) use holding::then;
 pub use holding::{Attachment, Attendance, Leases, Leave};
 
 use super::meta::{End, Meta, Owner, Port};
@@ -12,9 +15,10 @@ use crate::log::{self, Log};
 use crate::spool::boot_id;
 use crate::stdin::Feed;
 use crate::supervisor::Control;
+use bytes::Bytes;
 use holding::Claim;
 use rexec_protocol::message::{
-    ExecSpec, Exit, JobInfo, OnDisconnect, OnFull, Started, TerminalSize,
+    Channel, Command, ExecSpec, Exit, JobInfo, OnDisconnect, OnFull, Started, TerminalSize,
 };
 use rexec_protocol::outcome::{printable, shorten};
 use rexec_protocol::{Algorithm, Digest, JobId, Outcome};
@@ -52,8 +56,8 @@ pub struct Job {
     command: String,
     has_terminal: bool,
     terminal_size: Option<TerminalSize>,
-    /// The port that it opens.
-    pub(super) listens: Option<Port>,
+    /// It is a connection, or a port, and of use to its client alone.
+    pub is_connection: bool,
     store: Arc<Store>,
     begun_ms: u64,
     control: Desk,
@@ -72,6 +76,8 @@ struct State {
     kept: bool,
     /// The local user, once it is known.
     user: String,
+    /// The port that it opens, once it is known that it may, and what it has said of it.
+    listens: Option<(Port, Arc<Heard>)>,
     ended_ms: Option<u64>,
     /// What a submission of the same id that came to nothing has left.
     replaced: Option<Arc<Log>>,
@@ -114,12 +120,13 @@ impl Job {
     pub(super) fn new(
         submission: Submission,
         spec: &ExecSpec,
+        then: Option<OnDisconnect>,
         store: Arc<Store>,
     ) -> (Arc<Self>, Controls) {
         let Submission { id, body, owner, algorithm, durable, resumable, detach } = submission;
         let (control, orders) = orders();
         let (attendance, attended) = watch::channel(Attendance::Attended);
-        let keep = matches!(spec.on_disconnect, Some(OnDisconnect::Keep {}));
+        let keep = matches!(then, Some(OnDisconnect::Keep {}));
         let job = Self {
             id,
             body,
@@ -132,13 +139,13 @@ impl Job {
             committed: AtomicBool::new(false),
             unheard: AtomicBool::new(false),
             resumable,
-            on_disconnect: spec.on_disconnect,
+            on_disconnect: then,
             on_full: spec.on_full,
             store,
             command: spec.command.to_string(),
             has_terminal: spec.terminal.is_some(),
             terminal_size: spec.terminal.as_ref().map(|terminal| terminal.size),
-            listens: Port::of(&spec.command),
+            is_connection: spec.command.is_connection(),
             begun_ms: log::now_ms(),
             control,
             stage: watch::Sender::new(Stage::Launching),
@@ -185,7 +192,11 @@ impl Job {
     ) -> (Arc<Self>, Controls) {
         let (control, orders) = orders();
         let (attendance, attended) = watch::channel(Attendance::Attended);
-        let state = State { kept: meta.kept, user: meta.user, ..State::default() };
+        let Meta { kept, user, listens, .. } = meta;
+        let is_connection = meta.connection || listens.is_some();
+        let heard = Arc::new(Heard::new(meta.listening));
+        let listens = listens.map(|port| (port, heard));
+        let state = State { kept, user, listens, ..State::default() };
         let job = Arc::new(Self {
             id: meta.job,
             body: meta.body,
@@ -204,7 +215,7 @@ impl Job {
             command: meta.command,
             has_terminal: meta.terminal,
             terminal_size: meta.terminal_size,
-            listens: meta.listens,
+            is_connection,
             begun_ms: meta.begun_ms,
             control,
             stage: watch::Sender::new(Stage::Started { pid }),
@@ -303,19 +314,44 @@ impl Job {
             stdin: self.feed.is_some(),
             terminal: self.has_terminal,
             terminal_size: self.terminal_size,
-            listens: self.listens.clone(),
+            connection: self.is_connection,
+            listens: state.listens.as_ref().map(|(port, _)| port.clone()),
+            listening: state.listens.as_ref().and_then(|(_, heard)| heard.port()),
             boot: boot_id(),
         }
     }
 
-    /// It will run as this local user.
-    pub fn set_user(&self, user: &str) {
-        self.lock().user = user.to_owned();
+    /// It may run, as this local user. Before that nothing is kept of what was asked for but a short text.
+    pub fn permitted(&self, user: &str, command: &Command) {
+        let mut state = self.lock();
+        state.user = user.to_owned();
+        state.listens = Port::of(command).map(|port| (port, Arc::new(Heard::new(None))));
     }
 
     /// Whether it runs as this local user.
     pub(super) fn runs_as(&self, user: &str) -> bool {
         matches!(*self.stage.borrow(), Stage::Started { .. }) && self.lock().user == user
+    }
+
+    /// The port that it opens.
+    pub(super) fn listens(&self) -> Option<Port> {
+        self.lock().listens.as_ref().map(|(port, _)| port.clone())
+    }
+
+    /// What it has said of its port, if it opens one.
+    pub fn heard(&self) -> Option<Arc<Heard>> {
+        self.lock().listens.as_ref().map(|(_, heard)| Arc::clone(heard))
+    }
+
+    /// It prints something.
+    pub fn prints(&self, channel: Channel, bytes: Bytes) {
+        if channel == Channel::Out
+            && self.is_connection
+            && let Some(heard) = self.heard()
+        {
+            heard.hear(&bytes);
+        }
+        self.log.output(channel, bytes);
     }
 
     /// Whether the job goes on without a client.

@@ -87,9 +87,15 @@ pub struct Meta {
     /// The size of that at its start.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub terminal_size: Option<TerminalSize>,
+    /// It is a connection, or a port.
+    #[serde(default)]
+    pub connection: bool,
     /// The port that it opens.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub listens: Option<Port>,
+    /// The number of that port, which is on record.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub listening: Option<u16>,
     /// The boot id of the system that it was started in.
     #[serde(default)]
     pub boot: String,
@@ -204,7 +210,9 @@ mod tests {
             stdin: false,
             terminal: false,
             terminal_size: None,
-            listens: Some(Port { host: "*".to_owned(), port: 8080 }),
+            connection: true,
+            listens: Some(Port { host: "*".to_owned(), port: 0 }),
+            listening: Some(8080),
             boot: "0".to_owned(),
         };
         let text = serde_json::to_string(&meta).unwrap();

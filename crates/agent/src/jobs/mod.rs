@@ -29,10 +29,11 @@ use handover::Before;
 use journal::{Journal, Past};
 use meta::Port;
 use rexec_guard::holds;
-use rexec_protocol::message::{ExecSpec, Exit, JobInfo};
+use rexec_protocol::message::{Command, ExecSpec, Exit, JobInfo};
 use rexec_protocol::{JobId, Outcome};
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::io;
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
@@ -200,7 +201,8 @@ impl Jobs {
         if !holds("jobs.once", never_ran) {
             return Submitted::Unknown;
         }
-        let (job, controls) = Job::new(submission, spec, Arc::clone(&self.store));
+        let then = job::then(spec, self.settings.lease_silent);
+        let (job, controls) = Job::new(submission, spec, then, Arc::clone(&self.store));
         job.replaces(replaced);
         table.jobs.insert(id, Held { job: Arc::clone(&job), ended: None });
         Submitted::New(job, controls)
@@ -309,8 +311,15 @@ impl Jobs {
         let running = table.jobs.get(id).filter(|held| held.ended.is_none());
         let job = running.map(|held| &held.job)?;
         let is_own = holds("accept.owner", job.owner.name == owner);
-        let port = job.listens.as_ref().filter(|_| is_own)?;
-        holds("accept.user", job.runs_as(user)).then(|| port.clone())
+        let port = job.listens().filter(|_| is_own)?;
+        holds("accept.user", job.runs_as(user)).then_some(port)
+    }
+
+    /// Where the connection comes from that a command is about to take; `None` if it takes none, or if an agent
+    /// before this one has heard of it.
+    pub fn arrival(&self, command: &Command) -> Option<SocketAddr> {
+        let Command::Accept { job, number } = command else { return None };
+        self.find(job)?.heard()?.take(*number)
     }
 
     /// How a job of this owner ended that is only remembered.
@@ -431,7 +440,7 @@ impl Table {
 mod tests {
     use super::meta::Owner;
     use super::*;
-    use rexec_protocol::message::{Command, OnDisconnect};
+    use rexec_protocol::message::OnDisconnect;
     use rexec_protocol::{Algorithm, Digest, NeverStarted};
 
     fn jobs() -> (tempfile::TempDir, Jobs) {
@@ -505,18 +514,39 @@ mod tests {
             panic!()
         };
         let port = |id: &JobId, owner, user| jobs.port(id, owner, user).map(|at| at.port);
-        job.set_user("deploy");
+        job.permitted("deploy", &spec.command);
         assert_eq!(port(&job.id, "alice", "deploy"), None, "it does not run yet");
         job.started(7);
         assert_eq!(port(&job.id, "alice", "deploy"), Some(8080));
         assert_eq!(port(&job.id, "bob", "deploy"), None);
         assert_eq!(port(&job.id, "alice", "root"), None);
         let other = submit(&jobs, "other", false, None);
-        other.set_user("deploy");
+        other.permitted("deploy", &Command::Login {});
         other.started(8);
         assert_eq!(port(&other.id, "alice", "deploy"), None, "it has no port");
         end(&jobs, &job, EXITED).await;
         assert_eq!(port(&job.id, "alice", "deploy"), None, "it has ended");
+    }
+
+    /// Policy and certificate are asked about no more once nobody is there for it.
+    #[tokio::test]
+    async fn a_connection_waits_for_its_client_no_longer_than_by_default() {
+        let (_state, jobs) = jobs();
+        let silent = jobs.leases().silent;
+        let connect = Command::Connect { host: "db".to_owned(), port: 1 };
+        let program = Command::Argv(vec![b"true".to_vec().into()]);
+        for (name, command, ms, longest) in [
+            ("long", connect.clone(), u64::MAX, silent),
+            ("short", connect, 1000, Duration::from_secs(1)),
+            ("program", program, 600_000, Duration::from_secs(600)),
+        ] {
+            let then = Some(OnDisconnect::Lease { ms });
+            let spec = ExecSpec { on_disconnect: then, ..ExecSpec::new(command) };
+            let Submitted::New(job, _) = jobs.submit(submission(name), &spec, Sent::First) else {
+                panic!()
+            };
+            assert_eq!(job.lease_without_agent(jobs.leases()), Some(longest), "{name}");
+        }
     }
 
     /// Its end comes first, and its time last.

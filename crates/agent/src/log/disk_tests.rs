@@ -54,7 +54,9 @@ impl Kept {
             stdin: false,
             terminal: false,
             terminal_size: None,
+            connection: false,
             listens: None,
+            listening: None,
             boot: boot_id(),
         };
         let log = Arc::new(Log::new(Algorithm::Sha256));

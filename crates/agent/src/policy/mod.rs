@@ -274,7 +274,7 @@ fn permit(
         }
     };
     // As sshd has it: who asks for a shell, asks for no command.
-    let asked = !matches!(spec.command, Command::Login {}) && !is_connection(&spec.command);
+    let asked = !matches!(spec.command, Command::Login {}) && !spec.command.is_connection();
     let line = match &spec.command {
         Command::Line(line) => Some(line.to_vec()),
         _ => None,
@@ -301,7 +301,7 @@ fn allowed(
 
 /// The spec as a rule lets it run.
 fn under(rule: &Rule, mut spec: ExecSpec) -> ExecSpec {
-    let is_command = !matches!(spec.command, Command::Files(_)) && !is_connection(&spec.command);
+    let is_command = !matches!(spec.command, Command::Files(_)) && !spec.command.is_connection();
     if let Some(force) = rule.force.as_ref().filter(|_| is_command)
         && !holds("policy.force", false)
     {
@@ -313,11 +313,6 @@ fn under(rule: &Rule, mut spec: ExecSpec) -> ExecSpec {
     let longest = rule.limits.timeout.map(milliseconds);
     spec.timeout_ms = spec.timeout_ms.into_iter().chain(longest).min();
     spec
-}
-
-/// Whether it is about connections, with which no command has to do.
-fn is_connection(command: &Command) -> bool {
-    matches!(command, Command::Connect { .. } | Command::Listen { .. } | Command::Accept { .. })
 }
 
 fn milliseconds(duration: Duration) -> u64 {

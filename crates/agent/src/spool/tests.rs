@@ -28,7 +28,9 @@ fn meta(name: &str, algorithm: Algorithm) -> Meta {
         stdin: false,
         terminal: false,
         terminal_size: None,
+        connection: false,
         listens: None,
+        listening: None,
         boot: boot_id(),
     }
 }

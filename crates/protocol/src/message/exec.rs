@@ -90,6 +90,9 @@ impl Offsets {
     }
 }
 
+/// The longest host of a connection, in bytes: no name in the DNS is longer (RFC 1035, section 2.3.4).
+const MAX_HOST: usize = 255;
+
 /// What to run and how. Words, names and paths are bytes, as the kernel takes them.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ExecSpec {
@@ -262,6 +265,13 @@ pub enum Command {
     },
 }
 
+impl Command {
+    /// Whether it is about connections, and runs no program of the caller's choice.
+    pub fn is_connection(&self) -> bool {
+        matches!(self, Self::Connect { .. } | Self::Listen { .. } | Self::Accept { .. })
+    }
+}
+
 impl fmt::Display for Command {
     /// For logs: words separated by blanks, cut, and not meant to be run.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -370,7 +380,7 @@ impl ExecSpec {
             }
             Command::Line(_) | Command::Login {} | Command::Subsystem(_) => &[],
             Command::Connect { .. } | Command::Listen { .. } | Command::Accept { .. } => {
-                if let Some(fault) = self.unfit_connection() {
+                if let Some(fault) = self.unfit_connection().or_else(|| self.outlives_client()) {
                     return Some(fault);
                 }
                 &[]
@@ -424,6 +434,9 @@ impl ExecSpec {
             if host.is_empty() || host.contains('\0') {
                 return Some("the host of a connection is empty or holds a NUL byte");
             }
+            if !holds("connect.host_length", host.len() <= MAX_HOST) {
+                return Some("the host of a connection is longer than 255 bytes");
+            }
             if port == 0 && !listens {
                 return Some("the port to connect to is 0");
             }
@@ -437,6 +450,13 @@ impl ExecSpec {
         }
         (!holds("connect.plain", self.is_plain()))
             .then_some("a connection has no variables, no directory and no terminal")
+    }
+
+    /// A connection is of use to its client alone, and policy has let nobody else have it.
+    fn outlives_client(&self) -> Option<&'static str> {
+        let is_kept = matches!(self.on_disconnect, Some(OnDisconnect::Keep {}));
+        (!holds("connect.keep", !is_kept))
+            .then_some("a connection, or a port, cannot be kept without its client")
     }
 
     /// What a transfer has no use for, and policy is not asked about.
@@ -495,6 +515,30 @@ mod tests {
         for (host, port) in [("", 1), ("db", 0), ("d\0b", 1)] {
             assert!(to(host, port).fault().is_some(), "{host:?} {port}");
         }
+        assert_eq!(to(&"d".repeat(MAX_HOST), 1).fault(), None);
+        assert!(to(&"d".repeat(MAX_HOST + 1), 1).fault().is_some());
+    }
+
+    /// What lets it be there is asked about no more once nobody is there for it.
+    #[test]
+    fn no_connection_is_kept_without_its_client() {
+        let job = JobId::new("x").unwrap();
+        for command in [
+            Command::Connect { host: "db".to_owned(), port: 1 },
+            Command::Listen { host: "*".to_owned(), port: 1 },
+            Command::Accept { job, number: 1 },
+        ] {
+            for (then, fits) in [
+                (None, true),
+                (Some(OnDisconnect::Kill {}), true),
+                (Some(OnDisconnect::Lease { ms: u64::MAX }), true),
+                (Some(OnDisconnect::Keep {}), false),
+            ] {
+                let spec = ExecSpec::new(command.clone());
+                let spec = ExecSpec { stdin: true, on_disconnect: then, ..spec };
+                assert_eq!(spec.fault().is_none(), fits, "{spec:?}");
+            }
+        }
     }
 
     #[test]
@@ -506,7 +550,8 @@ mod tests {
         for host in ["localhost", "*", "0.0.0.0", "::", "127.0.0.1", "::1"] {
             assert_eq!(listen(host).fault(), None, "{host}");
         }
-        for host in ["", "a\0b", "127.1", "0", "10.0.0.0/8", "[::1]", "::1%1", "*:1"] {
+        let long = "a".repeat(MAX_HOST + 1);
+        for host in ["", "a\0b", "127.1", "0", "10.0.0.0/8", "[::1]", "::1%1", "*:1", &long] {
             assert!(listen(host).fault().is_some(), "{host}");
         }
         assert!(ExecSpec { stdin: false, ..listen("*") }.fault().is_some());

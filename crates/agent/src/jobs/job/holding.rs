@@ -1,7 +1,7 @@
 //! Who is there for a job: the one client that holds it, those that would hold it next, those that only look
 //! on; and for how long the command waits when nobody is.
 
-use super::{Job, OnDisconnect};
+use super::{ExecSpec, Job, OnDisconnect};
 use crate::stdin;
 use rexec_net::Outbox;
 use rexec_protocol::StreamId;
@@ -66,6 +66,18 @@ pub struct Leases {
     pub closed: Duration,
     /// After [`Leave::Silent`].
     pub silent: Duration,
+}
+
+/// What becomes of a job whose client is gone. A connection, or a port, is there for its client alone, and
+/// nobody asks policy about it again: it waits for no longer than `longest`.
+pub(in crate::jobs) fn then(spec: &ExecSpec, longest: Duration) -> Option<OnDisconnect> {
+    match spec.on_disconnect {
+        Some(OnDisconnect::Lease { ms }) if spec.command.is_connection() => {
+            let longest = u64::try_from(longest.as_millis()).unwrap_or(u64::MAX);
+            Some(OnDisconnect::Lease { ms: ms.min(longest) })
+        }
+        then => then,
+    }
 }
 
 impl Job {

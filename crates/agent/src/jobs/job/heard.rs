@@ -1,0 +1,119 @@
+//! What a job that listens has said of its port, for the record: a client may leave the choice of the port to this
+//! machine, and names a connection by its number alone.
+
+use rexec_protocol::listen::{MAX_SAID, Said};
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use tokio::sync::Notify;
+
+/// Connections that are remembered: twice as many as such a job lets wait.
+const ARRIVALS: usize = 128;
+
+/// What was heard of one port.
+#[derive(Debug)]
+pub struct Heard {
+    state: Mutex<State>,
+    opened: Notify,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// The beginning of a line.
+    line: Vec<u8>,
+    port: Option<u16>,
+    /// Those that nobody has taken yet, the oldest first.
+    arrivals: VecDeque<(u64, SocketAddr)>,
+}
+
+impl Heard {
+    /// Nothing yet; or the port, if another agent has heard it.
+    pub(super) fn new(port: Option<u16>) -> Self {
+        let state = State { port, ..State::default() };
+        Self { state: Mutex::new(state), opened: Notify::new() }
+    }
+
+    /// Takes what the job prints next.
+    pub(super) fn hear(&self, bytes: &[u8]) {
+        let mut state = self.lock();
+        for piece in bytes.split_inclusive(|byte| *byte == b'\n') {
+            // Of what is too long to be a line, so much is kept that it is none.
+            let room = MAX_SAID.saturating_sub(state.line.len());
+            state.line.extend(piece.iter().take(room));
+            if !piece.ends_with(b"\n") {
+                continue;
+            }
+            let line = std::mem::take(&mut state.line);
+            match line.strip_suffix(b"\n").and_then(Said::parse) {
+                Some(Said::Port(port)) if state.port.is_none() => {
+                    state.port = Some(port);
+                    // One word is kept for who is not waiting just now.
+                    self.opened.notify_one();
+                }
+                Some(Said::Arrival { number, from }) => {
+                    if state.arrivals.len() >= ARRIVALS {
+                        state.arrivals.pop_front();
+                    }
+                    state.arrivals.push_back((number, from));
+                }
+                Some(Said::Port(_)) | None => {}
+            }
+        }
+    }
+
+    /// Waits until the port is open, and tells that once.
+    pub async fn opened(&self) -> u16 {
+        loop {
+            self.opened.notified().await;
+            if let Some(port) = self.port() {
+                return port;
+            }
+        }
+    }
+
+    /// The port, once it is known.
+    pub(super) fn port(&self) -> Option<u16> {
+        self.lock().port
+    }
+
+    /// Where a connection comes from that is about to be taken; once.
+    pub fn take(&self, number: u64) -> Option<SocketAddr> {
+        let mut state = self.lock();
+        let place = state.arrivals.iter().position(|(other, _)| *other == number)?;
+        state.arrivals.remove(place).map(|(_, from)| from)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn lines_are_heard_in_whatever_pieces_they_come() {
+        let heard = Heard::new(None);
+        let said = b"port 8080\n1 192.0.2.7:5\nnonsense\nport 9\n2 [2001:db8::1]:6\n";
+        for byte in said {
+            heard.hear(&[*byte]);
+        }
+        assert_eq!(heard.opened().await, 8080);
+        assert_eq!(heard.take(2), "[2001:db8::1]:6".parse().ok());
+        assert_eq!(heard.take(1), "192.0.2.7:5".parse().ok());
+        assert_eq!((heard.take(1), heard.take(3)), (None, None));
+    }
+
+    #[test]
+    fn no_more_is_kept_than_there_can_be() {
+        let heard = Heard::new(Some(8080));
+        for n in 1..=10_000 {
+            heard.hear(format!("{n} 192.0.2.7:5\n").as_bytes());
+        }
+        heard.hear(&vec![b'1'; 1 << 20]);
+        let state = heard.lock();
+        assert_eq!((state.arrivals.len(), state.line.len()), (ARRIVALS, MAX_SAID));
+        assert_eq!(state.port, Some(8080));
+    }
+}
