@@ -20,6 +20,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Bytes kept for a command that does not read them.
 const WINDOW: u64 = 1024 * 1024;
+/// What a place takes, in bytes.
+const PLACE: usize = size_of::<Place>() + Hasher::MAX_SAVED;
 /// How far apart the places are at least to which credit is given, while a command does not read.
 const SPACING: u64 = 64 * 1024;
 
@@ -245,6 +247,17 @@ impl Feed {
         Ok(())
     }
 
+    /// The command is over: what it has not taken nobody will, and neither what still comes.
+    pub fn discard(&self) {
+        self.inbox.discard();
+        lock(&self.places).clear();
+    }
+
+    /// Bytes of memory that it takes, about.
+    pub fn memory(&self) -> usize {
+        size_of::<Self>() + self.inbox.size() + lock(&self.places).len() * PLACE
+    }
+
     /// Whether the end came.
     pub fn has_ended(&self) -> bool {
         self.before.is_some() || lock(&self.receiver).ended()
@@ -323,6 +336,7 @@ impl Feed {
     /// The command takes no more; what is under way is dropped.
     fn close(&self) {
         self.closed.store(true, Ordering::Release);
+        self.inbox.discard();
         if let Some(sender) = &lock(&self.sending).sender {
             stop(sender.stream, &sender.outbox);
         }

@@ -26,6 +26,8 @@ struct State {
     small: BytesMut,
     end: Option<End>,
     taker: Option<Waker>,
+    /// Nobody will take anything any more.
+    is_over: bool,
 }
 
 /// How a stream of bytes ended.
@@ -41,6 +43,9 @@ impl Inbox {
     /// Adds bytes at the end.
     pub fn push(&self, bytes: Bytes) {
         let mut state = self.lock();
+        if state.is_over {
+            return;
+        }
         if bytes.len() < SMALL {
             state.small.extend_from_slice(&bytes);
         } else {
@@ -55,6 +60,19 @@ impl Inbox {
         let mut state = self.lock();
         state.end.get_or_insert(end);
         state.wake();
+    }
+
+    /// Drops what is in it, and whatever comes after that.
+    pub fn discard(&self) {
+        let mut state = self.lock();
+        state.is_over = true;
+        (state.whole, state.small) = Default::default();
+    }
+
+    /// Bytes that are in it.
+    pub fn size(&self) -> usize {
+        let state = self.lock();
+        state.whole.iter().map(Bytes::len).sum::<usize>() + state.small.len()
     }
 
     /// Takes the next bytes, or the end once all bytes were taken. Waits for either.
@@ -114,5 +132,17 @@ mod tests {
         assert_eq!(inbox.next().await.unwrap().len(), SMALL);
         assert_eq!(inbox.next().await.unwrap(), "d");
         assert_eq!(inbox.next().await, Err(End::Eof));
+    }
+
+    #[test]
+    fn what_nobody_will_take_is_not_kept() {
+        let inbox = Inbox::default();
+        for piece in [&b"a"[..], &[b'c'; SMALL], b"d"] {
+            inbox.push(Bytes::copy_from_slice(piece));
+        }
+        assert_eq!(inbox.size(), SMALL + 2);
+        inbox.discard();
+        inbox.push(Bytes::from_static(b"late"));
+        assert_eq!(inbox.size(), 0);
     }
 }

@@ -172,6 +172,8 @@ pub fn shorten(mut text: String) -> String {
     if text.len() > MAX_TEXT {
         text.truncate(text.floor_char_boundary(MAX_TEXT));
         text.push('…');
+        // What is kept of a job for a while is not to keep all of the request.
+        text.shrink_to_fit();
     }
     text
 }
@@ -199,6 +201,12 @@ mod tests {
         ] {
             assert_eq!(outcome.exit_code(), code, "{outcome:?}");
         }
+    }
+
+    #[test]
+    fn what_was_cut_off_takes_no_memory() {
+        let short = shorten("x".repeat(1 << 20));
+        assert!(short.len() < 4096 && short.capacity() < 4096, "{}", short.capacity());
     }
 
     /// An agent whose keeper of the command died says so; a client that took this for a violation

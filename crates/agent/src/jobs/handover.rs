@@ -10,6 +10,7 @@ use crate::spool::boot_id;
 use crate::state_file;
 use rexec_protocol::{Algorithm, Digest, JobId};
 use serde::{Deserialize, Serialize};
+use std::collections::HashMap;
 use std::fs;
 use std::io;
 use std::path::Path;
@@ -37,6 +38,12 @@ pub struct Handover {
     pub running: Vec<Remembered>,
     /// Every job that was submitted after this is known, in milliseconds since the system started.
     pub complete_since_ms: u64,
+    /// The same, but for jobs of the owners in `dropped`.
+    #[serde(default)]
+    pub since_ms: Option<u64>,
+    /// Since when all jobs are known of these owners.
+    #[serde(default)]
+    pub dropped: HashMap<String, u64>,
     /// Ended jobs that are only remembered, oldest first.
     pub remembered: Vec<Remembered>,
 }
@@ -141,7 +148,9 @@ mod tests {
         let remembered = vec![Remembered::new(id.clone(), &past, 5)];
         let running = vec![Remembered::new(JobId::new("two").unwrap(), &past, 6)];
         let boot = boot_id();
-        let handover = Handover { boot, running, complete_since_ms: 7, remembered };
+        let (complete_since_ms, dropped) = (7, HashMap::new());
+        let since_ms = None;
+        let handover = Handover { boot, running, complete_since_ms, since_ms, dropped, remembered };
         put(state.path(), Some(&handover)).unwrap();
         let Before::Left(left) = take(state.path()).unwrap() else { panic!("it left something") };
         assert_eq!((left.running[0].job.as_str(), left.complete_since_ms), ("two", 7));

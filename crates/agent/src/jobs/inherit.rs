@@ -11,7 +11,7 @@ use crate::spool::boot_id;
 use crate::stdin::Feed;
 use rexec_protocol::message::{Channel, Exit};
 use rexec_protocol::{JobId, Outcome};
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
@@ -174,11 +174,15 @@ impl Jobs {
             let past = table.past.get(id);
             running.extend(past.map(|past| Remembered::new(id.clone(), past, now_ms)));
         }
-        let since = table.complete_since;
+        let (since, dropped) = table.generated.complete();
+        let since_ms = since_boot(uptime, since);
+        let dropped = dropped.map(|(owner, since)| (owner.to_owned(), since_boot(uptime, since)));
+        let dropped: HashMap<String, u64> = dropped.collect();
         drop(table);
-        let complete_since_ms = since_boot(uptime, since);
-        let boot = boot_id();
-        handover::put(state, Some(&Handover { boot, running, complete_since_ms, remembered }))
+        let complete_since_ms = dropped.values().copied().fold(since_ms, u64::max);
+        let (boot, since_ms) = (boot_id(), Some(since_ms));
+        let left = Handover { boot, running, complete_since_ms, since_ms, dropped, remembered };
+        handover::put(state, Some(&left))
     }
 
     /// A job that another agent process has left, and that has ended.
@@ -210,9 +214,8 @@ impl Table {
 
     /// A job that was declared lost is not.
     fn forget_loss(&mut self, id: &JobId) {
-        if let Some(Held { ended: Some(ended), .. }) = self.jobs.remove(id) {
-            self.ended.remove(&(ended.until, id.clone()));
-            self.unread = self.unread.saturating_sub(ended.memory);
+        if let Some(Held { job, ended: Some(ended) }) = self.jobs.remove(id) {
+            self.unread.remove(&job.owner.name, ended.until, id, ended.memory);
         }
         self.past.remove(id);
         self.expected.remove(id);
@@ -221,7 +224,10 @@ impl Table {
 
     /// What the agent before this one knew.
     pub(super) fn remember(&mut self, handover: &Handover, uptime: Duration) {
-        self.complete_since = instant_of(uptime, handover.complete_since_ms);
+        let since = handover.since_ms.unwrap_or(handover.complete_since_ms);
+        let dropped = handover.dropped.iter();
+        let dropped = dropped.map(|(owner, since)| (owner.clone(), instant_of(uptime, *since)));
+        self.generated.inherit(instant_of(uptime, since), dropped.collect());
         self.expected = handover.running.iter().map(|running| running.job.clone()).collect();
         for remembered in handover.remembered.iter().chain(&handover.running) {
             if self.past.contains_key(&remembered.job) {
@@ -229,17 +235,17 @@ impl Table {
                 continue;
             }
             let since = instant_of(uptime, remembered.since_ms);
-            let id = remembered.job.clone();
-            self.past.insert(id.clone(), remembered.past(SystemTime::now()));
-            self.generated.push_back((since, id));
+            let (id, past) = (remembered.job.clone(), remembered.past(SystemTime::now()));
+            self.generated.push(&past.owner, since, id.clone());
+            self.past.insert(id, past);
         }
     }
 
     fn remembered(&self, uptime: Duration) -> Vec<Remembered> {
-        let known = self.generated.iter();
+        let known = self.generated.all().into_iter();
         known
             .filter_map(|(since, id)| {
-                let since_ms = since_boot(uptime, *since);
+                let since_ms = since_boot(uptime, since);
                 Some(Remembered::new(id.clone(), self.past.get(id)?, since_ms))
             })
             .collect()
@@ -355,6 +361,25 @@ mod tests {
         assert!(jobs.give_up_pending().is_empty(), "and nothing else does");
         assert!(jobs.declare_lost(&id));
         assert!(!jobs.declare_lost(&id), "once");
+    }
+
+    /// Those of one identity were too many; what is not known of another has not run, for the next agent too.
+    #[tokio::test]
+    async fn the_next_agent_knows_of_whom_something_was_forgotten() {
+        let state = tempfile::tempdir().unwrap();
+        let before = open(state.path());
+        let dropped = Instant::now();
+        let of_mallory = HashMap::from([("mallory".to_owned(), dropped)]);
+        let since = dropped.checked_sub(Duration::from_secs(60)).unwrap();
+        before.lock().generated.inherit(since, of_mallory);
+        before.hand_over(state.path()).unwrap();
+        drop(before);
+        let next = open(state.path());
+        let next = |owner: &str| next.lock().generated.complete_since(owner);
+        assert!(next("alice") < dropped && next("mallory") >= dropped);
+        // It may be an agent that knows nothing of owners.
+        let handover::Before::Left(left) = handover::read(state.path()).unwrap() else { panic!() };
+        assert_eq!(left.complete_since_ms, left.dropped["mallory"]);
     }
 
     /// Stopped again before it was known what an agent that was killed had left.

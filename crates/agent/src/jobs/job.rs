@@ -354,6 +354,23 @@ impl Job {
         self.log.output(channel, bytes);
     }
 
+    /// It is over: what was of use only while it ran is not kept.
+    pub(super) fn drop_rest(&self) {
+        if let Some(feed) = &self.feed {
+            feed.discard();
+        }
+        self.lock().listens = None;
+    }
+
+    /// Bytes of memory that it takes, about.
+    pub(super) fn memory(&self) -> usize {
+        let owner = self.owner.groups.iter().map(String::len).sum::<usize>();
+        let state = self.lock();
+        let texts = self.command.capacity() + owner + state.user.capacity();
+        let feed = self.feed.as_ref().map_or(0, |feed| feed.memory());
+        size_of::<Self>() + size_of::<Log>() + self.log.memory() + texts + feed
+    }
+
     /// Whether the job goes on without a client.
     pub fn is_kept(&self) -> bool {
         self.lock().kept

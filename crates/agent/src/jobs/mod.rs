@@ -12,6 +12,7 @@
 //! what was asked and how it ended are remembered, so that a late repetition still runs nothing. Ids
 //! that callers chose are remembered on disk too, in the [`journal`].
 
+mod generated;
 pub mod handover;
 mod inherit;
 pub mod job;
@@ -20,35 +21,33 @@ pub mod meta;
 pub mod orders;
 pub mod settings;
 pub mod store;
+mod unread;
 
 pub use job::{Attachment, Attendance, Controls, Job, Leases, Leave, Stage, Submission};
 pub use settings::Settings;
 
 use crate::log::Log;
+use generated::Generated;
 use handover::Before;
 use journal::{Journal, Past};
 use meta::Port;
 use rexec_guard::holds;
 use rexec_protocol::message::{Command, ExecSpec, Exit, JobInfo};
 use rexec_protocol::{JobId, Outcome};
-use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 use store::{Left, Store};
 use tokio::task::spawn_blocking;
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
+use unread::Unread;
 
-/// How many ended jobs that nobody has acknowledged may hold this much memory together, in bytes.
-const UNREAD: usize = 64 * 1024 * 1024;
-/// What an ended job takes beside its output.
-const ENDED: usize = 4 * 1024;
-/// How many ids that agents or client programs made are remembered, and for how long.
-const GENERATED: usize = 10_000;
-const GENERATED_FOR: Duration = Duration::from_secs(3600);
+/// What an ended job takes in the tables here, in bytes.
+const ENDED: usize = 1024;
 
 /// The table of jobs.
 #[derive(Debug)]
@@ -64,10 +63,8 @@ pub struct Jobs {
 #[derive(Debug)]
 struct Table {
     jobs: HashMap<JobId, Held>,
-    /// Ended jobs, each with the time at which it is forgotten.
-    ended: BTreeSet<(Instant, JobId)>,
-    /// Bytes of memory that they hold.
-    unread: usize,
+    /// Those that have ended.
+    unread: Unread,
     /// How many the store had dropped when it was last asked.
     dropped: u64,
     past: HashMap<JobId, Past>,
@@ -81,10 +78,8 @@ struct Table {
     after_kill: bool,
     /// Logs of jobs that are over, to be deleted.
     gone: Vec<Arc<Log>>,
-    /// The generated ids in `past`, oldest first.
-    generated: VecDeque<(Instant, JobId)>,
-    /// Every job that was submitted after this is known.
-    complete_since: Instant,
+    /// The generated ids in `past`.
+    generated: Generated,
 }
 
 #[derive(Debug)]
@@ -137,17 +132,15 @@ impl Jobs {
         let left = store.left()?;
         let table = Mutex::new(Table {
             jobs: HashMap::new(),
-            ended: BTreeSet::new(),
-            unread: 0,
+            unread: Unread::default(),
             dropped: 0,
             past,
             pending: HashMap::new(),
             expected: HashSet::new(),
             declared_lost: HashSet::new(),
             after_kill: matches!(before, Before::Killed),
-            generated: VecDeque::new(),
+            generated: Generated::new(Instant::now()),
             gone: Vec::new(),
-            complete_since: Instant::now(),
         });
         let (journal, store) = (Arc::new(journal), Arc::new(store));
         let jobs = Self { settings, table, journal, store, tasks: TaskTracker::new() };
@@ -195,7 +188,9 @@ impl Jobs {
             Sent::First => true,
             // A durable id that is not on disk was never started.
             Sent::Again(_) if submission.durable => true,
-            Sent::Again(then) => then.is_some_and(|then| then > table.complete_since),
+            Sent::Again(then) => {
+                then.is_some_and(|then| then > table.generated.complete_since(&owner))
+            }
             Sent::Started => false,
         };
         if !holds("jobs.once", never_ran) {
@@ -233,6 +228,7 @@ impl Jobs {
 
     /// A job has ended, or did not start: its `exit` is known.
     pub async fn ended(&self, job: &Arc<Job>, exit: &Exit) {
+        job.drop_rest();
         if job.durable && job.is_committed() {
             let (journal, ended, exit) = (Arc::clone(&self.journal), Arc::clone(job), exit.clone());
             // It waits while the journal is tidied.
@@ -272,7 +268,7 @@ impl Jobs {
     /// Forgets ids that callers chose, once they are remembered for long enough. Blocks.
     pub fn prune(&self) {
         // Generated ids are forgotten in their own time.
-        let (keep, now) = (self.settings.keep_ids.max(2 * GENERATED_FOR), SystemTime::now());
+        let (keep, now) = (self.settings.keep_ids.max(2 * generated::LONGEST), SystemTime::now());
         self.lock().past.retain(|_, past| past.is_remembered(keep, now));
         if let Err(error) = self.journal.tidy() {
             tracing::warn!(%error, "cannot write the journal anew; it goes on growing");
@@ -362,6 +358,16 @@ fn never_ran(exit: &Exit) -> bool {
     matches!(exit.outcome, Outcome::NeverStarted { .. } | Outcome::Denied { .. })
 }
 
+/// Bytes of memory that the words in it take.
+fn words_of(exit: &Exit) -> usize {
+    match &exit.outcome {
+        Outcome::NeverStarted { message, .. }
+        | Outcome::Denied { message }
+        | Outcome::Lost { message } => message.capacity(),
+        _ => 0,
+    }
+}
+
 impl Table {
     /// An id under which nothing ever ran is not taken: what stood in the way may be gone. Who asks again
     /// for the answer to a submission still gets it. Returns what that has left, to be removed.
@@ -372,9 +378,9 @@ impl Table {
             self.retire(id, Instant::now());
             left = self.gone.pop();
         }
-        if self.past.get(id).is_some_and(|past| never_ran(&past.exit)) {
+        if let Some(past) = self.past.get(id).filter(|past| never_ran(&past.exit)) {
+            self.generated.remove(&past.owner, id);
             self.past.remove(id);
-            self.generated.retain(|(_, other)| other != id);
         }
         left
     }
@@ -387,29 +393,21 @@ impl Table {
             let removed = self.jobs.values().filter(is_removed).map(|held| held.job.id.clone());
             removed.collect::<Vec<_>>().iter().for_each(|id| self.retire(id, now));
         }
-        while let Some((until, id)) = self.ended.first()
-            && (*until <= now || self.unread > UNREAD)
-        {
-            let id = id.clone();
+        while let Some(id) = self.unread.over(now) {
             self.retire(&id, now);
         }
-        while let Some((since, id)) = self.generated.front()
-            && (self.generated.len() > GENERATED || now.duration_since(*since) > GENERATED_FOR)
-        {
-            self.past.remove(id);
-            // It was submitted before that.
-            self.complete_since = self.complete_since.max(*since);
-            self.generated.pop_front();
+        for id in self.generated.forget(now) {
+            self.past.remove(&id);
         }
     }
 
     /// A job has ended, and is forgotten then.
     fn end(&mut self, job: &Job, exit: Exit, until: Instant) {
         let Some(held) = self.jobs.get_mut(&job.id) else { return };
-        let memory = job.log.memory() + ENDED;
+        // Here, with the job, and on its way.
+        let memory = job.memory() + 3 * words_of(&exit) + ENDED;
         held.ended = Some(Ended { exit, until, memory });
-        self.unread += memory;
-        self.ended.insert((until, job.id.clone()));
+        self.unread.insert(&job.owner.name, until, job.id.clone(), memory);
     }
 
     /// An ended job becomes a memory.
@@ -420,19 +418,18 @@ impl Table {
         }
         let Some(Held { job, ended: Some(ended) }) = self.jobs.remove(id) else { return };
         let Ended { exit, until, memory } = ended;
-        self.ended.remove(&(until, id.clone()));
-        self.unread = self.unread.saturating_sub(memory);
+        self.unread.remove(&job.owner.name, until, id, memory);
         // Who still reads gets a gap; nobody new comes.
         self.gone.push(Arc::clone(&job.log));
         let ended = SystemTime::now();
         let owner = job.owner.name.clone();
-        let past = Past { body: job.body, algorithm: job.algorithm, owner, exit, ended };
-        self.past.insert(id.clone(), past);
         // The journal holds none but durable ones, and of those none that never came to the disk: it
         // never ran, and who may run nothing must not fill the memory.
         if !(job.durable && job.is_committed()) {
-            self.generated.push_back((now, id.clone()));
+            self.generated.push(&owner, now, id.clone());
         }
+        let past = Past { body: job.body, algorithm: job.algorithm, owner, exit, ended };
+        self.past.insert(id.clone(), past);
     }
 }
 
@@ -442,6 +439,7 @@ mod tests {
     use super::*;
     use rexec_protocol::message::OnDisconnect;
     use rexec_protocol::{Algorithm, Digest, NeverStarted};
+    use std::time::Duration;
 
     fn jobs() -> (tempfile::TempDir, Jobs) {
         let state = tempfile::tempdir().unwrap();
@@ -528,6 +526,58 @@ mod tests {
         assert_eq!(port(&job.id, "alice", "deploy"), None, "it has ended");
     }
 
+    /// Who may run nothing must not fill the agent's memory with what it asks for.
+    #[tokio::test]
+    async fn what_was_not_permitted_is_kept_as_a_few_words() {
+        let (_state, jobs) = jobs();
+        let long = "h".repeat(1 << 20);
+        let listen = Command::Listen { host: long.clone(), port: 8080 };
+        let connect = Command::Connect { host: long.clone(), port: 8080 };
+        let script = Command::Script { text: long.clone().into_bytes().into(), args: Vec::new() };
+        let words = Command::Argv(vec![long.clone().into_bytes().into()]);
+        let subsystem = Command::Subsystem(long.clone());
+        for (n, command) in [listen, connect, script, words, subsystem].into_iter().enumerate() {
+            let spec = ExecSpec { stdin: true, user: Some(long.clone()), ..ExecSpec::new(command) };
+            let submission = submission(&format!("job-{n}"));
+            let Submitted::New(job, _) = jobs.submit(submission, &spec, Sent::First) else {
+                panic!()
+            };
+            let message = rexec_protocol::outcome::shorten(long.clone());
+            let before = jobs.lock().unread.bytes();
+            end(&jobs, &job, Outcome::Denied { message }).await;
+            let counted = jobs.lock().unread.bytes() - before;
+            assert!(counted < 64 * 1024, "{counted}");
+            assert_eq!(job.meta().listens, None);
+        }
+    }
+
+    /// What is kept of it for a while is counted, whatever it is.
+    #[tokio::test]
+    async fn an_ended_job_counts_as_what_it_holds() {
+        let (_state, jobs) = jobs();
+        let count = |owner: Owner, name: &str, command: &[u8]| {
+            let submission = Submission { owner, ..submission(name) };
+            let spec = ExecSpec::new(Command::Argv(vec![command.to_vec().into()]));
+            let Submitted::New(job, _) = jobs.submit(submission, &spec, Sent::First) else {
+                panic!()
+            };
+            job
+        };
+        let owner = |groups: Vec<String>| Owner { name: "alice".to_owned(), groups };
+        let mut counted = Vec::new();
+        for job in [
+            count(owner(Vec::new()), "small", b"true"),
+            count(owner(vec!["g".repeat(128); 64]), "groups", b"true"),
+            count(owner(Vec::new()), "words", &[0x7f; 2000]),
+        ] {
+            let before = jobs.lock().unread.bytes();
+            end(&jobs, &job, EXITED).await;
+            counted.push(jobs.lock().unread.bytes() - before);
+        }
+        assert!(counted[1] >= counted[0] + 64 * 128, "{counted:?}");
+        assert!(counted[2] >= counted[0] + 2000, "{counted:?}");
+    }
+
     /// Policy and certificate are asked about no more once nobody is there for it.
     #[tokio::test]
     async fn a_connection_waits_for_its_client_no_longer_than_by_default() {
@@ -606,7 +656,7 @@ mod tests {
         jobs.commit(&job).await.unwrap();
         end(&jobs, &job, EXITED).await;
         assert!(matches!(again(&jobs, Sent::First), Submitted::Known(..)), "it ran");
-        jobs.lock().forget(Instant::now() + 2 * GENERATED_FOR, 0);
+        jobs.lock().forget(Instant::now() + 2 * generated::LONGEST, 0);
         assert!(matches!(again(&jobs, Sent::First), Submitted::Past(..)), "it is remembered");
         drop(jobs);
         let (jobs, _) = Jobs::open(state.path(), Settings::default()).unwrap();

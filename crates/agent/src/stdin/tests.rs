@@ -74,6 +74,21 @@ async fn many_clients_together_have_one_window() {
     assert_eq!(feed.received(), WINDOW);
 }
 
+/// Nor what comes then; what came is counted all the same.
+#[tokio::test]
+async fn what_an_ended_command_has_not_read_is_not_kept() {
+    let (outbox, _connection) = connection();
+    let feed = Feed::new(Algorithm::Sha256, false);
+    let mut client = Client::new(0);
+    client.connect(&feed, &outbox, From::Start);
+    client.send(&feed, &[7; 50_000]).unwrap();
+    assert!(feed.memory() > 50_000);
+    feed.discard();
+    client.send(&feed, &[7; 10_000]).unwrap();
+    assert!(feed.memory() < 10_000, "{}", feed.memory());
+    assert_eq!(feed.received(), 60_000);
+}
+
 /// Its digests are still those of everything it has sent, whoever was at its place meanwhile.
 #[tokio::test]
 async fn who_comes_back_after_another_goes_on_with_its_digest() {
