@@ -1,6 +1,7 @@
 //! `rexec-agent ctl`: the console of a running agent.
 
 use crate::rooms::open_to_all;
+use crate::support::agent::own_user;
 use crate::support::disk::SmallDisk;
 use crate::support::proc::eventually;
 use crate::support::tmux;
@@ -69,6 +70,26 @@ async fn it_shows_what_the_agent_does() {
     assert_eq!(output.status.code(), Some(1));
     assert!(text(&output).contains("'reboot' means nothing here"), "{output:?}");
     child.kill().await.unwrap();
+}
+
+/// Otherwise it would only read that its command was cancelled, by whomever.
+#[test]
+fn who_runs_a_command_is_told_that_an_operator_ends_it() {
+    let agent = agent();
+    let mut command = agent.rexec();
+    command.args([&agent.target(), "echo up; sleep 1000"]);
+    let mut client = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    client.stdout.as_mut().unwrap().read_exact(&mut [0; 3]).unwrap();
+    let job = agent.data(&["jobs"])[0]["job"].as_str().unwrap().to_owned();
+    agent.data(&["kill", &job]);
+    let output = client.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    let user = if Uid::effective().is_root() { "root".to_owned() } else { own_user() };
+    let warning = format!(
+        "rexec: warning: an operator of the agent's machine (local:{user}) ends job {job}\n"
+    );
+    assert!(said.starts_with(&warning), "{said}");
+    assert_eq!(output.status.code(), Some(130), "{said}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

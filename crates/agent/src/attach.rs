@@ -60,6 +60,8 @@ pub struct Attached {
     pub control: bool,
     /// It came to a job that was there, and does not know what that takes.
     pub joined: bool,
+    /// Who sent the job's stdin until this came.
+    pub former: Option<Attachment>,
     stream: StreamId,
     outbox: Outbox,
     credit: SendCredit,
@@ -92,16 +94,17 @@ impl Attached {
             // It sends already, and another one's stdin is what the command gets.
             stdin::stop(stream, &outbox);
         }
-        let attachment = match hold {
+        let (attachment, former) = match hold {
             Hold::Now => job.attach_as_holder(stream, &outbox, from),
-            Hold::Next => job.attach_as_next(),
-            Hold::No => job.attach(),
+            Hold::Next => (job.attach_as_next(), None),
+            Hold::No => (job.attach(), None),
         };
         Arc::new(Self {
             job,
             attachment,
             control,
             joined: from != From::Start,
+            former,
             stream,
             outbox,
             credit: SendCredit::new(window),

@@ -45,8 +45,8 @@ struct State {
 struct AtJob {
     attachment: Attachment,
     job: JobId,
-    /// Others at the job know of it.
-    announced: bool,
+    /// Others at the job are to know of it.
+    shown: bool,
 }
 
 impl Everybody {
@@ -102,11 +102,30 @@ impl Everybody {
 
     /// Tells the connections that are at a job, but for this attachment, what happens there.
     pub fn tell_others(&self, but: Attachment, kind: HappeningKind, user: &str, job: &JobId) {
+        self.tell_some(kind, user, job, |at| at.attachment != but);
+    }
+
+    /// Tells the connection of one attachment.
+    pub fn tell_one(&self, whom: Attachment, kind: HappeningKind, user: &str, job: &JobId) {
+        self.tell_some(kind, user, job, |at| at.attachment == whom);
+    }
+
+    /// Tells all connections that are at a job.
+    pub fn tell_all(&self, kind: HappeningKind, user: &str, job: &JobId) {
+        self.tell_some(kind, user, job, |_| true);
+    }
+
+    fn tell_some(
+        &self,
+        kind: HappeningKind,
+        user: &str,
+        job: &JobId,
+        is_meant: impl Fn(&AtJob) -> bool,
+    ) {
         let (user, about) = (user.to_owned(), Some(job.clone()));
         let notice = Notice { time_ms: now_ms(), kind, user, job: about, text: String::new() };
         for presence in self.all() {
-            let is_other = |at: &AtJob| at.job == *job && at.attachment != but;
-            let is_there = presence.lock().jobs.iter().any(is_other);
+            let is_there = presence.lock().jobs.iter().any(|at| at.job == *job && is_meant(at));
             if is_there {
                 presence.tell(&notice);
             }
@@ -138,23 +157,23 @@ impl Everybody {
 impl Presence {
     /// It is at a job from now on.
     pub fn at_job(&self, attachment: Attachment, job: &JobId) {
-        self.lock().jobs.push(AtJob { attachment, job: job.clone(), announced: false });
+        self.lock().jobs.push(AtJob { attachment, job: job.clone(), shown: false });
     }
 
-    /// Others were told that it is there.
-    pub fn announced(&self, attachment: Attachment) {
+    /// Others are to know that it is there.
+    pub fn shown(&self, attachment: Attachment) {
         let mut state = self.lock();
         let at = state.jobs.iter_mut().find(|at| at.attachment == attachment);
         if let Some(at) = at {
-            at.announced = true;
+            at.shown = true;
         }
     }
 
-    /// It has left a job; whether others knew that it was there.
+    /// It has left a job; whether others were to know that it was there.
     pub fn left_job(&self, attachment: Attachment) -> bool {
         let mut state = self.lock();
         let place = state.jobs.iter().position(|at| at.attachment == attachment);
-        place.is_some_and(|place| state.jobs.swap_remove(place).announced)
+        place.is_some_and(|place| state.jobs.swap_remove(place).shown)
     }
 
     /// It is in a room from now on.

@@ -223,6 +223,10 @@ impl Server {
             drain(&agent, &sessions).await;
         }
         leave_rooms(&agent).await;
+        // Of connections that did not end.
+        for (user, left_out) in agent.admission.all_left_out() {
+            agent.audit.record(&Event::AttachesLeftOut { user: &user, left_out });
+        }
         agent.audit.record(&Event::AgentStopped);
         agent.audit.close().await;
         Ok(())

@@ -164,6 +164,10 @@ pub async fn serve(
         }
     }
     senders.wait().await;
+    let user = identity.name();
+    if let Some(left_out) = agent.admission.left_out(user) {
+        agent.audit.record(&Event::AttachesLeftOut { user, left_out });
+    }
     let caller = Caller::new(&identity, from);
     agent.audit.record(&Event::Disconnected { caller, reason });
 }

@@ -138,7 +138,7 @@ impl Visit {
         });
         self.link = (!endpoint.reconnect_for.is_zero())
             .then(|| LinkLine::new(&session, &endpoint.host, endpoint.reconnect_for, self.notes));
-        self.notices = notices::show(&session, self.notes);
+        self.notices = Some(notices::show(&session, self.notes));
         Ok(session)
     }
 

@@ -1,5 +1,5 @@
 //! What the agent wants the people on a connection to know while a command runs: who watches it, and
-//! what somebody tells everybody.
+//! what somebody tells everybody; and what a script has to know as well: who takes it away.
 
 use crate::exit::Notes;
 use crate::rows::{columns, rows};
@@ -11,25 +11,23 @@ use tokio_util::task::AbortOnDropHandle;
 /// The columns that the program's name takes before a note.
 const NAME: usize = "rexec-ssh: ".len();
 
-/// Shows them on stderr while the handle is kept, if that is a terminal: a script wants none of it.
-pub fn show(session: &Session, notes: Notes) -> Option<AbortOnDropHandle<()>> {
+/// Shows them on stderr while the handle is kept; where that is no terminal, only what explains how the
+/// command ends: a script wants no more of it.
+pub fn show(session: &Session, notes: Notes) -> AbortOnDropHandle<()> {
     hand_on(session, move |words| notes.inform(words))
 }
 
 /// The same where something else is on the terminal, which `show` has to know of.
-pub fn hand_on(
-    session: &Session,
-    show: impl Fn(&str) + Send + 'static,
-) -> Option<AbortOnDropHandle<()>> {
-    if !io::stderr().is_terminal() {
-        return None;
-    }
+pub fn hand_on(session: &Session, show: impl Fn(&str) + Send + 'static) -> AbortOnDropHandle<()> {
+    let is_terminal = io::stderr().is_terminal();
     let mut notices = session.notices();
     let task = tokio::spawn(async move {
         loop {
             match notices.recv().await {
                 Ok(notice) => {
-                    if let Some(words) = words(&notice) {
+                    if let Some(words) = words(&notice)
+                        && (is_terminal || is_warning(notice.kind))
+                    {
                         show(&fitted(&words));
                     }
                 }
@@ -38,7 +36,7 @@ pub fn hand_on(
             }
         }
     });
-    Some(AbortOnDropHandle::new(task))
+    AbortOnDropHandle::new(task)
 }
 
 /// Broken where the terminal would break it: no row is to look like another note.
@@ -49,6 +47,11 @@ fn fitted(words: &str) -> String {
     }
 }
 
+/// Whether it is about this client, and not only for people.
+fn is_warning(kind: HappeningKind) -> bool {
+    matches!(kind, HappeningKind::Feeding | HappeningKind::Ending)
+}
+
 fn words(notice: &Notice) -> Option<String> {
     let user = printable(&notice.user);
     let job = notice.job.as_ref().map(|job| format!(" {job}")).unwrap_or_default();
@@ -56,6 +59,12 @@ fn words(notice: &Notice) -> Option<String> {
         HappeningKind::Watching => Some(format!("{user} has come to job{job}")),
         HappeningKind::Unwatching => Some(format!("{user} has left job{job}")),
         HappeningKind::Wall => Some(format!("{user} to all: {}", printable(&notice.text))),
+        HappeningKind::Feeding => Some(format!(
+            "warning: {user} sends the stdin of job{job} from now on; what is sent from here does not reach it"
+        )),
+        HappeningKind::Ending => {
+            Some(format!("warning: an operator of the agent's machine ({user}) ends job{job}"))
+        }
         _ => None,
     }
 }
@@ -77,6 +86,8 @@ mod tests {
         assert_eq!(shown, "bob\\u{7} has come to job deploy");
         let shown = words(&notice(HappeningKind::Wall)).unwrap();
         assert_eq!(shown, "bob\\u{7} to all: reboot\\u{1b}[2J");
+        let shown = words(&notice(HappeningKind::Ending)).unwrap();
+        assert!(shown.ends_with("machine (bob\\u{7}) ends job deploy"), "{shown}");
         assert_eq!(words(&notice(HappeningKind::Other)), None);
     }
 }

@@ -13,7 +13,7 @@
 //! | frames and errors ([`rexec_net::rates`]) | connection | told `flood`, closed |
 //! | commands | identity, agent | that command is `never_started`, `busy` |
 //! | forwarded connections and ports | identity, with the commands agent | the same |
-//! | coming to a job | identity and job | that is refused, `busy` |
+//! | coming to a job | identity, identity and job | it comes there, and that is not on record |
 //!
 //! What is closed before TLS costs the agent one accept(2). Counting is by RAII: [`Handshake`] and
 //! [`Place`] give back what they hold when they are dropped. A command's place is held until it was
@@ -32,6 +32,7 @@ pub mod refusals;
 pub mod settings;
 pub mod source;
 
+use crate::audit::event::LeftOut;
 use crate::config::Limits;
 use crate::policy::Permit;
 use crate::rooms::pace::Pace;
@@ -64,10 +65,14 @@ pub struct Admission {
     forwards: Places<String>,
     /// By identity and rule.
     by_rule: Places<(String, String)>,
-    /// By identity and job: how often it comes there.
+    /// By identity, job and rights: how often it is on record that it comes there, without more rights.
     attaches: Pace,
-    /// By identity: how often it came to jobs since that was last on record.
-    unrecorded: Mutex<HashMap<String, u64>>,
+    /// By identity: the same at all jobs together.
+    attaches_in_all: Pace,
+    /// By identity, job and rights: how often others there are told.
+    told: Pace,
+    /// By identity: what of it is not on record.
+    unrecorded: Mutex<HashMap<String, LeftOut>>,
     /// What of each identity's denials went on record.
     denials: Mutex<HashMap<String, Records>>,
 }
@@ -129,7 +134,9 @@ impl Admission {
         let (connections, commands) = <(Count, Count)>::default();
         let (before, forwards, by_rule) =
             (Mutex::new(before), Places::default(), Places::default());
-        let attaches = Pace::new(limits.attaches_per_second, limits.attaches_burst);
+        let Limits { attaches_per_second: rate, attaches_burst: burst, .. } = limits;
+        let (attaches, told) = (Pace::new(rate, burst), Pace::new(rate, burst));
+        let attaches_in_all = Pace::new(rate.saturating_mul(4), burst.saturating_mul(2));
         let (unrecorded, denials) = Default::default();
         Self {
             limits,
@@ -139,6 +146,8 @@ impl Admission {
             forwards,
             by_rule,
             attaches,
+            attaches_in_all,
+            told,
             unrecorded,
             denials,
         }
@@ -237,19 +246,55 @@ impl Admission {
         (held, rule)
     }
 
-    /// Counts that an identity comes to a job. `Some`: that goes on record, and is told to the job's owner
-    /// and its room; so many times that this identity came to one did not before. `None`: it comes too
-    /// often for that, and would flood them. It comes there all the same: it may be one of many whose
-    /// connections have broken.
-    pub fn may_record_attach(&self, identity: &Identity, job: &JobId) -> Option<u64> {
-        // Neither has a NUL in it.
-        let (who, now) = (format!("{}\0{job}", identity.name()), Instant::now());
-        let mut unrecorded = self.unrecorded.lock().unwrap_or_else(PoisonError::into_inner);
-        if holds("admission.attaches", self.attaches.allows(&who, now)) {
-            return Some(unrecorded.remove(identity.name()).unwrap_or_default());
+    /// Counts that an identity comes to a job. `Some`: that goes on record, and what before did not. `None`: it
+    /// comes too often for that, and would fill the disk. It comes there all the same: it may be one of many
+    /// whose connections have broken. Whoever `gains` rights by it is on record with them in any case.
+    pub fn may_record_attach(
+        &self,
+        who: &str,
+        job: &JobId,
+        control: bool,
+        gains: bool,
+    ) -> Option<LeftOut> {
+        let now = Instant::now();
+        let mut unrecorded = self.unrecorded();
+        // First, so that no other job makes room.
+        let in_all = || {
+            holds("admission.attaches_in_all", self.attaches_in_all.allows(who, now))
+                && holds("admission.attaches", self.attaches.allows(&visit(who, job, control), now))
+        };
+        if gains || in_all() {
+            return Some(unrecorded.remove(who).unwrap_or_default());
         }
-        *unrecorded.entry(identity.name().to_owned()).or_default() += 1;
+        let left_out = unrecorded.entry(who.to_owned()).or_default();
+        left_out.left_out += 1;
+        left_out.left_out_control += u64::from(control);
         None
+    }
+
+    /// What is not on record of how often an identity came to jobs; it is about to be.
+    pub fn left_out(&self, who: &str) -> Option<LeftOut> {
+        self.unrecorded().remove(who)
+    }
+
+    /// The same of all identities.
+    pub fn all_left_out(&self) -> HashMap<String, LeftOut> {
+        std::mem::take(&mut *self.unrecorded())
+    }
+
+    /// Counts that others at a job are told that an identity comes there; false if it does so too often.
+    pub fn may_tell(&self, who: &str, job: &JobId, control: bool) -> bool {
+        self.told.allows(&visit(who, job, control), Instant::now())
+    }
+
+    /// Whether that could be told now.
+    pub fn could_tell(&self, who: &str, job: &JobId, control: bool) -> bool {
+        self.told.would_allow(&visit(who, job, control), Instant::now())
+    }
+
+    /// The same as [`Admission::may_tell`], where an identity takes a job's stdin from another client.
+    pub fn may_tell_of_stdin(&self, who: &str, job: &JobId) -> bool {
+        self.told.allows(&format!("{who}\0{job}\0in"), Instant::now())
     }
 
     /// As [`Admission::may_record_refusal`], for commands of one identity that are not started.
@@ -265,6 +310,15 @@ impl Admission {
     fn before(&self) -> MutexGuard<'_, Before> {
         self.before.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    fn unrecorded(&self) -> MutexGuard<'_, HashMap<String, LeftOut>> {
+        self.unrecorded.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Neither has a NUL in it.
+fn visit(who: &str, job: &JobId, control: bool) -> String {
+    format!("{who}\0{job}\0{control}")
 }
 
 /// How many places there are, of what, and which setting says so.
@@ -357,6 +411,38 @@ mod tests {
         }
         assert!(admission.handshake(from(1)).is_err());
         assert!(admission.handshake(from(2)).is_ok());
+    }
+
+    /// Jobs that one makes oneself are made faster than any log is written.
+    #[test]
+    fn coming_to_one_job_after_another_is_paced_as_well() {
+        let admission = Admission::new(Limits::default());
+        let jobs: Vec<JobId> =
+            (0..10_000).map(|n| JobId::new(&format!("job-{n}")).unwrap()).collect();
+        let records = |gains| {
+            let come = |job| admission.may_record_attach("bob", job, true, gains);
+            jobs.iter().filter_map(come).count()
+        };
+        assert!((200..300).contains(&records(false)));
+        // What it may do there is on record of each job all the same.
+        assert_eq!(records(true), jobs.len());
+    }
+
+    /// To watch over and over hides nothing of what comes then, and what is left out is not lost.
+    #[test]
+    fn control_and_watching_are_counted_apart() {
+        let admission = Admission::new(Limits::default());
+        let job = JobId::new("job").unwrap();
+        let come = |control| admission.may_record_attach("bob", &job, control, false);
+        let watched = (0..150).filter(|_| come(false).is_some()).count();
+        assert!((100..150).contains(&watched), "{watched}");
+        assert!(come(true).is_some());
+        assert!(admission.left_out("bob").is_none(), "it is with the last one");
+        let controlled = (0..150).filter(|_| come(true).is_some()).count() as u64;
+        let left_out = admission.left_out("bob").unwrap();
+        let all = (left_out.left_out, left_out.left_out_control);
+        assert_eq!(all, (150 - controlled, 150 - controlled));
+        assert!(admission.left_out("bob").is_none() && admission.all_left_out().is_empty());
     }
 
     #[test]

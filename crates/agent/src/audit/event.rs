@@ -12,7 +12,6 @@ use rexec_protocol::stream::Tally;
 use rexec_protocol::{Algorithm, Digest, JobId, Outcome, RoomName};
 use serde::{Serialize, Serializer};
 use std::net::SocketAddr;
-use std::num::NonZeroU64;
 use std::os::unix::ffi::OsStrExt;
 
 /// Room for the words of a command, and for the names of its variables, in bytes of JSON. With the
@@ -105,9 +104,16 @@ pub enum Event<'a> {
         #[serde(flatten)]
         caller: Caller<'a>,
         control: bool,
-        /// How often this identity came to jobs before, since it was last on record.
-        #[serde(skip_serializing_if = "Option::is_none")]
-        left_out: Option<NonZeroU64>,
+        /// What of this identity is not on record before this.
+        #[serde(flatten)]
+        left_out: LeftOut,
+    },
+    /// So much of how often an identity came to jobs is not on record: a connection of it has ended, or the agent
+    /// does.
+    AttachesLeftOut {
+        user: &'a str,
+        #[serde(flatten)]
+        left_out: LeftOut,
     },
     /// A client had an ended job forgotten, with its output.
     Removed {
@@ -150,6 +156,17 @@ pub enum Event<'a> {
     Resumed { unavailable_ms: u64, dropped: u64, reason: Text },
 }
 
+/// How often an identity came to jobs without being on record each time.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct LeftOut {
+    /// In all.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub left_out: u64,
+    /// Those with which it could do more than watch.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub left_out_control: u64,
+}
+
 /// Who, from where, with which certificate.
 #[derive(Debug, Clone, Copy, Serialize)]
 pub struct Caller<'a> {
@@ -182,6 +199,10 @@ pub struct What {
 
 fn is_false(flag: &bool) -> bool {
     !flag
+}
+
+fn is_zero(n: &u64) -> bool {
+    *n == 0
 }
 
 /// A byte stream by its size and digest.

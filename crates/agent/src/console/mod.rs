@@ -139,7 +139,7 @@ async fn talk(agent: Arc<Agent>, stream: UnixStream, own: String) {
                     }
                     tokio::select! {
                         biased;
-                        answer = perform::perform(&agent, action) => answer,
+                        answer = perform::perform(&agent, &person.name, action) => answer,
                         // An interrupted 'drain' is not to keep a place that others need.
                         () = left(&mut from) => return,
                     }

@@ -3,11 +3,12 @@
 use super::action::{Action, Running};
 use super::columns::{columns, counted};
 use super::wire::Answer;
+use crate::policy::engine::AT_CONSOLE;
 use crate::reload;
 use crate::server::Agent;
 use crate::supervisor::Control;
 use rexec_net::tls::Refreshed;
-use rexec_protocol::message::{Cancel, ConnectionInfo, JobInfo};
+use rexec_protocol::message::{Cancel, ConnectionInfo, HappeningKind, JobInfo};
 use rexec_protocol::outcome::printable;
 use rexec_protocol::{Signal, short_id};
 use serde_json::{Map, Value, json};
@@ -34,13 +35,14 @@ pub(super) fn begin(agent: &Agent, action: &Action) -> Option<Answer> {
     (running > 0).then(|| Answer { more: true, ..Answer::yes(text, data) })
 }
 
-pub(super) async fn perform(agent: &Arc<Agent>, action: Action) -> Answer {
+/// Does what the local user `user` has asked for.
+pub(super) async fn perform(agent: &Arc<Agent>, user: &str, action: Action) -> Answer {
     match action {
         Action::Status => status(agent),
         Action::Who => who(&agent.everybody.list()),
         Action::Jobs => jobs(&agent.jobs.list(|_| true)),
         Action::Kick { whose, reason } => kick(agent, &whose, reason),
-        Action::Kill { job } => kill(agent, &job),
+        Action::Kill { job } => kill(agent, user, &job),
         Action::Drain { off } => drain(agent, off).await,
         Action::Reload => reloaded(&reload::now(agent).await),
         Action::LogLevel { level: None } => {
@@ -134,7 +136,7 @@ fn kick(agent: &Agent, whose: &str, reason: Option<String>) -> Answer {
     }
 }
 
-fn kill(agent: &Agent, name: &str) -> Answer {
+fn kill(agent: &Agent, user: &str, name: &str) -> Answer {
     let jobs = agent.jobs.list(|_| true);
     let id = match short_id::meant(name, jobs.iter().map(|info| &info.job)) {
         Ok(id) => id,
@@ -143,6 +145,10 @@ fn kill(agent: &Agent, name: &str) -> Answer {
     let Some(job) = agent.jobs.find(&id).filter(|job| !job.has_ended()) else {
         return Answer::no(format!("no job {id} runs here"));
     };
+    // First: its end is that of a job that its client has cancelled.
+    let user = format!("{AT_CONSOLE}{user}");
+    agent.everybody.tell_all(HappeningKind::Ending, &user, &id);
+    agent.rooms.tell(&id, HappeningKind::Ending, &user);
     let grace_ms = u64::try_from(agent.config.limits.kill_grace.as_millis()).unwrap_or(u64::MAX);
     job.control(Control::Cancel(Cancel { signal: Signal::TERM, grace_ms }));
     Answer::yes(format!("job {id} is being ended"), json!({ "job": id }))

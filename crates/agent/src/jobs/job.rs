@@ -2,12 +2,14 @@
 
 mod heard;
 mod holding;
+mod visitors;
 
 pub use heard::Heard;
 pub(super) use holding::then;
 pub use holding::{Attachment, Attendance, Leases, Leave};
 
 use super::meta::{End, Meta, Owner, Port};
+use super::never_ran;
 use super::orders::{Desk, Orders, orders};
 use super::store::{Left, Store};
 use crate::log::disk::Full;
@@ -26,6 +28,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
+use visitors::Visitors;
 
 /// A job. Whoever holds it can see and do everything: who may is decided before.
 #[derive(Debug)]
@@ -73,6 +76,7 @@ struct State {
     /// Who would hold it next: others that have submitted the same, or have held it before. The oldest first.
     claims: Vec<Claim>,
     attached: u32,
+    visitors: Visitors,
     kept: bool,
     /// The local user, once it is known.
     user: String,
@@ -367,6 +371,7 @@ impl Job {
         let owner = self.owner.groups.iter().map(String::len).sum::<usize>();
         let state = self.lock();
         let texts = self.command.capacity() + owner + state.user.capacity();
+        let texts = texts + state.visitors.memory();
         let feed = self.feed.as_ref().map_or(0, |feed| feed.memory());
         size_of::<Self>() + size_of::<Log>() + self.log.memory() + texts + feed
     }
@@ -415,6 +420,29 @@ impl Job {
     /// Whether it has ended, or never ran.
     pub fn has_ended(&self) -> bool {
         self.lock().ended_ms.is_some()
+    }
+
+    /// Whether it is known that nothing of it ever ran.
+    pub fn never_ran(&self) -> bool {
+        matches!(&*self.stage.borrow(), Stage::Not(exit) if never_ran(exit))
+    }
+
+    /// A client of the identity `who` comes: whether that has to be on record, because it may do more here
+    /// than is on record. Where nothing runs, or ran, there is nothing that it could do.
+    pub fn gains(&self, who: &str, control: bool) -> bool {
+        // Who has submitted it is on record with that.
+        let is_known = who == self.owner.name || self.never_ran();
+        !is_known && self.lock().visitors.gains(who, control)
+    }
+
+    /// The same: whether the others here have to hear that it comes; `may_tell` counts how often they did.
+    pub fn shows(&self, who: &str, control: bool, may_tell: impl FnOnce() -> bool) -> bool {
+        self.lock().visitors.comes(who, control, may_tell)
+    }
+
+    /// It goes: whether the others here hear of it, so that they can hear of it when it comes again.
+    pub fn hides(&self, who: &str, control: bool, may_return: impl FnOnce() -> bool) -> bool {
+        !self.has_ended() && self.lock().visitors.goes(who, control, may_return)
     }
 
     /// Waits until it is known whether the command runs.

@@ -354,7 +354,7 @@ impl Held {
 }
 
 /// Whether an outcome says that nothing ran.
-fn never_ran(exit: &Exit) -> bool {
+pub(crate) fn never_ran(exit: &Exit) -> bool {
     matches!(exit.outcome, Outcome::NeverStarted { .. } | Outcome::Denied { .. })
 }
 

@@ -4,7 +4,7 @@
 
 use rexec_guard::holds;
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 /// Beyond this many identities, those are forgotten that have been silent for long enough.
@@ -15,7 +15,14 @@ const KNOWN: usize = 1024;
 pub(crate) struct Pace {
     cost: Duration,
     burst: Duration,
-    due: Mutex<HashMap<String, Instant>>,
+    due: Mutex<Due>,
+}
+
+#[derive(Debug, Default)]
+struct Due {
+    all: HashMap<String, Instant>,
+    /// How many there may be before it is looked who is silent.
+    most: usize,
 }
 
 impl Pace {
@@ -26,16 +33,37 @@ impl Pace {
 
     /// Counts a line; false, and not counted, if it is one too many.
     pub(crate) fn allows(&self, who: &str, now: Instant) -> bool {
-        let mut all = self.due.lock().unwrap_or_else(PoisonError::into_inner);
-        if all.len() > KNOWN {
-            all.retain(|_, due| *due > now);
-        }
-        let due = all.get(who).copied().unwrap_or(now).max(now) + self.cost;
-        if !holds("rooms.pace", due - now <= self.burst) {
+        let mut due = self.lock();
+        due.tidy(now);
+        let next = due.of(who, now) + self.cost;
+        if !holds("rooms.pace", next - now <= self.burst) {
             return false;
         }
-        all.insert(who.to_owned(), due);
+        due.all.insert(who.to_owned(), next);
         true
+    }
+
+    /// Whether it would be allowed now.
+    pub(crate) fn would_allow(&self, who: &str, now: Instant) -> bool {
+        self.lock().of(who, now) + self.cost - now <= self.burst
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Due> {
+        self.due.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Due {
+    fn of(&self, who: &str, now: Instant) -> Instant {
+        self.all.get(who).copied().unwrap_or(now).max(now)
+    }
+
+    /// Looks at all of them as seldom as they double.
+    fn tidy(&mut self, now: Instant) {
+        if self.all.len() > self.most.max(KNOWN) {
+            self.all.retain(|_, due| *due > now);
+            self.most = 2 * self.all.len();
+        }
     }
 }
 
@@ -49,6 +77,8 @@ mod tests {
         let allowed = |who: &str, now| (0..100).filter(|_| pace.allows(who, now)).count();
         assert_eq!(allowed("alice", start), 5);
         assert_eq!(allowed("bob", start), 5);
+        assert!(!pace.would_allow("bob", start) && pace.would_allow("carol", start));
+        assert!(pace.would_allow("bob", start + Duration::from_millis(100)));
         assert_eq!(allowed("alice", start + Duration::from_millis(200)), 2);
         assert_eq!(allowed("alice", start + Duration::from_secs(3600)), 5);
     }
@@ -60,6 +90,6 @@ mod tests {
             let now = start + n * Duration::from_millis(10);
             assert!(pace.allows(&n.to_string(), now));
         }
-        assert!(pace.due.lock().unwrap().len() <= KNOWN + 1);
+        assert!(pace.lock().all.len() <= KNOWN + 1);
     }
 }

@@ -193,17 +193,39 @@ impl Session {
         Ok(all)
     }
 
-    /// Tells those who are at a job, and the job's room, who came to it.
+    /// Tells those who are at a job, and the job's room, who came to it; unless they know that this identity
+    /// is there, and were told of it often enough.
     pub(super) fn watch(&self, attached: &Attached) {
-        self.presence.announced(attached.attachment);
-        self.tell_of(attached, HappeningKind::Watching);
+        self.presence.shown(attached.attachment);
+        let (who, job, control) = (self.identity.name(), &attached.job, attached.control);
+        let may_tell = || self.agent.admission.may_tell(who, &job.id, control);
+        if job.shows(who, control, may_tell) {
+            self.tell_of(attached, HappeningKind::Watching);
+        }
     }
 
     /// The opposite of [`Session::watch`].
     pub(super) fn unwatch(&self, attached: &Attached) {
-        let was_announced = self.presence.left_job(attached.attachment);
-        if was_announced && !attached.job.has_ended() {
+        if !self.presence.left_job(attached.attachment) {
+            return;
+        }
+        let (who, job, control) = (self.identity.name(), &attached.job, attached.control);
+        let may_return = || self.agent.admission.could_tell(who, &job.id, control);
+        if job.hides(who, control, may_return) {
             self.tell_of(attached, HappeningKind::Unwatching);
+        }
+    }
+
+    /// Tells the one whose stdin the job does not get any more, since this one came, who it is; and the job's
+    /// room, if it did not come back to a place of its own.
+    pub(super) fn take_stdin(&self, attached: &Attached, is_back: bool) {
+        let (who, job) = (self.identity.name(), &attached.job.id);
+        let Some(former) = attached.former else { return };
+        if self.agent.admission.may_tell_of_stdin(who, job) {
+            self.agent.everybody.tell_one(former, HappeningKind::Feeding, who, job);
+            if !is_back {
+                self.agent.rooms.tell(job, HappeningKind::Feeding, who);
+            }
         }
     }
 

@@ -1,14 +1,13 @@
 //! What opens a stream: a submission, a client that comes to a job, questions about jobs.
 
 use super::*;
-use crate::jobs::Sent;
 use crate::jobs::meta::Owner;
+use crate::jobs::{Sent, never_ran};
 use crate::{policy, stdin};
 use rexec_protocol::JobId;
 use rexec_protocol::message::{
     Attach, From, JobInfo, JobList, Listing, Offsets, Refusal, Refused, Removed,
 };
-use std::num::NonZeroU64;
 
 /// A body of a listing has at most about this many bytes; one job takes less than 3 KiB.
 const LISTED: usize = 256 * 1024;
@@ -92,7 +91,7 @@ impl Session {
                     let outcome = Outcome::Lost { message: shorten(message) };
                     return self.refuse(stream, algorithm, outcome);
                 }
-                let is_told = exec.age_ms.is_none() && self.record_attach(&id, true);
+                self.record_attach(&job, true);
                 // Who comes back after a cut takes the place that it had. So does a second one that has the
                 // rest of a stdin: the first may be gone, and nobody has noticed yet.
                 let hold = match exec.age_ms {
@@ -102,7 +101,9 @@ impl Session {
                 };
                 let attached = self.attached(&job, stream, exec.window, (hold, true), sends_from);
                 self.send(stream, Arc::clone(&attached), wish(true));
-                if is_told {
+                let is_back = exec.age_ms.is_some();
+                self.take_stdin(&attached, is_back);
+                if !is_back {
                     self.watch(&attached);
                 }
             }
@@ -152,7 +153,9 @@ impl Session {
                 return self.refuse_request(stream, Refusal::Denied, denied.message);
             }
             let have = if let From::Offsets(have) = from { have } else { Offsets::default() };
-            self.record_attach(&id, control);
+            if !never_ran(&past.exit) {
+                self.record_visit(&id, control, false);
+            }
             return self.answer_all(attach::replay(id, past, have, stream));
         }
         let job = match self.may_reach(&id, control) {
@@ -166,26 +169,34 @@ impl Session {
             From::Time { ms } => Place::Time(ms),
         };
         let hold = if control && output && follow { Hold::Now } else { Hold::No };
-        let is_told = self.record_attach(&id, control);
+        self.record_attach(&job, control);
         let rights = (hold, control);
         let attached = self.attached(&job, stream, window, rights, stdin::From::Anew);
         let wish = Wish { place, output, follow, times, detach: false, joins: true };
         self.send(stream, Arc::clone(&attached), wish);
-        if output && is_told {
+        self.take_stdin(&attached, false);
+        if output || control {
             self.watch(&attached);
         }
         Ok(())
     }
 
-    /// Puts on record that this client comes to a job; false if it comes too often for that.
-    fn record_attach(&self, job: &JobId, control: bool) -> bool {
-        let left_out = self.agent.admission.may_record_attach(&self.identity, job);
-        if let Some(left_out) = left_out {
-            let left_out = NonZeroU64::new(left_out);
-            let event = Event::Attached { job, caller: self.caller(), control, left_out };
-            self.agent.audit.record(&event);
+    /// Puts on record that this client comes to a job: always if it may do more there than is on record, and
+    /// otherwise if it does not come too often for that.
+    fn record_attach(&self, job: &Job, control: bool) {
+        let who = self.identity.name();
+        // There is nothing to see or to do, and nobody else's.
+        if job.never_ran() && job.owner.name == who {
+            return;
         }
-        left_out.is_some()
+        self.record_visit(&job.id, control, job.gains(who, control));
+    }
+
+    fn record_visit(&self, job: &JobId, control: bool, gains: bool) {
+        let (agent, who) = (&self.agent, self.identity.name());
+        if let Some(left_out) = agent.admission.may_record_attach(who, job, control, gains) {
+            agent.audit.record(&Event::Attached { job, caller: self.caller(), control, left_out });
+        }
     }
 
     pub(super) fn list(

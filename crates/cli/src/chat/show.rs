@@ -63,6 +63,12 @@ impl Show {
             HappeningKind::Wall => format!("{time} {user} to all: {text}"),
             HappeningKind::Watching => format!("{time} -- came to the job: {user}"),
             HappeningKind::Unwatching => format!("{time} -- left the job: {user}"),
+            HappeningKind::Feeding => {
+                format!("{time} -- sends the job's stdin from now on: {user}")
+            }
+            HappeningKind::Ending => {
+                format!("{time} -- ends the job, as operator of the agent's machine: {user}")
+            }
             HappeningKind::Other => return None,
         })
     }

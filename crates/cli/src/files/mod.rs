@@ -128,7 +128,7 @@ async fn carry_out(
         })
     };
     // Shown while they are kept.
-    let _notices: Vec<_> = sessions.iter().filter_map(noted).collect();
+    let _notices: Vec<_> = sessions.iter().map(noted).collect();
     let Some(session) = sessions.first() else {
         return Err(TransferError::Failed("there is no host to reach".to_owned()));
     };

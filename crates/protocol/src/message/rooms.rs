@@ -105,6 +105,10 @@ pub enum HappeningKind {
     Watching,
     /// Somebody does not watch the room's job any more.
     Unwatching,
+    /// Somebody sends the stdin of the room's job from now on, and who did so before does not any more.
+    Feeding,
+    /// The operator of the agent's machine ends the room's job.
+    Ending,
     /// A kind that this build does not know.
     #[serde(other)]
     Other,

@@ -96,25 +96,26 @@ impl Job {
         attachment
     }
 
-    /// A client comes, and is from now on the one for whom the command waits and whose stdin it gets.
+    /// A client comes, and is from now on the one for whom the command waits and whose stdin it gets. Whose
+    /// stdin it does not get any more is told besides.
     pub fn attach_as_holder(
         &self,
         stream: StreamId,
         outbox: &Outbox,
         from: stdin::From,
-    ) -> Attachment {
+    ) -> (Attachment, Option<Attachment>) {
         let attachment = Attachment::next();
+        let takes_stdin = self.takes_stdin();
         let mut state = self.lock();
         state.attached += 1;
-        if let Some(former) = state.holder.replace(attachment) {
-            state.claims.push(Claim::of(former));
-        }
+        let former = state.holder.replace(attachment);
+        state.claims.extend(former.map(Claim::of));
         // In one step: of two that come at once, the same one has both.
         if let Some(feed) = &self.feed {
             feed.connect(attachment, stream, outbox, from);
         }
         self.attendance.send_replace(Attendance::Attended);
-        attachment
+        (attachment, former.filter(|_| takes_stdin))
     }
 
     /// A client goes. If it held the job, the next one does; without one the job waits for it to come back,
