@@ -1,7 +1,17 @@
-//! What a `listen` job says on its stdout, line by line: its port, and then who connects to it.
+//! What a `listen` job says on its stdout, line by line: its port, and then who connects to it. And what an `accept`
+//! job says of a connection that it has.
 
 use std::fmt;
 use std::net::SocketAddr;
+use std::time::Duration;
+
+/// How long a connection waits to be taken: as long as a client that fell silent may stay away.
+pub const WAITS: Duration = Duration::from_secs(60);
+/// The connections that wait at once; further ones are not accepted.
+pub const MAX_WAITING: usize = 64;
+/// The first line on the stderr of an `accept` job, its end included, as soon as it has the connection. Whatever else
+/// is there says what went wrong.
+pub const TAKEN: &str = "taken\n";
 
 /// The longest line, its end included, in bytes.
 pub const MAX_SAID: usize = 128;

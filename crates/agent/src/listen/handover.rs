@@ -13,9 +13,10 @@ use nix::unistd::Uid;
 use rexec_guard::holds;
 use rexec_protocol::{Algorithm, Digest};
 use serde::{Deserialize, Serialize};
+use socket2::{Domain, SockAddr, Socket, Type};
 use std::io::{self, ErrorKind};
 use std::net::TcpStream;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
 use std::time::{Duration, Instant};
@@ -85,13 +86,12 @@ impl AsFd for Asker {
 
 /// Takes a connection of a job over.
 pub(crate) fn take(job: &str, number: u64) -> io::Result<TcpStream> {
-    let desk = UnixStream::connect_addr(&name(job)?)?;
+    let desk = reach(job, PATIENCE)?;
     if !holds("accept.desk", is_own(&desk)?) {
         let message = "another user of this machine has its name";
         return Err(io::Error::new(ErrorKind::PermissionDenied, message));
     }
     desk.set_read_timeout(Some(PATIENCE))?;
-    desk.set_write_timeout(Some(PATIENCE))?;
     wire::send(desk.as_fd(), &wire::frame(&Ask { number })?, &[])?;
     let mut inbox = Inbox::default();
     let answer = match inbox.wait(desk.as_fd()) {
@@ -108,10 +108,28 @@ pub(crate) fn take(job: &str, number: u64) -> io::Result<TcpStream> {
     }
 }
 
-/// A digest, because an id may be longer than a name.
+/// Comes to the desk. A process that is stopped accepts nobody, and once its queue is full the kernel has others wait
+/// for as long as they would for a write: see `SO_SNDTIMEO` in socket(7).
+fn reach(job: &str, patience: Duration) -> io::Result<UnixStream> {
+    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    socket.set_write_timeout(Some(patience))?;
+    // An abstract name begins with a zero.
+    let address = SockAddr::unix(format!("\0{}", text(job)))?;
+    match socket.connect(&address) {
+        Ok(()) => Ok(OwnedFd::from(socket).into()),
+        Err(error) if error.kind() == ErrorKind::WouldBlock => Err(ErrorKind::TimedOut.into()),
+        Err(error) => Err(error),
+    }
+}
+
 fn name(job: &str) -> io::Result<SocketAddr> {
+    SocketAddr::from_abstract_name(text(job))
+}
+
+/// A digest, because an id may be longer than a name.
+fn text(job: &str) -> String {
     let digest = Digest::of(Algorithm::Sha256, job.as_bytes());
-    SocketAddr::from_abstract_name(format!("rexec-listen/{digest}"))
+    format!("rexec-listen/{digest}")
 }
 
 fn is_own(socket: &UnixStream) -> io::Result<bool> {
@@ -175,6 +193,21 @@ pub(crate) mod tests {
         };
         assert_eq!(error, ErrorKind::PermissionDenied);
         assert!(stranger.wait().unwrap().success(), "it was asked");
+    }
+
+    /// Whoever has the name may be stopped.
+    #[test]
+    fn a_desk_that_accepts_nobody_is_not_waited_for() {
+        let job = format!("stopped-{}", std::process::id());
+        let _desk = UnixListener::bind_addr(&name(&job).unwrap()).unwrap();
+        let mut before = Vec::new();
+        let error = loop {
+            match reach(&job, Duration::from_millis(10)) {
+                Ok(one) => before.push(one),
+                Err(error) => break error,
+            }
+        };
+        assert_eq!(error.kind(), ErrorKind::TimedOut);
     }
 
     /// Whoever of the same user has the name, and gives nothing or goes.

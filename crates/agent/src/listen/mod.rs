@@ -10,11 +10,14 @@
 
 mod bind;
 pub(crate) mod handover;
+mod pace;
 
 use crate::connect::{abort_when_closed, end, file};
 use handover::Asker;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use rexec_protocol::listen::Said;
+use nix::sys::resource::{Resource, getrlimit};
+use pace::Pace;
+use rexec_protocol::listen::{MAX_WAITING, Said, WAITS};
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, ErrorKind, Read, Write};
@@ -27,14 +30,12 @@ use std::time::{Duration, Instant};
 /// The first argument of such a process; the host and the port follow. Its environment names the job.
 pub const WORD: &str = "listen";
 
-/// Connections that wait to be taken.
-const WAITING: usize = 64;
-/// How long each of them waits: as long as a client that fell silent may stay away.
-const PATIENCE: Duration = Duration::from_secs(60);
 /// Processes that ask at once; further ones wait before they are heard.
 const ASKERS: usize = 16;
 /// After a connection that could not be accepted, for want of descriptors most likely.
 const PAUSE: Duration = Duration::from_millis(50);
+/// Descriptors that this process has for other ends: its own three, the desk, and some that nobody has counted.
+const RESERVE: usize = 16;
 
 /// The whole life of the process.
 pub fn listen_main(mut words: impl Iterator<Item = String>) -> ExitCode {
@@ -57,13 +58,16 @@ struct Port {
     askers: Vec<Asker>,
     /// The oldest first.
     waiting: VecDeque<Waiting>,
+    /// How many of them there may be.
+    room: usize,
     accepted: u64,
     stdin: File,
     stdout: File,
     /// There was no room in stdout.
     is_stuck: bool,
-    /// Nothing is accepted before this.
+    /// Nothing is accepted before this, at the desk neither.
     rest: Option<Instant>,
+    pace: Pace,
 }
 
 /// A connection that nobody has taken.
@@ -87,16 +91,20 @@ impl Port {
     fn open(host: &str, port: u16, job: &str, stdin: File, stdout: File) -> io::Result<Self> {
         // First, so that whoever reads of a connection finds it there.
         let desk = handover::open(job)?;
+        let sockets = bind::bind(host, port)?;
+        let (descriptors, _) = getrlimit(Resource::RLIMIT_NOFILE)?;
         Ok(Self {
-            sockets: bind::bind(host, port)?,
             desk,
             askers: Vec::new(),
             waiting: VecDeque::new(),
+            room: room(descriptors, sockets.len()),
+            sockets,
             accepted: 0,
             stdin,
             stdout,
             is_stuck: false,
             rest: None,
+            pace: Pace::new(Instant::now()),
         })
     }
 
@@ -146,11 +154,12 @@ impl Port {
             // That its reader is gone is told in any case.
             (Source::Stdout, self.stdout.as_fd(), room),
         ];
-        if self.waiting.len() < WAITING && !self.is_stuck && self.rest.is_none() {
+        let is_resting = self.rest.is_some();
+        if self.has_room() && !self.is_stuck && !is_resting && self.pace.next(now).is_none() {
             let sockets = self.sockets.iter().enumerate();
             wanted.extend(sockets.map(|(at, socket)| (Source::Socket(at), socket.as_fd(), read)));
         }
-        if self.askers.len() < ASKERS {
+        if self.askers.len() < ASKERS && !is_resting {
             wanted.push((Source::Desk, self.desk.as_fd(), read));
         }
         let askers = self.askers.iter().enumerate();
@@ -168,7 +177,9 @@ impl Port {
     fn time_left(&self, now: Instant) -> PollTimeout {
         let askers = self.askers.iter().map(|asker| asker.until);
         let oldest = self.waiting.front().map(|waiting| waiting.until);
-        let next = askers.chain(oldest).chain(self.rest).min();
+        // While there is no room, its time makes none.
+        let paced = self.pace.next(now).filter(|_| self.has_room() && !self.is_stuck);
+        let next = askers.chain(oldest).chain(self.rest).chain(paced).min();
         // It is rounded down to milliseconds, and would be no wait at all.
         let left = next.map(|next| next.duration_since(now) + Duration::from_millis(1));
         left.map_or(PollTimeout::NONE, |left| {
@@ -186,10 +197,26 @@ impl Port {
 
     /// Somebody wants to ask.
     fn hear(&mut self, now: Instant) {
-        // Whoever is gone already, or is somebody else, gets no answer.
-        let Ok((socket, _)) = self.desk.accept() else { return };
-        if let Ok(Some(asker)) = Asker::new(socket, now) {
-            self.askers.push(asker);
+        match self.desk.accept() {
+            Ok((socket, _)) => {
+                // Whoever is gone already, or is somebody else, gets no answer.
+                if let Ok(Some(asker)) = Asker::new(socket, now) {
+                    self.askers.push(asker);
+                }
+            }
+            Err(error) => self.rest_after(&error, now),
+        }
+    }
+
+    fn has_room(&self) -> bool {
+        self.waiting.len() < self.room
+    }
+
+    /// Leaves those who wait to the kernel for a moment, if they could not be accepted for want of something. What
+    /// was gone before it was accepted is no reason.
+    fn rest_after(&mut self, error: &io::Error, now: Instant) {
+        if !matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::ConnectionAborted) {
+            self.rest = Some(now + PAUSE);
         }
     }
 
@@ -210,7 +237,8 @@ impl Port {
             self.is_stuck = true;
             return Ok(());
         }
-        if self.waiting.len() >= WAITING {
+        // More than one socket may have been ready.
+        if !self.has_room() || self.pace.next(now).is_some() {
             return Ok(());
         }
         let Some(socket) = self.sockets.get(at) else { return Ok(()) };
@@ -221,16 +249,13 @@ impl Port {
                     return Ok(());
                 }
                 self.accepted += 1;
-                let (number, until) = (self.accepted, now + PATIENCE);
+                self.pace.count(now);
+                let (number, until) = (self.accepted, now + WAITS);
                 self.waiting.push_back(Waiting { number, socket, until });
                 self.say(Said::arrival(number, from))
             }
             Err(error) => {
-                // Otherwise it was gone before it was accepted.
-                let kind = error.kind();
-                if !matches!(kind, ErrorKind::WouldBlock | ErrorKind::ConnectionAborted) {
-                    self.rest = Some(now + PAUSE);
-                }
+                self.rest_after(&error, now);
                 Ok(())
             }
         }
@@ -244,6 +269,12 @@ impl Port {
             written => written,
         }
     }
+}
+
+/// How many connections may wait, so that those who ask for them can still be heard.
+fn room(descriptors: u64, sockets: usize) -> usize {
+    let descriptors = usize::try_from(descriptors).unwrap_or(usize::MAX);
+    descriptors.saturating_sub(RESERVE + ASKERS + sockets).clamp(1, MAX_WAITING)
 }
 
 /// Whether a line can be written without a wait.

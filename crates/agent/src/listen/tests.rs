@@ -31,15 +31,15 @@ fn until(port: &mut Port, is_so: impl Fn(&Port) -> bool) {
 fn nobody_is_waited_for_alone_and_few_wait() {
     let (mut port, job, mut feed, _said) = port("few");
     let _silent = UnixStream::connect_addr(&port.desk.local_addr().unwrap()).unwrap();
-    let mut clients: Vec<_> = (0..WAITING + 3).map(|_| client(&port)).collect();
-    until(&mut port, |port| port.waiting.len() == WAITING && port.askers.len() == 1);
+    let mut clients: Vec<_> = (0..MAX_WAITING + 3).map(|_| client(&port)).collect();
+    until(&mut port, |port| port.waiting.len() == MAX_WAITING && port.askers.len() == 1);
     // Whatever comes, no further one is accepted.
     feed.write_all(b"x").unwrap();
     assert!(port.go_on().unwrap());
-    assert_eq!((port.accepted, port.waiting.len()), (WAITING as u64, WAITING));
+    assert_eq!((port.accepted, port.waiting.len()), (MAX_WAITING as u64, MAX_WAITING));
     let asked = job.clone();
     let taking = thread::spawn(move || handover::take(&asked, 1).unwrap());
-    until(&mut port, |port| port.accepted == WAITING as u64 + 1);
+    until(&mut port, |port| port.accepted == MAX_WAITING as u64 + 1);
     let mut taken = taking.join().unwrap();
     taken.write_all(b"y").unwrap();
     let mut got = [0];
@@ -120,4 +120,55 @@ fn it_ends_with_its_stdin_and_when_nobody_hears_it() {
     let (second, _job, _feed, said) = port("stdout");
     drop(said);
     second.serve().unwrap();
+}
+
+/// What is left of descriptors is for those who take connections.
+#[test]
+fn few_descriptors_are_kept_for_who_asks() {
+    assert_eq!([1024, 40, 10].map(|descriptors| room(descriptors, 2)), [MAX_WAITING, 6, 1]);
+    let (mut port, job, mut feed, _said) = port("descriptors");
+    port.room = 1;
+    let _clients = [client(&port), client(&port)];
+    until(&mut port, |port| port.waiting.len() == 1);
+    feed.write_all(b"x").unwrap();
+    assert!(port.go_on().unwrap());
+    assert_eq!(port.waiting.len(), 1);
+    let taking = thread::spawn(move || handover::take(&job, 1).unwrap());
+    until(&mut port, |port| port.accepted == 2);
+    taking.join().unwrap();
+}
+
+/// Whether it came to the port or to the desk: the next look would find the same, and the next.
+#[test]
+fn what_cannot_be_accepted_is_left_alone_for_a_while() {
+    let (mut port, job, mut feed, _said) = port("rest");
+    let now = Instant::now();
+    port.rest_after(&ErrorKind::ConnectionAborted.into(), now);
+    assert!(port.rest.is_none());
+    port.rest_after(&io::Error::from_raw_os_error(nix::libc::EMFILE), now);
+    assert_eq!(port.rest, Some(now + PAUSE));
+    port.rest = Some(now + Duration::from_secs(3600));
+    let _client = client(&port);
+    let _asker = UnixStream::connect_addr(&port.desk.local_addr().unwrap()).unwrap();
+    feed.write_all(b"x").unwrap();
+    assert!(port.go_on().unwrap());
+    assert_eq!((port.accepted, port.askers.len()), (0, 0));
+    port.forget(now + Duration::from_secs(3600));
+    until(&mut port, |port| port.accepted == 1 && port.askers.len() == 1);
+    drop(job);
+}
+
+#[test]
+fn connections_in_a_loop_are_accepted_at_a_pace() {
+    let (mut port, _job, mut feed, _said) = port("pace");
+    let now = Instant::now();
+    // As if an hour's worth had come at once.
+    (0..360_000).for_each(|_| port.pace.count(now));
+    let _client = client(&port);
+    feed.write_all(b"x").unwrap();
+    assert!(port.go_on().unwrap());
+    assert_eq!(port.accepted, 0);
+    assert!(port.time_left(now) > PollTimeout::NONE, "it looks again by itself");
+    port.pace = Pace::new(now);
+    until(&mut port, |port| port.accepted == 1);
 }
