@@ -1,11 +1,13 @@
 //! Connections from the agent's machine: `rexec-ssh -W`, `-L` and `-D`.
 
 use crate::resume::echo_through;
-use crate::support::TestAgent;
 use crate::support::agent::own_user;
 use crate::support::chaos::{Chaos, Plan};
 use crate::support::cli::code;
 use crate::support::proc::{eventually, running_with};
+use crate::support::raw::wire::{data, eof, frame, hello, text, uint};
+use crate::support::raw::{FakeAgent, Raw};
+use crate::support::{TestAgent, program};
 use nix::libc::linger;
 use nix::sys::signal::Signal;
 use nix::sys::socket::{setsockopt, sockopt};
@@ -46,7 +48,7 @@ pub fn free_port() -> u16 {
 }
 
 /// `rexec-ssh -N` with ports, ended when the test ends.
-pub struct Front(Child);
+pub struct Front(pub Child);
 
 impl Front {
     pub fn start(agent: &TestAgent, words: &[&str], port: u16) -> Self {
@@ -73,6 +75,30 @@ impl Drop for Front {
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
+}
+
+/// `rexec-ssh -N` with these words, to a peer that may be hostile.
+pub fn front_of(fake: &FakeAgent, words: &[&str]) -> Command {
+    let files = fake.files("alice");
+    let mut front = Command::new(program("rexec-ssh"));
+    // `scripts/guards` switches a check of the program off by this.
+    let guard = std::env::var_os("REXEC_GUARD_OFF").map(|name| ("REXEC_GUARD_OFF", name));
+    front.env_clear().envs(guard).env("REXEC_IDENTITY", files.identity);
+    front.env("REXEC_AUTHORITY", files.authority).env("REXEC_PORT", fake.port.to_string());
+    front.arg("-N").args(words).arg("127.0.0.1").stdin(Stdio::null()).stderr(Stdio::piped());
+    front
+}
+
+/// Has the last close of a socket be a reset.
+pub fn reset(socket: TcpStream) {
+    setsockopt(&socket, sockopt::Linger, &linger { l_onoff: 1, l_linger: 0 }).unwrap();
+}
+
+/// How what comes through a socket ends.
+pub fn end_of(socket: &mut TcpStream) -> (Vec<u8>, Result<(), io::ErrorKind>) {
+    let mut bytes = Vec::new();
+    let end = socket.read_to_end(&mut bytes).map(|_| ()).map_err(|error| error.kind());
+    (bytes, end)
 }
 
 fn with_stdin(mut command: Command, bytes: &'static [u8]) -> Output {
@@ -374,9 +400,86 @@ fn a_local_program_that_is_cut_off_is_cut_off_there_too() {
     let (mut there, _) = listener.accept().unwrap();
     let mut half = [0; 10];
     there.read_exact(&mut half).unwrap();
-    let abort = linger { l_onoff: 1, l_linger: 0 };
-    setsockopt(&here, sockopt::Linger, &abort).unwrap();
-    drop(here);
-    let end = there.read(&mut [0]).map_err(|error| error.kind());
-    assert_eq!(end, Err(io::ErrorKind::ConnectionReset));
+    reset(here);
+    assert_eq!(end_of(&mut there).1, Err(io::ErrorKind::ConnectionReset));
+}
+
+/// Nor does what came from there look complete here, be it that nothing was said before, or half of it.
+#[test]
+fn a_connection_that_is_reset_there_is_reset_here() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let agent = TestAgent::with_policy(&policy(&format!("'127.0.0.1:{port}'")));
+    let local = free_port();
+    let front = Front::start(&agent, &["-L", &format!("{local}:127.0.0.1:{port}")], local);
+    drop(listener.accept().unwrap());
+    for answer in [&b""[..], b"half of it"] {
+        let mut here = TcpStream::connect(("127.0.0.1", local)).unwrap();
+        here.write_all(b"what is to be kept").unwrap();
+        let (mut there, _) = listener.accept().unwrap();
+        there.read_exact(&mut [0; 18]).unwrap();
+        there.write_all(answer).unwrap();
+        let mut seen = vec![0; answer.len()];
+        here.read_exact(&mut seen).unwrap();
+        reset(there);
+        assert_eq!(end_of(&mut here).1, Err(io::ErrorKind::ConnectionReset), "{answer:?}");
+    }
+    let said = front.end();
+    assert_eq!(said.matches(&format!("the connection to 127.0.0.1 port {port} broke")).count(), 2);
+}
+
+/// What nobody is let to, or nobody listens to, is no empty answer.
+#[test]
+fn what_leads_nowhere_is_reset() {
+    let (closed, local) = (free_port(), free_port());
+    for allowed in [closed, local] {
+        let agent = TestAgent::with_policy(&policy(&format!("'127.0.0.1:{allowed}'")));
+        let front = Front::start(&agent, &["-L", &format!("{local}:127.0.0.1:{closed}")], local);
+        let mut here = TcpStream::connect(("127.0.0.1", local)).unwrap();
+        assert_eq!(end_of(&mut here), (Vec::new(), Err(io::ErrorKind::ConnectionReset)));
+        drop(front);
+    }
+}
+
+/// Whatever was before and after it: the two parts are not the whole.
+#[test]
+fn what_was_lost_with_an_agent_cuts_a_connection_off() {
+    for (before, after) in [("before", "after"), ("before", ""), ("", "after")] {
+        let fake = FakeAgent::new();
+        let agent = fake.serve(fake.config(), move |mut raw: Raw| {
+            raw.wait_for("exec");
+            let started = frame("started", 1, &[("job", text("x")), ("pid", uint(1))]);
+            let (before, after) = (before.as_bytes(), after.as_bytes());
+            let at = before.len() as u64 + 1000;
+            let gap = frame("gap", 1, &[("channel", text("out")), ("to", uint(at))]);
+            let size = at + after.len() as u64;
+            let mut frames = vec![hello(), started];
+            if !before.is_empty() {
+                frames.push(data(1, "out", 0, before, before));
+            }
+            frames.push(gap);
+            if !after.is_empty() {
+                frames.push(data(1, "out", at, after, b""));
+            }
+            // No digest is looked at after a gap.
+            frames.push(eof(1, "out", &vec![0; size as usize]));
+            frames.push(eof(1, "err", b""));
+            let _ = raw.send(&frames.concat());
+            // Until the client has left.
+            raw.errors()
+        });
+        let local = free_port();
+        let forward = format!("127.0.0.1:{local}:db:1");
+        let front = front_of(&fake, &["-L", &forward]).spawn().unwrap();
+        let mut here = None;
+        eventually("the port is served", || {
+            here = TcpStream::connect(("127.0.0.1", local)).ok();
+            here.is_some()
+        });
+        let (_, end) = end_of(&mut here.unwrap());
+        assert_eq!(end, Err(io::ErrorKind::ConnectionReset), "{before:?} {after:?}");
+        let said = Front(front).end();
+        assert!(said.contains("1000 bytes of it were lost"), "{said}");
+        agent.join().unwrap().unwrap();
+    }
 }

@@ -1,6 +1,8 @@
 //! Ports of the agent's machine that lead to this side: `rexec-ssh -R`, and what hostile clients make of them.
 
-use crate::forward::{Front, by_socks, free_port, server, stuck_and_eight_others};
+use crate::forward::{
+    Front, by_socks, end_of, free_port, front_of, reset, server, stuck_and_eight_others,
+};
 use crate::resume::echo_through;
 use crate::support::TestAgent;
 use crate::support::agent::own_user;
@@ -8,11 +10,11 @@ use crate::support::chaos::{Chaos, Plan};
 use crate::support::cli::code;
 use crate::support::proc::{eventually, running_with};
 use crate::support::raw::wire::{
-    data, eof, exec_spec, frame, hello, map, sha256, text, uint, with_body,
+    bin, data, eof, exec_spec, frame, hello, map, sha256, text, uint, with_body,
 };
 use crate::support::raw::{FakeAgent, Raw};
 use nix::sys::signal::Signal;
-use rexec_client::{Command, Connector, Listener, NeverStarted, Outcome, Session};
+use rexec_client::{Connector, Incoming, Listener, NeverStarted, Outcome, Session};
 use rexec_net::credentials::Credentials;
 use rexec_net::tls::client_config;
 use rexec_protocol::Message;
@@ -202,9 +204,11 @@ fn a_port_that_nobody_uses_outlives_a_restart() {
         agent.signal(Signal::SIGTERM);
         assert!(agent.wait().success());
         // While there is no agent at all it is open, and who comes waits.
-        let waits = thread::spawn(move || say(there, b"hi").unwrap());
+        let mut waits = TcpStream::connect(("127.0.0.1", there)).unwrap();
+        waits.write_all(b"hi").unwrap();
+        waits.shutdown(Shutdown::Write).unwrap();
         agent.start_again();
-        assert_eq!(waits.join().unwrap(), b"hihi");
+        assert_eq!(end_of(&mut waits), (b"hihi".to_vec(), Ok(())));
     }
     assert_eq!(front.end(), "");
 }
@@ -248,8 +252,8 @@ async fn cut_lines_and_restarts_lose_no_connection_and_nothing_of_one() {
         io::copy(&mut &socket, &mut &socket).unwrap();
         socket.shutdown(Shutdown::Write).unwrap();
     });
-    let (connection, _) = listener.accept().await.unwrap();
-    let echoed = tokio::spawn(echo_through(connection.spawn().await.unwrap(), 8 << 20));
+    let incoming = listener.accept().await.unwrap();
+    let echoed = tokio::spawn(echo_through(incoming.take().await.unwrap(), 8 << 20));
     let clients: Vec<TcpStream> = tokio::task::block_in_place(|| {
         eventually("it was cut", || {
             chaos.connections.load(std::sync::atomic::Ordering::Relaxed) > 3
@@ -265,18 +269,11 @@ async fn cut_lines_and_restarts_lose_no_connection_and_nothing_of_one() {
     let mut expected: Vec<_> = clients.iter().map(|one| one.local_addr().unwrap()).collect();
     let mut told = Vec::new();
     for _ in &clients {
-        told.push(listener.accept().await.unwrap().1);
+        told.push(listener.accept().await.unwrap().peer_addr());
     }
     expected.sort();
     told.sort();
     assert_eq!(told, expected);
-}
-
-async fn outcome(command: Command) -> Outcome {
-    match command.output().await {
-        Ok(output) => output.status.outcome().clone(),
-        Err(error) => error.outcome().clone(),
-    }
 }
 
 fn is_refused(outcome: &Outcome, reason: NeverStarted) -> bool {
@@ -284,28 +281,28 @@ fn is_refused(outcome: &Outcome, reason: NeverStarted) -> bool {
 }
 
 /// The listener of a session, and a connection that waits there.
-async fn one_waiting(session: &Session) -> (Listener, Command, TcpStream) {
+async fn one_waiting(session: &Session) -> (Listener, Incoming, TcpStream) {
     let mut listener = session.listen("127.0.0.1", 0).start().await.unwrap();
     let socket = TcpStream::connect(("127.0.0.1", listener.port())).unwrap();
-    let (connection, from) = listener.accept().await.unwrap();
-    assert_eq!(from, socket.local_addr().unwrap());
-    (listener, connection, socket)
+    let incoming = listener.accept().await.unwrap();
+    assert_eq!(incoming.peer_addr(), socket.local_addr().unwrap());
+    (listener, incoming, socket)
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_connection_is_taken_once() {
     let agent = TestAgent::with_policy(&policy("'127.0.0.1:*'"));
     let session = agent.session().await;
-    let (listener, connection, mut socket) = one_waiting(&session).await;
-    let again = connection.clone();
-    let taken = tokio::spawn(connection.output());
+    let (listener, incoming, mut socket) = one_waiting(&session).await;
+    let again = incoming.clone();
+    let taken = incoming.take().await.unwrap();
+    let error = again.take().await.unwrap_err();
+    assert!(matches!(error.outcome(), Outcome::Local { .. }), "{error:?}");
+    assert!(error.to_string().contains("was taken, or has waited for too long"), "{error}");
     socket.write_all(b"once").unwrap();
     socket.shutdown(Shutdown::Write).unwrap();
-    assert_eq!(taken.await.unwrap().unwrap().stdout, b"once");
-    let output = again.output().await.unwrap();
-    assert_eq!((output.status.code(), output.stdout.len()), (Some(1), 0));
-    let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(said.contains("was taken, or has waited for too long"), "{said}");
+    let output = taken.wait_with_output().await.unwrap();
+    assert_eq!((output.stdout.as_slice(), output.stderr.as_slice()), (&b"once"[..], &b""[..]));
     drop(listener);
 }
 
@@ -341,7 +338,7 @@ fn taken_by(agent: &TestAgent, name: &str, job: &str) -> Outcome {
 async fn the_connections_of_others_and_of_ended_jobs_are_not_to_be_had() {
     let agent = TestAgent::with_policy(&policy("'127.0.0.1:*'"));
     let session = agent.session().await;
-    let (listener, connection, mut socket) = one_waiting(&session).await;
+    let (listener, incoming, mut socket) = one_waiting(&session).await;
     let job = listener.job().as_str().to_owned();
     agent.session_as("bob").await;
     let by_bob = taken_by(&agent, "bob", &job);
@@ -359,14 +356,14 @@ async fn the_connections_of_others_and_of_ended_jobs_are_not_to_be_had() {
     let end = socket.read(&mut [0]).map_err(|error| error.kind());
     assert_eq!(end, Err(io::ErrorKind::ConnectionReset));
     tokio::task::block_in_place(|| eventually("the port is free", || is_free(there)));
-    assert!(is_refused(&outcome_soon(connection).await, NeverStarted::NotFound));
+    assert!(is_refused(&outcome_soon(incoming).await, NeverStarted::NotFound));
 }
 
 /// The agent may see the end of a process a little later than the test does.
-async fn outcome_soon(command: Command) -> Outcome {
+async fn outcome_soon(incoming: Incoming) -> Outcome {
     loop {
-        match outcome(command.clone()).await {
-            Outcome::Exited { code: 1 } => tokio::task::yield_now().await,
+        match incoming.clone().take().await.unwrap_err().outcome().clone() {
+            Outcome::Local { .. } => tokio::task::yield_now().await,
             other => return other,
         }
     }
@@ -447,29 +444,39 @@ async fn those_who_come_to_a_port_keep_its_owner_from_no_command() {
     let mut sockets = Vec::new();
     let mut come = async || {
         sockets.push(TcpStream::connect(("127.0.0.1", listener.port())).unwrap());
-        listener.accept().await.unwrap().0.spawn().await
+        listener.accept().await.unwrap()
     };
     let mut taken = Vec::new();
     for _ in 0..3 {
-        taken.push(come().await.unwrap());
+        taken.push(come().await.take().await.unwrap());
     }
-    let error = come().await.unwrap_err();
     let said = "4 forwarded connections and ports of 'alice' are open, which is the limit \
                 (limits.forwards_per_identity)";
-    assert!(is_refused(error.outcome(), NeverStarted::Busy), "{error}");
-    assert!(error.to_string().contains(said), "{error}");
-    assert!(session.command("true").status().await.unwrap().success());
-    // As much after a restart.
+    for round in 0..2 {
+        let refused = agent.log().matches(said).count();
+        let waits = tokio::spawn(come().await.take());
+        tokio::task::block_in_place(|| {
+            eventually("it was refused", || agent.log().matches(said).count() > refused);
+        });
+        waits.abort();
+        assert!(session.command("true").status().await.unwrap().success());
+        if round == 0 {
+            // As much after a restart.
+            tokio::task::block_in_place(|| {
+                agent.signal(Signal::SIGTERM);
+                assert!(agent.wait().success());
+                agent.start_again();
+            });
+        }
+    }
+    // A connection can wait for a minute, and an agent that is busy may not be for so long.
+    let refused = agent.log().matches(said).count();
+    let waits = tokio::spawn(come().await.take());
     tokio::task::block_in_place(|| {
-        agent.signal(Signal::SIGTERM);
-        assert!(agent.wait().success());
-        agent.start_again();
+        eventually("it was refused", || agent.log().matches(said).count() > refused);
     });
-    let error = come().await.unwrap_err();
-    assert!(error.to_string().contains(said), "{error}");
-    assert!(session.command("true").status().await.unwrap().success());
     taken.pop().unwrap().kill().await.unwrap();
-    taken.push(come().await.unwrap());
+    taken.push(waits.await.unwrap().unwrap());
 }
 
 /// A client believes no agent that says of a port what it should not, and none for ever.
@@ -485,13 +492,17 @@ async fn an_agent_that_says_nonsense_of_a_port_is_not_believed() {
         ("port 8080\nport 8080\n", true),
         ("port 8080\n0 127.0.0.1:1\n", true),
         ("port 8080\n1 here\n", true),
+        // Numbers count up from 1.
+        ("port 8080\n2 127.0.0.1:1\n", true),
+        ("port 8080\n1 127.0.0.1:1\n1 127.0.0.1:1\n", true),
+        ("port 8080\n1 127.0.0.1:1\n3 127.0.0.1:1\n", true),
     ] {
-        let says = says.as_bytes().to_vec();
+        let bytes = says.as_bytes().to_vec();
         let agent = fake.serve(fake.config(), move |mut raw: Raw| {
             raw.wait_for("exec");
             let started = [("job", text("x")), ("pid", uint(1))];
-            let told = [hello(), frame("started", 1, &started), data(1, "out", 0, &says, &says)];
-            let ended = [eof(1, "out", &says), eof(1, "err", b"")];
+            let told = [hello(), frame("started", 1, &started), data(1, "out", 0, &bytes, &bytes)];
+            let ended = [eof(1, "out", &bytes), eof(1, "err", b"")];
             let _ = raw.send(&[told.concat(), ended.concat()].concat());
             // Until the client has left.
             raw.errors()
@@ -504,12 +515,181 @@ async fn an_agent_that_says_nonsense_of_a_port_is_not_believed() {
         let error = match started {
             Ok(mut listener) => {
                 assert_eq!(listener.port(), 8080);
-                listener.accept().await.unwrap_err()
+                loop {
+                    match listener.accept().await {
+                        Ok(incoming) => {
+                            assert!(says.contains(&format!("\n1 {}\n", incoming.peer_addr())))
+                        }
+                        Err(error) => break error,
+                    }
+                }
             }
             Err(error) => error,
         };
         assert!(matches!(error.outcome(), Outcome::Incomplete { .. }), "{error:?}");
         drop(session);
         tokio::task::spawn_blocking(move || agent.join()).await.unwrap().unwrap().unwrap();
+    }
+}
+
+/// Lines that were lost with an agent: how many connections that were is known, and half a line is none.
+#[tokio::test(flavor = "multi_thread")]
+async fn connections_that_an_agent_has_forgotten_are_counted() {
+    let fake = FakeAgent::new();
+    let agent = fake.serve(fake.config(), move |mut raw: Raw| {
+        raw.wait_for("exec");
+        let started = [("job", text("x")), ("pid", uint(1))];
+        let before = b"port 8080\n1 127.0.0.1:1\n2 127.0.0.1:2";
+        let at = before.len() as u64 + 100;
+        let gap = frame("gap", 1, &[("channel", text("out")), ("to", uint(at))]);
+        // With what was before it, the first of these would be a line.
+        let after = b"0\n7 127.0.0.1:7\n8 127.0.0.1:8\n10 127.0.0.1:10\n";
+        let told = [hello(), frame("started", 1, &started), data(1, "out", 0, before, before)];
+        let _ = raw.send(&[told.concat(), gap, data(1, "out", at, after, b"")].concat());
+        raw.errors()
+    });
+    let connector = Connector::new(&fake.files("alice")).unwrap();
+    let session = connector.connect("127.0.0.1", fake.port).await.unwrap();
+    let mut listener = session.listen("localhost", 0).start().await.unwrap();
+    for (port, missed) in [(1, 0), (7, 5), (8, 0)] {
+        let incoming = listener.accept().await.unwrap();
+        assert_eq!((incoming.peer_addr().port(), incoming.missed()), (port, missed));
+    }
+    // A gap lets one number be skipped, not any later one.
+    let error = listener.accept().await.unwrap_err();
+    assert!(matches!(error.outcome(), Outcome::Incomplete { .. }), "{error:?}");
+    drop((listener, session));
+    tokio::task::spawn_blocking(move || agent.join()).await.unwrap().unwrap().unwrap();
+}
+
+/// What an agent says instead of `taken`, by a process of its own.
+fn never_taken(mut raw: Raw) {
+    raw.wait_for("exec");
+    let started = |stream| frame("started", stream, &[("job", text("x")), ("pid", uint(stream))]);
+    let lines = b"port 8080\n1 127.0.0.1:1\n";
+    let told = [hello(), started(1), data(1, "out", 0, lines, lines)];
+    raw.send(&told.concat()).unwrap();
+    raw.wait_for("exec");
+    let words = b"it went away\n";
+    let tally = |bytes: &[u8]| {
+        map(&[("size", uint(bytes.len() as u64)), ("hash", bin(sha256(bytes).as_bytes()))])
+    };
+    let outcome = map(&[("kind", text("exited")), ("code", uint(1))]);
+    let exit = frame(
+        "exit",
+        2,
+        &[
+            ("outcome", outcome),
+            ("stdout", tally(b"")),
+            ("stderr", tally(words)),
+            ("stdin", tally(b"")),
+        ],
+    );
+    let ended =
+        [started(2), eof(2, "out", b""), data(2, "err", 0, words, words), eof(2, "err", words)];
+    raw.send(&[ended.concat(), exit].concat()).unwrap();
+    raw.errors();
+}
+
+/// A connection that is gone there leads to none here, and why it is gone is told.
+#[test]
+fn nothing_is_connected_to_for_a_connection_that_is_gone() {
+    let here = TcpListener::bind("127.0.0.1:0").unwrap();
+    here.set_nonblocking(true).unwrap();
+    for forward in [leads(8080, here.local_addr().unwrap().port()), "8080".to_owned()] {
+        let fake = FakeAgent::new();
+        let agent = fake.serve(fake.config(), never_taken);
+        let mut front = front_of(&fake, &["-R", &forward]).spawn().unwrap();
+        let mut line = String::new();
+        BufReader::new(front.stderr.take().unwrap()).read_line(&mut line).unwrap();
+        assert!(line.ends_with("to the agent's machine: it went away\n"), "{line}");
+        assert_eq!(here.accept().unwrap_err().kind(), io::ErrorKind::WouldBlock);
+        front.kill().unwrap();
+        front.wait().unwrap();
+        agent.join().unwrap().unwrap();
+    }
+}
+
+#[test]
+fn a_connection_that_is_reset_there_is_reset_here() {
+    let here = TcpListener::bind("127.0.0.1:0").unwrap();
+    let there = free_port();
+    let agent = TestAgent::with_policy(&policy(&format!("'127.0.0.1:{there}'")));
+    let port = here.local_addr().unwrap().port();
+    let front = Front::start(&agent, &["-R", &leads(there, port)], there);
+    drop(here.accept().unwrap());
+    let mut far = TcpStream::connect(("127.0.0.1", there)).unwrap();
+    far.write_all(b"half of it").unwrap();
+    let (mut near, _) = here.accept().unwrap();
+    near.read_exact(&mut [0; 10]).unwrap();
+    reset(far);
+    assert_eq!(end_of(&mut near), (Vec::new(), Err(io::ErrorKind::ConnectionReset)));
+    assert!(front.end().contains("broke"));
+}
+
+/// Each port has its share of what is carried at once; and that it is closed is seen also while that is used up.
+#[test]
+fn a_port_without_a_place_waits_for_one_and_is_still_seen_to_close() {
+    let here = TcpListener::bind("127.0.0.1:0").unwrap();
+    let (there, other) = (free_port(), free_port());
+    let agent = TestAgent::with_policy(&policy(&format!("'127.0.0.1:{there}'")));
+    let forward = leads(there, here.local_addr().unwrap().port());
+    // So many that there is one place for each.
+    let others: Vec<_> = (2..=200).map(|n| format!("-L127.0.0.{n}:{other}:db:1")).collect();
+    let mut words: Vec<&str> = others.iter().map(String::as_str).collect();
+    words.extend(["-R", &forward]);
+    let mut front = Front::start(&agent, &words, there);
+    drop(here.accept().unwrap());
+    let mut first = TcpStream::connect(("127.0.0.1", there)).unwrap();
+    first.write_all(b"1").unwrap();
+    let (mut near, _) = here.accept().unwrap();
+    near.read_exact(&mut [0]).unwrap();
+    let mut second = TcpStream::connect(("127.0.0.1", there)).unwrap();
+    second.write_all(b"2").unwrap();
+    // Both ends of it, or it goes on.
+    drop((first, near));
+    let (mut near, _) = here.accept().unwrap();
+    let mut byte = [0];
+    near.read_exact(&mut byte).unwrap();
+    assert_eq!(&byte, b"2");
+    let _third = TcpStream::connect(("127.0.0.1", there)).unwrap();
+    for pid in running_with(&format!("listen\0127.0.0.1\0{there}")) {
+        let pid = nix::unistd::Pid::from_raw(pid.try_into().unwrap());
+        nix::sys::signal::kill(pid, Signal::SIGKILL).unwrap();
+    }
+    let mut said = String::new();
+    front.0.stderr.take().unwrap().read_to_string(&mut said).unwrap();
+    assert!(said.contains(&format!("port {there} of the agent's machine is closed")), "{said}");
+}
+
+/// A request for a name by SOCKS 5: the code of the answer.
+fn asked_for(socks: u16, name: &str, port: u16) -> u8 {
+    let mut socket = TcpStream::connect(("127.0.0.1", socks)).unwrap();
+    let name = [&[name.len() as u8], name.as_bytes()].concat();
+    let request = [&[5, 1, 0, 5, 1, 0, 3][..], &name, &port.to_be_bytes()].concat();
+    socket.write_all(&request).unwrap();
+    let mut answer = [0; 12];
+    socket.read_exact(&mut answer).unwrap();
+    assert_eq!(answer[..3], [5, 0, 5]);
+    answer[3]
+}
+
+/// Whoever can reach such a port can otherwise reach all that this side reaches.
+#[test]
+fn a_socks_port_there_leads_where_it_may() {
+    let (here, _told) = server();
+    let there = free_port();
+    let agent = TestAgent::with_policy(&policy(&format!("'127.0.0.1:{there}'")));
+    let permit = format!("PermitRemoteOpen localhost:{here}");
+    std::fs::write(agent.path("config"), format!("{permit}\nPermitRemoteOpen any\n")).unwrap();
+    let (socks, config) = (format!("127.0.0.1:{there}"), agent.path("config"));
+    for words in [["-o", &permit], ["-F", config.to_str().unwrap()]] {
+        let front = Front::start(&agent, &[&words[..], &["-R", &socks]].concat(), there);
+        assert_eq!(by_socks(there, "localhost", here), b"hihi");
+        assert_eq!(asked_for(there, "127.0.0.1", here), 2);
+        let said = front.end();
+        let refused = format!("PermitRemoteOpen does not let it lead to 127.0.0.1 port {here}");
+        assert!(said.contains(&refused), "{said}");
+        eventually("the port is free", || is_free(there));
     }
 }

@@ -2,11 +2,13 @@
 //! from there.
 //!
 //! It takes the connection over from the process that has accepted it, the one of a job that listens, and
-//! carries it as [`connect`](crate::connect) does one that it has made.
+//! carries it as [`connect`](crate::connect) does one that it has made. That it has it is the first that it says on
+//! stderr: nobody need connect anywhere for one that is gone.
 
 use crate::connect::{carry, end};
 use crate::listen::handover;
-use std::io;
+use rexec_protocol::listen::TAKEN;
+use std::io::{self, Write};
 use std::process::ExitCode;
 
 /// The first argument of such a process; the job that listens, and the number of the connection follow.
@@ -20,7 +22,9 @@ pub fn accept_main(mut words: impl Iterator<Item = String>) -> ExitCode {
     end(taken
         .map_err(|error| format!("cannot take connection {number} of job {job}: {error}"))
         .and_then(|socket| {
-            carry(&socket)
+            io::stderr()
+                .write_all(TAKEN.as_bytes())
+                .and_then(|()| carry(&socket))
                 .map_err(|error| format!("connection {number} of job {job} broke: {error}"))
         }))
 }

@@ -61,7 +61,7 @@ pub use connector::{Connector, DEFAULT_PORT};
 pub use error::Error;
 pub use in_order::InOrder;
 pub use link::Link;
-pub use listener::{Listen, Listener};
+pub use listener::{Incoming, Listen, Listener};
 pub use rexec_net::credentials::Files;
 pub use rexec_net::memory::keep_freed;
 pub use rexec_protocol::files::{Target, Update};

@@ -91,7 +91,8 @@ pub(crate) enum End {
 
 impl Remote {
     pub(crate) fn new(opening: Opening, algorithm: Algorithm) -> Arc<Self> {
-        let in_pieces = matches!(opening, Opening::Attach(_));
+        let in_pieces =
+            matches!(opening, Opening::Attach(_) | Opening::Exec { in_pieces: true, .. });
         let half = || Half::new(algorithm, in_pieces);
         let remote = Self {
             algorithm,

@@ -12,7 +12,7 @@ use crate::room::{Join, Room};
 use rexec_net::credentials::Files;
 use rexec_net::handshake::{Connection, Deadline};
 use rexec_protocol::message::{
-    ConnectionInfo, Exec, ExecSpec, JobInfo, JobList, Jobs, Message, Notice, Ping, Pong,
+    self, ConnectionInfo, Exec, ExecSpec, JobInfo, JobList, Jobs, Message, Notice, Ping, Pong,
     PresentList, Remove, Wall, Walled, Who,
 };
 use rexec_protocol::{Algorithm, Frame, JobId, ProtocolError, StreamId, msgpack};
@@ -73,7 +73,8 @@ impl Session {
 
     /// A TCP connection from the agent's machine to `host`, as that machine knows it: what is written to
     /// stdin goes there, and its end ends that direction alone; stdout comes from there. If it cannot be
-    /// made, or breaks, the status is 1 and stderr says why. It takes no variables, directory or terminal.
+    /// made, or breaks, the status is 1 and stderr says why. Where the other side has ended in good order stderr ends
+    /// without a word, and with stdout. It takes no variables, directory or terminal.
     pub fn connect_to(&self, host: impl Into<String>, port: u16) -> Command {
         Command::connect(self.clone(), host.into(), port)
     }
@@ -227,7 +228,9 @@ impl Session {
         let algorithm = exec.digest.unwrap_or_default();
         self.0.0.agree(algorithm).await?;
         let terminal = spec.terminal.is_some();
-        self.open(Opening::Exec { exec, body, terminal }, algorithm).await
+        // Lines of which some are missing are told from whole ones.
+        let in_pieces = matches!(spec.command, message::Command::Listen { .. });
+        self.open(Opening::Exec { exec, body, terminal, in_pieces }, algorithm).await
     }
 
     /// The fastest digest that the agent has.

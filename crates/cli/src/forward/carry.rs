@@ -1,80 +1,94 @@
 //! One connection, both ways, each to its own end.
+//!
+//! What was cut off at one side is cut off at the other: nobody is to take a part for the whole. So both ends are
+//! reset unless all has come to a good end, be it that this program is killed.
 
+use super::About;
 use bytes::BytesMut;
-use rexec_client::{Child, ChildStderr, ChildStdin, ChildStdout, Signal};
-use std::io;
+use nix::libc::linger;
+use nix::sys::socket::{setsockopt, sockopt};
+use rexec_client::{Child, ChildStderr, ChildStdin, ChildStdout, Chunk};
 use std::pin::pin;
-use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::net::tcp::{ReadHalf, WriteHalf};
 
 /// What is read at once.
 const PIECE: usize = 64 * 1024;
 /// What is kept of an error message.
 const MESSAGE: usize = 1024;
 
-/// How the way to the side here ended.
-enum Received {
-    /// With all that there was.
-    All,
-    /// The side here takes no more.
-    Left,
-    /// Before the end of what there was.
-    Cut(io::Error),
-}
+/// A connection was cut off before both sides had said all: why, if somebody has to be told.
+struct Cut(Option<String>);
 
-/// Carries what comes between a connection of the agent's machine, which is this child, and one here. The errors
-/// are for the user.
-pub(super) async fn carry(mut child: Child, socket: TcpStream) -> Result<(), String> {
-    // Small pieces, as of a terminal, are not to wait for more.
-    socket.set_nodelay(true).map_err(|error| error.to_string())?;
-    let (reader, writer) = socket.into_split();
+/// The side here is gone, and need not be told.
+const LEFT: Cut = Cut(None);
+
+/// Carries what comes between a connection of the agent's machine, which is this child, and one here.
+pub(super) async fn carry(mut child: Child, mut socket: TcpStream, about: &About) {
+    abort_when_closed(&socket, true);
     // Kept until the child has ended: when it is dropped, that is its end there.
     let mut stdin = child.stdin.take();
-    let mut sending = pin!(send(reader, stdin.as_mut()));
-    let mut receiving = pin!(receive(child.stdout.take(), writer));
-    let mut hearing = pin!(hear(child.stderr.take()));
-    let (mut sent, mut received, mut cut, mut message) = (false, false, false, None);
-    let status = loop {
+    let carried = both(&mut child, stdin.as_mut(), &mut socket).await;
+    let Err(Cut(why)) = carried else { return abort_when_closed(&socket, false) };
+    if let Some(why) = why {
+        about.say(&why);
+    }
+    drop(socket);
+    child.stdin = stdin;
+    reset(child).await;
+}
+
+/// Ends a connection there as one that was cut off.
+pub(super) async fn reset(mut child: Child) {
+    // It must not end before its child does, or that would be an end like any other.
+    let _stdin = child.stdin.take();
+    // If the line is gone, the agent ends it.
+    let _ = child.kill().await;
+}
+
+/// Whether the last close of a socket is a reset; see `SO_LINGER` in socket(7).
+pub(super) fn abort_when_closed(socket: &TcpStream, abort: bool) {
+    // It fails for what is no socket.
+    let _ = setsockopt(socket, sockopt::Linger, &linger { l_onoff: abort.into(), l_linger: 0 });
+}
+
+async fn both(
+    child: &mut Child,
+    stdin: Option<&mut ChildStdin>,
+    socket: &mut TcpStream,
+) -> Result<(), Cut> {
+    // Small pieces, as of a terminal, are not to wait for more.
+    socket.set_nodelay(true).map_err(cut)?;
+    let (reader, writer) = socket.split();
+    let mut sending = pin!(send(reader, stdin));
+    let mut receiving = pin!(receive(child.stdout.take(), child.stderr.take(), writer));
+    let (mut sent, mut received) = (false, false);
+    loop {
         tokio::select! {
-            end = &mut sending, if !sent && !cut => match end {
-                Ok(()) => sent = true,
-                // Nor is the start of what the side here had to say to look like all of it.
-                Err(_) => {
-                    cut = true;
-                    child.cancel_with(Signal::KILL, Duration::ZERO).await;
-                }
-            },
-            end = &mut receiving, if !received => match end {
-                Received::All => received = true,
-                // The connection there ends with the child.
-                Received::Left if sent => return Ok(()),
-                Received::Left => {
-                    (received, cut) = (true, true);
-                    child.cancel_with(Signal::KILL, Duration::ZERO).await;
-                }
-                Received::Cut(error) => return Err(error.to_string()),
-            },
-            text = &mut hearing, if message.is_none() => message = Some(text),
-            end = child.wait(), if received && message.is_some() => {
-                break end.map_err(|error| error.to_string())?;
+            end = &mut sending, if !sent => {
+                end?;
+                sent = true;
+            }
+            end = &mut receiving, if !received => {
+                end?;
+                received = true;
+            }
+            end = child.wait(), if received => {
+                let status = end.map_err(cut)?;
+                let is_good = status.success();
+                return if is_good { Ok(()) } else { Err(cut(status.outcome())) };
             }
         }
-    };
-    // Who has cut its connection need not be told.
-    match message.filter(|_| !status.success() && !cut) {
-        Some(message) if !message.is_empty() => Err(message),
-        _ => Ok(()),
     }
 }
 
 /// Fails if the side here was cut off, or gave up, before the end of what it had to say.
-async fn send(mut from: OwnedReadHalf, to: Option<&mut ChildStdin>) -> io::Result<()> {
+async fn send(mut from: ReadHalf<'_>, to: Option<&mut ChildStdin>) -> Result<(), Cut> {
     let Some(to) = to else { return Ok(()) };
     loop {
         let mut piece = BytesMut::with_capacity(PIECE);
-        if from.read_buf(&mut piece).await? == 0 {
+        if from.read_buf(&mut piece).await.map_err(|_| LEFT)? == 0 {
             break;
         }
         if to.send(piece.freeze()).await.is_err() {
@@ -86,33 +100,48 @@ async fn send(mut from: OwnedReadHalf, to: Option<&mut ChildStdin>) -> io::Resul
     Ok(())
 }
 
-async fn receive(from: Option<ChildStdout>, mut to: OwnedWriteHalf) -> Received {
-    let Some(mut from) = from else { return Received::All };
-    loop {
-        match from.chunk().await {
-            Ok(Some(chunk)) => {
-                if to.write_all(&chunk).await.is_err() {
-                    return Received::Left;
-                }
-            }
-            Ok(None) if to.shutdown().await.is_ok() => return Received::All,
-            Ok(None) => return Received::Left,
-            Err(error) => {
-                // A connection that was cut is not to look like one that has ended.
-                let _ = to.as_ref().set_zero_linger();
-                return Received::Cut(error);
-            }
+/// Fails if not all came, or if the side here takes no more.
+async fn receive(
+    from: Option<ChildStdout>,
+    words: Option<ChildStderr>,
+    mut to: WriteHalf<'_>,
+) -> Result<(), Cut> {
+    if let Some(mut from) = from {
+        while let Some(chunk) = next(&mut from).await? {
+            to.write_all(&chunk).await.map_err(|_| LEFT)?;
+        }
+    }
+    // Only what came to its own end there ends without a word.
+    let words = hear(words).await?;
+    if !words.is_empty() {
+        return Err(cut(words));
+    }
+    to.shutdown().await.map_err(|_| LEFT)
+}
+
+/// Fails as soon as it is known that something will never come, whether it is before or after what did.
+async fn next(from: &mut ChildStdout) -> Result<Option<Chunk>, Cut> {
+    let lost = || cut("the agent has not told all of it");
+    let chunk = from.chunk().await.map_err(|_| lost())?;
+    match from.missing() {
+        0 => Ok(chunk),
+        missing => {
+            Err(cut(format!("{missing} bytes of it were lost with an agent that was killed")))
         }
     }
 }
 
-async fn hear(from: Option<ChildStderr>) -> String {
+async fn hear(from: Option<ChildStderr>) -> Result<String, Cut> {
     let mut text = Vec::new();
     if let Some(mut from) = from {
-        while let Ok(Some(chunk)) = from.chunk().await {
+        while let Some(chunk) = next(&mut from).await? {
             let room = MESSAGE.saturating_sub(text.len());
             text.extend(chunk.iter().take(room));
         }
     }
-    String::from_utf8_lossy(&text).trim().to_owned()
+    Ok(String::from_utf8_lossy(&text).trim().to_owned())
+}
+
+fn cut(why: impl ToString) -> Cut {
+    Cut(Some(why.to_string()))
 }

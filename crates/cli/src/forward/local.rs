@@ -1,9 +1,10 @@
 //! Ports of this machine.
 
-use super::carry::carry;
-use super::{Closed, Destination, Forward, PATIENCE, Route, socks};
+use super::carry::{abort_when_closed, carry};
+use super::permits::Permits;
+use super::{About, Closed, Destination, Forward, PATIENCE, Route, socks};
 use crate::exit::Notes;
-use rexec_client::printable;
+use rexec_client::Child;
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
@@ -84,11 +85,10 @@ pub(super) async fn accept(
         while carried.try_join_next().is_some() {}
         match listener.accept().await {
             Ok((socket, from)) => {
+                let about = About { notes, whence: format!("connection from {from}") };
                 let (route, to) = (route.clone(), to.clone());
                 carried.spawn(async move {
-                    if let Err(why) = serve(&route, socket, to).await {
-                        notes.say(&printable(&format!("connection from {from}: {why}")));
-                    }
+                    serve(&route, socket, to, &about).await;
                     drop(place);
                 });
             }
@@ -100,16 +100,25 @@ pub(super) async fn accept(
 }
 
 /// Connects on the agent's machine and carries what comes.
-async fn serve(route: &Route, mut socket: TcpStream, to: Destination) -> Result<(), String> {
+async fn serve(route: &Route, mut socket: TcpStream, to: Destination, about: &About) {
+    match reach(route, &mut socket, to).await {
+        Ok(child) => carry(child, socket, about).await,
+        Err(why) => about.say(&why),
+    }
+}
+
+async fn reach(route: &Route, socket: &mut TcpStream, to: Destination) -> Result<Child, String> {
     let (host, port) = match to {
         Destination::Place { host, port } => (host, port),
         Destination::Asked => {
-            let asked = timeout(PATIENCE, socks::destination(&mut socket)).await;
+            // Where it may lead is for policy to say.
+            let asked = timeout(PATIENCE, socks::destination(socket, &Permits::default())).await;
             let asked = asked.map_err(io::Error::from).flatten();
             asked.map_err(|error| format!("SOCKS: {error}"))?
         }
     };
+    // What leads nowhere is reset: an end in good order would be an empty answer.
+    abort_when_closed(socket, true);
     let command = route.to(host, port).kill_on_drop(true);
-    let child = command.spawn().await.map_err(|error| error.to_string())?;
-    carry(child, socket).await
+    command.spawn().await.map_err(|error| error.to_string())
 }

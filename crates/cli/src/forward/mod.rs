@@ -6,20 +6,22 @@
 
 mod carry;
 mod local;
+mod permits;
 mod remote;
 mod socks;
 
 use crate::exit::Notes;
 use crate::run::digest;
-use rexec_client::{Algorithm, Command, Error, Listener, Session, Stdio};
+pub use permits::{Permits, Permitted};
+use rexec_client::{Algorithm, Command, Error, Listener, Session, Stdio, printable};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio_util::task::AbortOnDropHandle;
 
-/// Connections at once; further ones wait to be accepted. An agent runs 256 commands at once for one
-/// connection, unless it was set otherwise, and each of these is one.
+/// Connections at once, of which each port has its share; further ones wait to be accepted. An agent runs 256
+/// commands at once for one connection, unless it was set otherwise, and each of these is one.
 const CONNECTIONS: usize = 200;
 /// How long somebody may take to say where they want to go, and how long the way there is looked for.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -56,6 +58,8 @@ pub struct Forwards {
     pub local: Vec<Forward>,
     /// Those of the agent's.
     pub remote: Vec<Forward>,
+    /// Where those of them may lead that are asked where to.
+    pub permits: Permits,
     /// Without one of them all else is pointless.
     pub all: bool,
 }
@@ -82,12 +86,28 @@ pub struct Served {
 /// Why a port is closed, and what it still carries.
 type Closed = (String, JoinSet<()>);
 
+/// What is said of a connection.
+#[derive(Debug)]
+struct About {
+    notes: Notes,
+    whence: String,
+}
+
+impl About {
+    fn say(&self, why: &str) {
+        self.notes.say(&printable(&format!("{}: {why}", self.whence)));
+    }
+}
+
 impl Forwards {
     /// Listens, and serves what comes. The error says which port cannot be had, and why.
     pub async fn serve(&self, route: &Route, notes: Notes) -> Result<Served, String> {
         let mut ports = JoinSet::new();
-        let room = Arc::new(Semaphore::new(CONNECTIONS));
+        // Connections of one that never end are not to keep those of another waiting.
+        let share = (CONNECTIONS / (self.local.len() + self.remote.len()).max(1)).max(1);
+        let permits = Arc::new(self.permits.clone());
         for forward in &self.local {
+            let room = Arc::new(Semaphore::new(share));
             let (listeners, lacking) = local::listen(forward).await;
             for why in lacking {
                 self.do_without(why, notes)?;
@@ -100,9 +120,10 @@ impl Forwards {
         for forward in &self.remote {
             match route.listen(forward).await {
                 Ok(listener) => {
-                    let room = Arc::clone(&room);
+                    let (to, permits) = (forward.to.clone(), Arc::clone(&permits));
+                    let room = Arc::new(Semaphore::new(share));
                     remote::announce(forward, &listener, notes);
-                    ports.spawn(remote::accept(listener, forward.clone(), room, notes));
+                    ports.spawn(remote::accept(listener, to, permits, room, notes));
                 }
                 Err(error) => {
                     // The first words are those of ssh.

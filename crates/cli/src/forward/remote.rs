@@ -1,20 +1,20 @@
 //! Ports of the agent's machine.
 
-use super::carry::carry;
-use super::{Closed, Destination, Forward, PATIENCE, socks};
+use super::carry::{carry, reset};
+use super::permits::Permits;
+use super::{About, Closed, Destination, Forward, PATIENCE, socks};
 use crate::exit::Notes;
-use rexec_client::{Child, Command, Link, Listener, printable};
+use rexec_client::{Child, Incoming, Link, Listener};
+use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
-use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-/// How long a connection that leads nowhere has to come into the hands of the process that is to end it. One
-/// that ended before would leave it waiting, for a minute.
-const TAKEN: Duration = Duration::from_secs(1);
+/// Connections that wait for a place here. An agent lets no more wait, so the oldest of more is gone.
+const WAITING: usize = 64;
 
 /// Tells the port that the agent's machine has chosen, as ssh does, for programs that look for it.
 pub(super) fn announce(forward: &Forward, listener: &Listener, notes: Notes) {
@@ -31,75 +31,82 @@ pub(super) fn announce(forward: &Forward, listener: &Listener, notes: Notes) {
 /// Serves a port until it is closed, and says why.
 pub(super) async fn accept(
     mut listener: Listener,
-    forward: Forward,
+    to: Destination,
+    permits: Arc<Permits>,
     room: Arc<Semaphore>,
     notes: Notes,
 ) -> Closed {
-    let mut carried = JoinSet::new();
-    // It is never closed.
-    while let Ok(place) = Arc::clone(&room).acquire_owned().await {
-        while carried.try_join_next().is_some() {}
-        match listener.accept().await {
-            Ok((connection, from)) => {
-                let to = forward.to.clone();
-                carried.spawn(async move {
-                    if let Err((why, child)) = serve(connection, to).await {
-                        let from = format!("connection from {from} to the agent's machine");
-                        notes.say(&printable(&format!("{from}: {why}")));
-                        if let Some(child) = child {
-                            reset(child).await;
-                        }
+    let (mut waiting, mut carried) = (VecDeque::<Incoming>::new(), JoinSet::new());
+    let port = listener.port();
+    // That the port is closed is seen also while all places are taken.
+    let error = loop {
+        tokio::select! {
+            told = listener.accept() => match told {
+                Ok(incoming) => {
+                    if incoming.missed() > 0 {
+                        let missed = incoming.missed();
+                        notes.say(&format!("warning: port {port} of the agent's machine: {missed} connections were lost with an agent that was killed"));
                     }
+                    waiting.push_back(incoming);
+                    if waiting.len() > WAITING {
+                        waiting.pop_front();
+                    }
+                }
+                Err(error) => break error,
+            },
+            place = Arc::clone(&room).acquire_owned(), if !waiting.is_empty() => {
+                let Some(incoming) = waiting.pop_front() else { continue };
+                let from = incoming.peer_addr();
+                let whence = format!("connection from {from} to the agent's machine");
+                let about = About { notes, whence };
+                let (to, permits) = (to.clone(), Arc::clone(&permits));
+                while carried.try_join_next().is_some() {}
+                carried.spawn(async move {
+                    serve(incoming, to, &permits, &about).await;
                     drop(place);
                 });
             }
-            Err(error) => {
-                if matches!(*listener.session().link().borrow(), Link::Gone { .. }) {
-                    // Whoever waits for anything at all on this connection says so.
-                    break;
-                }
-                let port = listener.port();
-                return (format!("port {port} of the agent's machine is closed: {error}"), carried);
-            }
-        }
-    }
-    std::future::pending().await
-}
-
-/// Why a connection leads nowhere, and what is left of it there.
-type Failed = (String, Option<Child>);
-
-/// Connects here and carries what comes.
-async fn serve(connection: Command, to: Destination) -> Result<(), Failed> {
-    let alone = |why| (why, None);
-    let taking = connection.kill_on_drop(true).spawn();
-    let taking = async { taking.await.map_err(|error| alone(error.to_string())) };
-    let (child, socket) = match to {
-        Destination::Place { host, port } => {
-            let (child, socket) = tokio::join!(taking, connect(&host, port));
-            (child?, socket)
-        }
-        Destination::Asked => {
-            let mut child = taking.await?;
-            let asked = timeout(PATIENCE, asked(&mut child)).await;
-            match asked.map_err(io::Error::from).flatten() {
-                Ok((host, port)) => (child, connect(&host, port).await),
-                Err(error) => (child, Err(format!("SOCKS: {error}"))),
-            }
         }
     };
-    match socket {
-        Ok(socket) => carry(child, socket).await.map_err(alone),
-        Err(why) => Err((why, Some(child))),
+    if matches!(*listener.session().link().borrow(), Link::Gone { .. }) {
+        // Whoever waits for anything at all on this connection says so.
+        std::future::pending().await
+    }
+    (format!("port {port} of the agent's machine is closed: {error}"), carried)
+}
+
+/// Takes a connection, connects here and carries what comes.
+async fn serve(incoming: Incoming, to: Destination, permits: &Permits, about: &About) {
+    // Nothing is connected to here for one that may be gone there.
+    let mut child = match incoming.take().await {
+        Ok(child) => child,
+        Err(error) => return about.say(&error.to_string()),
+    };
+    let (host, port) = match to {
+        Destination::Place { host, port } => (host, port),
+        Destination::Asked => match asked(&mut child, permits).await {
+            Ok(place) => place,
+            Err(error) => {
+                about.say(&format!("SOCKS: {error}"));
+                return let_go(child, &error).await;
+            }
+        },
+    };
+    match connect(&host, port).await {
+        Ok(socket) => carry(child, socket, about).await,
+        Err(why) => {
+            about.say(&why);
+            reset(child).await;
+        }
     }
 }
 
-/// Ends a connection there as one that was cut off: its stdin must not end before it does.
-async fn reset(mut child: Child) {
-    let _stdin = child.stdin.take();
-    tokio::time::sleep(TAKEN).await;
-    // If the line is gone, the agent ends it.
-    let _ = child.kill().await;
+/// Lets a connection go that leads nowhere. If it was told why, it has to have the time to read that.
+async fn let_go(mut child: Child, error: &io::Error) {
+    let is_told = error.kind() == io::ErrorKind::InvalidData;
+    if !is_told || timeout(PATIENCE, child.wait()).await.is_err() {
+        reset(child).await;
+    }
 }
 
 async fn connect(host: &str, port: u16) -> Result<TcpStream, String> {
@@ -108,12 +115,12 @@ async fn connect(host: &str, port: u16) -> Result<TcpStream, String> {
     connected.map_err(|error| format!("cannot connect to {host} port {port} here: {error}"))
 }
 
-/// Where somebody there wants to go here.
-async fn asked(child: &mut Child) -> io::Result<(String, u16)> {
-    match (&mut child.stdout, &mut child.stdin) {
-        (Some(stdout), Some(stdin)) => {
-            socks::destination(&mut tokio::io::join(stdout, stdin)).await
-        }
-        _ => Err(io::ErrorKind::BrokenPipe.into()),
-    }
+/// Where somebody there wants to go here, and may.
+async fn asked(child: &mut Child, permits: &Permits) -> io::Result<(String, u16)> {
+    let (Some(stdout), Some(stdin)) = (&mut child.stdout, &mut child.stdin) else {
+        return Err(io::ErrorKind::BrokenPipe.into());
+    };
+    let mut socket = tokio::io::join(stdout, stdin);
+    let asked = timeout(PATIENCE, socks::destination(&mut socket, permits)).await;
+    asked.map_err(io::Error::from).flatten()
 }

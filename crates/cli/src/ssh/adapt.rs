@@ -251,7 +251,8 @@ fn forward(plan: &mut Plan, options: &Options) {
         forward.bind.get_or_insert_with(|| "*".to_owned());
     }
     let remote = options.remote_forwards.clone();
-    plan.forwards = Forwards { local, remote, all: options.all_forwards == Some(true) };
+    let permits = options.permits.clone().unwrap_or_default();
+    plan.forwards = Forwards { local, remote, permits, all: options.all_forwards == Some(true) };
 }
 
 /// Says what a caller has to do without, as ssh does when a server has it not.

@@ -87,7 +87,7 @@ const KEYS: &[(&str, Meaning)] = &[
     ("numberofpasswordprompts", Harmless),
     ("passwordauthentication", SWITCH),
     ("permitlocalcommand", Only(NO, "no command is run on this side")),
-    ("permitremoteopen", Harmless),
+    ("permitremoteopen", Obeyed(permit_remote_open)),
     ("pkcs11provider", Harmless),
     ("port", Obeyed(port)),
     ("preferredauthentications", Harmless),
@@ -260,6 +260,11 @@ fn dynamic_forward(options: &mut Options, value: &str) -> Result<(), String> {
 
 fn remote_forward(options: &mut Options, value: &str) -> Result<(), String> {
     options.remote_forwards.push(ports::remote(value)?);
+    Ok(())
+}
+
+fn permit_remote_open(options: &mut Options, value: &str) -> Result<(), String> {
+    first(&mut options.permits, ports::permits(&words::split(value)?)?);
     Ok(())
 }
 

@@ -6,7 +6,7 @@
 
 use super::direct::Direct;
 use super::{keywords, ports};
-use crate::forward::Forward;
+use crate::forward::{Forward, Permits};
 use crate::values::{self, LogLevel, Variable};
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -61,6 +61,8 @@ pub(super) struct Options {
     pub forwards: Vec<Forward>,
     /// `-R`, `RemoteForward`.
     pub remote_forwards: Vec<Forward>,
+    /// `PermitRemoteOpen`.
+    pub permits: Option<Permits>,
     /// `ClearAllForwardings`.
     pub no_forwards: Option<bool>,
     /// `ExitOnForwardFailure`.

@@ -1,6 +1,6 @@
-//! The arguments of `-L`, `-D`, `-R` and `-W`.
+//! The arguments of `-L`, `-D`, `-R` and `-W`, and of `PermitRemoteOpen`.
 
-use crate::forward::{Destination, Forward};
+use crate::forward::{Destination, Forward, Permits, Permitted};
 
 /// `-L [BIND:]PORT:HOST:HOSTPORT`; in `LocalForward` a blank stands before the host.
 pub(super) fn local(text: &str) -> Result<Forward, String> {
@@ -50,6 +50,30 @@ pub(super) fn place(text: &str) -> Result<(String, u16), String> {
         _ => None,
     };
     place.ok_or_else(|| format!("'{text}' is not HOST:PORT"))
+}
+
+/// `PermitRemoteOpen any`, `none`, or `HOST:PORT …`, in which both may be `*`.
+pub(super) fn permits(words: &[String]) -> Result<Permits, String> {
+    let places = match words {
+        [] => return Err("it has no value".to_owned()),
+        [word] if word == "any" => return Ok(Permits::Any),
+        [word] if word == "none" => Vec::new(),
+        words => words.iter().map(|word| permitted(word)).collect::<Result<_, _>>()?,
+    };
+    Ok(Permits::Only(places))
+}
+
+fn permitted(word: &str) -> Result<Permitted, String> {
+    let parts = split(word);
+    let place = match parts.as_deref() {
+        Some([host, port]) if !host.is_empty() => {
+            let port = if port == "*" { Some(None) } else { number(port).map(Some) };
+            let host = Some(host.clone()).filter(|host| host != "*");
+            port.map(|port| Permitted { host, port })
+        }
+        _ => None,
+    };
+    place.ok_or_else(|| format!("'{word}' is not HOST:PORT"))
 }
 
 /// All addresses are written as nothing or as a star.
@@ -133,5 +157,25 @@ mod tests {
         }
         assert_eq!(place("[::1]:22"), Ok(("::1".to_owned(), 22)));
         assert!(place("db").is_err() && place("db:0").is_err());
+    }
+
+    #[test]
+    fn places_that_are_permitted() {
+        let permits =
+            |text: &str| permits(&text.split_whitespace().map(str::to_owned).collect::<Vec<_>>());
+        let place = |host: Option<&str>, port| Permitted { host: host.map(str::to_owned), port };
+        assert_eq!(permits("any"), Ok(Permits::Any));
+        assert_eq!(permits("none"), Ok(Permits::Only(Vec::new())));
+        let listed = vec![
+            place(Some("db"), Some(5432)),
+            place(Some("::1"), Some(80)),
+            place(None, Some(443)),
+            place(Some("192.0.2.7"), None),
+        ];
+        let text = "db:5432 [::1]:80 *:443 192.0.2.7:*";
+        assert_eq!(permits(text), Ok(Permits::Only(listed)));
+        for bad in ["", "db", "db:0", "db:x", ":80", "::1:80", "any db:1", "none none", "Any"] {
+            assert!(permits(bad).is_err(), "{bad}");
+        }
     }
 }

@@ -20,6 +20,8 @@ pub(crate) enum Opening {
         body: Vec<u8>,
         /// It asks for a terminal.
         terminal: bool,
+        /// How its output was cut when it came is to be known.
+        in_pieces: bool,
     },
     /// A job that is there.
     Attach(Attach),
