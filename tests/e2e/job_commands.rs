@@ -4,6 +4,8 @@ use crate::support::TestAgent;
 use crate::support::certs::write_private;
 use crate::support::cli::code;
 use crate::support::proc::{eventually, running_with};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use rexec_client::{JobId, TerminalSize};
 use serde_json::Value;
 use std::fs;
@@ -391,6 +393,31 @@ fn attach_shows_it_all_and_ends_as_the_job_does() {
     interrupt(attached.id());
     assert_eq!(attached.wait().unwrap().code(), Some(130));
     eventually("it is gone", || running_with(&mark).is_empty());
+}
+
+/// A window that is closed takes its client with it, and not what was to go on without one.
+#[test]
+fn what_goes_on_without_a_client_outlives_its_window() {
+    let agent = TestAgent::start();
+    let mark = format!("2404.{}", agent.pid());
+    let id = agent.detached(&format!("echo out; exec sleep {mark}"));
+    let kept = format!("echo out; exec sleep {mark}");
+    let kept = ["--on-disconnect", "keep", "--id", "kept", "HOST", &kept];
+    let signals = [(Signal::SIGHUP, 129), (Signal::SIGTERM, 143), (Signal::SIGQUIT, 131)];
+    for (words, id) in [(&["attach", "HOST", &id][..], id.as_str()), (&kept, "kept")] {
+        for (signal, status) in signals {
+            let mut client = agent.job_command(words).stdout(Stdio::piped()).spawn().unwrap();
+            let mut line = String::new();
+            BufReader::new(client.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
+            assert_eq!(line, "out\n");
+            kill(Pid::from_raw(client.id() as i32), signal).unwrap();
+            assert_eq!(client.wait().unwrap().code(), Some(status), "{words:?}");
+        }
+        let listed = lines(&agent.jobs(&["jobs", "--json", "HOST"]));
+        let job = listed.iter().find(|job| job["id"] == id).unwrap();
+        assert_eq!((&job["state"], &job["attached"]), (&"running".into(), &0.into()), "{job}");
+    }
+    assert_eq!(running_with(&mark).len(), 2);
 }
 
 #[test]

@@ -82,7 +82,7 @@ fn a_request_to_end_after_a_signal_that_is_none_cancels_the_command() {
     let agent = TestAgent::start();
     let mut command = agent.rexec();
     let line = "echo $$; exec sleep 1000";
-    command.args(["--on-disconnect", "keep", &agent.target(), line]).stderr(Stdio::piped());
+    command.args(["--on-disconnect", "lease=1h", &agent.target(), line]).stderr(Stdio::piped());
     let mut front = Front::start(command);
     let pid = front.first.parse().unwrap();
     let mut said = BufReader::new(front.child.stderr.take().unwrap());

@@ -33,7 +33,7 @@ fn a_terminal_needs_one_here_or_two_letters() {
     let agent = TestAgent::start();
     let output = run(&agent, &["-t"], &["tty"], "");
     assert_eq!((code(&output), text(&output.stdout).as_str()), (1, "not a tty\n"));
-    assert!(text(&output.stderr).contains("no terminal, because stdin is none"), "{output:?}");
+    assert!(text(&output.stderr).contains("no terminal, because stdin is not one"), "{output:?}");
 
     let output = run(&agent, &["-tt"], &["tty; echo $TERM; exit 6"], "");
     let said = text(&output.stdout);

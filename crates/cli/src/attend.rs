@@ -38,8 +38,22 @@ const GIVE_UP: Duration = Duration::from_secs(15);
 pub enum OnSignal {
     /// End the command; a second one leaves at once.
     Cancel,
+    /// Ctrl-C ends the command. Any other one is for this client, whose window was closed most often: the job
+    /// was there before it, or is to go on after it.
+    CtrlC,
     /// Leave; the job goes on.
     Leave,
+}
+
+impl OnSignal {
+    /// Whether the job goes on after this signal.
+    fn leaves(self, signal: Signal) -> bool {
+        match self {
+            Self::Cancel => false,
+            Self::CtrlC => signal != Signal::INT,
+            Self::Leave => true,
+        }
+    }
 }
 
 /// Why there is no exit status.
@@ -128,7 +142,7 @@ impl Visit {
             session = connector.connect(&endpoint.host, endpoint.port) => session?,
             // Nothing was asked for yet.
             signal = self.interrupts.next() => return Err(match self.on_signal {
-                OnSignal::Cancel => Outcome::Cancelled.into(),
+                OnSignal::Cancel | OnSignal::CtrlC => Outcome::Cancelled.into(),
                 OnSignal::Leave => Stop::Left(Some(signal)),
             }),
         };
@@ -153,7 +167,7 @@ impl Visit {
             never = link::tell(&mut self.link) => match never {},
             signal = self.interrupts.next() => Err(match self.on_signal {
                 OnSignal::Leave => Stop::Left(Some(signal)),
-                OnSignal::Cancel => {
+                OnSignal::Cancel | OnSignal::CtrlC => {
                     let message = "interrupted before the agent has answered".to_owned();
                     Outcome::Lost { message }.into()
                 }
@@ -202,6 +216,10 @@ impl Visit {
         };
         if let Some(signal) = self.asked {
             let signal = match signal {
+                signal if self.on_signal.leaves(signal) => {
+                    child.leave().await;
+                    return Ok(child);
+                }
                 _ if child.has_terminal() => Signal::HUP,
                 signal if interrupt::is_a_request(signal) => signal,
                 _ => Signal::TERM,
@@ -209,6 +227,11 @@ impl Visit {
             child.cancel_with(signal, GRACE).await;
         }
         Ok(child)
+    }
+
+    /// This client has left its job, which goes on.
+    fn detached(&self) -> Stop {
+        Stop::Left(self.asked.filter(|signal| self.on_signal.leaves(*signal)))
     }
 
     /// Carries the streams until the job has ended and all its output is written.
@@ -260,6 +283,7 @@ impl Visit {
                 biased;
                 signal = self.interrupts.next() => match self.first_or_leave(signal) {
                     Err(stop) => return Ok(Err(stop)),
+                    Ok(_) if self.on_signal.leaves(signal) => child.leave().await,
                     Ok(_) if interrupt::is_a_request(signal) => {
                         eased.set(None);
                         child.cancel_with(signal, GRACE).await;
@@ -282,7 +306,7 @@ impl Visit {
                 end = child.end(), if written => {
                     return Ok(match end {
                         Ok(JobEnd::Exited(status)) => Ok(status),
-                        Ok(JobEnd::Detached) => Err(Stop::Left(None)),
+                        Ok(JobEnd::Detached) => Err(self.detached()),
                         Err(error) => Err(error.into()),
                     });
                 }
@@ -330,6 +354,9 @@ impl Visit {
         self.asked = Some(signal);
         let shown = &self.shown;
         self.notes.inform(&match signal {
+            other if self.on_signal.leaves(other) => {
+                format!("leaving {shown} because of SIG{other}; the command goes on there")
+            }
             Signal::INT => format!("cancelling on {shown}; press Ctrl-C again to leave at once"),
             other if interrupt::is_a_request(other) => format!(
                 "cancelling on {shown} because of SIG{other}; a second signal leaves at once"

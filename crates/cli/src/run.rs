@@ -8,7 +8,8 @@ use crate::plan::{Plan, Terminal, Work};
 use crate::render::Renderer;
 use crate::tty;
 use rexec_client::{
-    Algorithm, Command, ExitStatus, JobId, Outcome, Session, Stdio, new_job_id, printable,
+    Algorithm, Command, ExitStatus, JobId, OnDisconnect, Outcome, Session, Stdio, new_job_id,
+    printable,
 };
 use std::time::{Duration, SystemTime};
 
@@ -20,7 +21,11 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 /// Runs the plan to its end, whatever that is.
 pub async fn run(mut plan: Plan, renderer: &mut Renderer, notes: Notes) -> End {
     let host = plan.endpoint.host.clone();
-    let visit = match Visit::new(&host, notes, OnSignal::Cancel) {
+    let on_signal = match plan.on_disconnect {
+        Some(OnDisconnect::Keep {}) => OnSignal::CtrlC,
+        _ => OnSignal::Cancel,
+    };
+    let visit = match Visit::new(&host, notes, on_signal) {
         Ok(visit) => visit,
         Err(outcome) => return End::Over(Box::new(Ended::of(Some(host), outcome))),
     };
@@ -94,7 +99,8 @@ impl Run {
 
     async fn whole(&mut self, renderer: &mut Renderer) -> Result<ExitStatus, Stop> {
         if self.plan.terminal_in_vain {
-            self.notes.inform("no terminal, because stdin is none; -tt asks for one all the same");
+            self.notes
+                .inform("no terminal, because stdin is not one; -tt asks for one all the same");
         }
         let session = self.visit.connect(&self.plan.endpoint).await?;
         let Plan { user, hash, forwards, .. } = &self.plan;

@@ -58,8 +58,12 @@ impl Visit {
                         tty.leave_screen();
                         return Ok(Err(stop));
                     }
-                    // To a terminal it is always this: nobody sits at it any more.
-                    child.cancel_with(Signal::HUP, GRACE).await;
+                    if self.on_signal.leaves(signal) {
+                        child.leave().await;
+                    } else {
+                        // To a terminal it is always this: nobody sits at it any more.
+                        child.cancel_with(Signal::HUP, GRACE).await;
+                    }
                 }
                 event = tty.next(), if typing.bytes.len() < TYPED => match event {
                     Event::Typed(bytes) => typing.add(&bytes),
@@ -92,7 +96,7 @@ impl Visit {
                         Ok(JobEnd::Exited(status)) => Ok(status),
                         Ok(JobEnd::Detached) => {
                             tty.leave_screen();
-                            Err(Stop::Left(None))
+                            Err(self.detached())
                         }
                         Err(error) => {
                             tty.leave_screen();

@@ -20,7 +20,7 @@ pub fn run(attach: Attach) -> ExitCode {
         Err(code) => return code,
     };
     let mut renderer = Renderer::new(call.json, call.notes);
-    let on_signal = if read_only { OnSignal::Leave } else { OnSignal::Cancel };
+    let on_signal = if read_only { OnSignal::Leave } else { OnSignal::CtrlC };
     let escape = escape.map_or(Some(ESCAPE), |escape| escape.0);
     let json = call.json;
     let (mut from_start, mut looks_on) = (false, false);
@@ -62,7 +62,7 @@ pub fn run(attach: Attach) -> ExitCode {
 /// What the person who came should know. `terminal` is the escape key there.
 fn attached(job: &JobId, terminal: Option<Option<u8>>) -> String {
     match terminal {
-        None => format!("attached to job {job}; Ctrl-C ends it, with --read-only it only leaves"),
+        None => format!("attached to job {job}; Ctrl-C ends it, Ctrl-\\ leaves it"),
         Some(None) => format!("attached to the terminal of job {job}"),
         Some(Some(key)) => {
             let key = shown(key);

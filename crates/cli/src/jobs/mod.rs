@@ -108,7 +108,7 @@ impl Call {
             drop(session);
             // The connection was just dropped, and its writer has a goodbye to say.
             tokio::task::yield_now().await;
-            (end, Trace { job, closed, left, controls: on_signal == OnSignal::Cancel })
+            (end, Trace { job, closed, left, controls: on_signal != OnSignal::Leave })
         })
     }
 

@@ -120,8 +120,13 @@ impl Plan {
                     .to_owned(),
             );
         }
-        // As with ssh, who sits at it and is not to be heard is nobody.
-        let is_heard = io::stdin().is_terminal() && !command.no_stdin;
+        if job.detach && !matches!(job.on_disconnect, None | Some(OnDisconnect::Keep {})) {
+            return Err("-d leaves the command without a client, so --on-disconnect kill or lease can mean nothing; \
+                        --timeout ends it after a time"
+                .to_owned());
+        }
+        // As with ssh, who sits at it and is not to be heard is nobody. Nobody sits at a detached one.
+        let is_heard = job.detach || io::stdin().is_terminal() && !command.no_stdin;
         let wish = terminal::wish(&command, is_login, is_heard);
         // What was typed comes before what is on this machine: no file is looked for in vain.
         if wish == Wish::Yes && output.json {

@@ -24,7 +24,7 @@ pub struct Terminal {
 pub(super) enum Wish {
     Yes,
     No,
-    /// `-t`, and stdin is none.
+    /// `-t`, and stdin is not one.
     InVain,
 }
 

@@ -62,6 +62,12 @@ fn a_detached_login_shell_is_refused() {
     {
         assert!(plan(line).unwrap_err().contains("-d needs a command"), "{line:?}");
     }
+    for then in ["kill", "lease=1h"] {
+        let error = plan(&["-d", "--on-disconnect", then, "w", "x"]).unwrap_err();
+        assert!(error.contains("can mean nothing"), "{error}");
+    }
+    assert!(plan(&["-d", "--on-disconnect", "keep", "w", "x"]).unwrap().detach);
+    assert!(plan(&["-d", "-t", "w", "x"]).unwrap().terminal.is_some(), "nobody sits at it");
     assert!(plan(&["-d", "w", "x"]).unwrap().detach);
     assert!(plan(&["-d", "--script", "/dev/null", "w"]).unwrap().detach);
 }
