@@ -49,6 +49,9 @@ const DANGEROUS: &[&str] = &[
     "REXEC_*",
 ];
 
+/// What would be one of them and does no harm: the version of git's protocol, which git sends to each host.
+const HARMLESS: &[u8] = b"GIT_PROTOCOL";
+
 /// What the agent alone says.
 const OURS: &str = "REXEC_";
 
@@ -95,10 +98,11 @@ impl Variable {
 
 /// Whether only its exact name in a policy lets a caller set it.
 fn is_dangerous(name: &[u8]) -> bool {
-    DANGEROUS.iter().any(|entry| match entry.strip_suffix('*') {
-        Some(prefix) => name.starts_with(prefix.as_bytes()),
-        None => name == entry.as_bytes(),
-    })
+    name != HARMLESS
+        && DANGEROUS.iter().any(|entry| match entry.strip_suffix('*') {
+            Some(prefix) => name.starts_with(prefix.as_bytes()),
+            None => name == entry.as_bytes(),
+        })
 }
 
 #[cfg(test)]
@@ -108,6 +112,7 @@ mod tests {
     #[test]
     fn a_pattern_never_means_a_dangerous_name() {
         let all = Variable::allowed("*").unwrap();
+        assert!(all.allows(b"GIT_PROTOCOL") && !all.allows(b"GIT_PROTOCOLS"));
         for name in ["LANG", "LC_ALL", "TZ", "LDX", "PATHS", "http_proxy"] {
             assert!(all.allows(name.as_bytes()), "{name}");
         }
