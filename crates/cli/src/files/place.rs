@@ -54,6 +54,11 @@ impl Place {
         Ok(Self::Remote { target: own(target), path: own(path) })
     }
 
+    /// Whether it is the home there, and not said by a name.
+    pub fn is_home(&self) -> bool {
+        matches!(self, Self::Remote { path, .. } if path.is_empty())
+    }
+
     /// What is remote of it.
     pub fn target(&self) -> Option<&OsStr> {
         match self {

@@ -154,6 +154,12 @@ fn job(from: Vec<Place>, to: Place, options: &FileOptions) -> Result<Job, String
     if options.no_target_directory && from.len() > 1 {
         return Err("-T is for one source".to_owned());
     }
+    // A variable that was empty, most often.
+    if options.no_target_directory && options.delete && to.is_home() {
+        return Err("-T with --delete would remove all else from the home there: name the folder, as in HOST:DIR; \
+                    HOST:. means the home itself"
+            .to_owned());
+    }
     let needs_ends = "\"-\" goes with one remote path, and without options for folders".to_owned();
     let (mut files, mut remote, mut streams) = (Vec::new(), Vec::new(), 0);
     for place in from {
