@@ -188,7 +188,10 @@ fn quit(agent: &Agent, running: Running) -> Answer {
     let count = agent.jobs.running().len();
     let (is_begun, words) = match running {
         Running::Left => (agent.leave(), "stopping; running commands are left to the next agent"),
-        Running::Awaited => (agent.stop(), "stopping once the running commands have ended"),
+        Running::Awaited => (
+            agent.stop(),
+            "stopping once the running commands have ended; those that still run after limits.drain are ended",
+        ),
         Running::Ended => {
             agent.abort();
             (true, "stopping, and ending the running commands")
