@@ -138,9 +138,11 @@ impl Jobs {
                 held.ended.as_ref().map(|ended| (Arc::clone(&held.job), ended.exit.clone())),
             );
         }
+        // In this order: what is between the two makes nothing earlier than it was.
+        let at = Instant::now();
         let uptime = handover::uptime()?;
         let now_ms = u64::try_from(uptime.as_millis()).unwrap_or(u64::MAX);
-        let mut remembered = self.lock().remembered(uptime);
+        let mut remembered = self.lock().remembered((at, uptime));
         for (job, exit) in ended {
             match job.end() {
                 // It never ran: there is nothing but the answer.
@@ -175,8 +177,9 @@ impl Jobs {
             running.extend(past.map(|past| Remembered::new(id.clone(), past, now_ms)));
         }
         let (since, dropped) = table.generated.complete();
-        let since_ms = since_boot(uptime, since);
-        let dropped = dropped.map(|(owner, since)| (owner.to_owned(), since_boot(uptime, since)));
+        let since_ms = since_boot((at, uptime), since);
+        let dropped =
+            dropped.map(|(owner, since)| (owner.to_owned(), since_boot((at, uptime), since)));
         let dropped: HashMap<String, u64> = dropped.collect();
         drop(table);
         let complete_since_ms = dropped.values().copied().fold(since_ms, u64::max);
@@ -241,7 +244,7 @@ impl Table {
         }
     }
 
-    fn remembered(&self, uptime: Duration) -> Vec<Remembered> {
+    fn remembered(&self, uptime: (Instant, Duration)) -> Vec<Remembered> {
         let known = self.generated.all().into_iter();
         known
             .filter_map(|(since, id)| {
@@ -262,9 +265,13 @@ fn past(job: &Job, exit: Exit) -> Past {
     Past { body, algorithm, owner, exit, ended: SystemTime::now() }
 }
 
-/// When `then` was, in milliseconds since the system started; not too early.
-fn since_boot(uptime: Duration, then: Instant) -> u64 {
-    let then = uptime.saturating_sub(then.elapsed()).saturating_add(Duration::from_millis(10));
+/// When `then` was, in milliseconds since the system started; not too early. At an instant, or after it, the
+/// system ran for so long.
+fn since_boot((at, uptime): (Instant, Duration), then: Instant) -> u64 {
+    let (before, after) = (at.saturating_duration_since(then), then.saturating_duration_since(at));
+    let then = uptime.saturating_sub(before).saturating_add(after);
+    // In /proc/uptime, to a hundredth of a second.
+    let then = then.saturating_add(Duration::from_millis(11));
     u64::try_from(then.as_millis()).unwrap_or(u64::MAX)
 }
 
@@ -380,6 +387,19 @@ mod tests {
         // It may be an agent that knows nothing of owners.
         let handover::Before::Left(left) = handover::read(state.path()).unwrap() else { panic!() };
         assert_eq!(left.complete_since_ms, left.dropped["mallory"]);
+    }
+
+    /// A hand-over that takes its time made what was known look older than it was, and a job that was dropped
+    /// as one that had never come.
+    #[test]
+    fn no_time_is_handed_over_as_an_earlier_one() {
+        let at = Instant::now();
+        let uptime = Duration::from_secs(1000);
+        let then = |then: Instant| instant_of(uptime, since_boot((at, uptime), then));
+        let minute_ago = at.checked_sub(Duration::from_secs(60)).unwrap();
+        assert!(then(minute_ago) >= minute_ago && then(at) >= at);
+        assert_eq!(since_boot((at, uptime), minute_ago), 1000 * 1000 - 60_000 + 11);
+        assert_eq!(since_boot((at, uptime), at + Duration::from_secs(1)), 1000 * 1000 + 1000 + 11);
     }
 
     /// Stopped again before it was known what an agent that was killed had left.
