@@ -194,6 +194,29 @@ fn a_session_is_for_ports_alone_if_the_file_says_so() {
     assert!(agent.path("ran").exists());
 }
 
+/// It was started without a port that the file wants, whatever `ExitOnForwardFailure` said.
+#[test]
+fn a_port_that_is_left_out_ends_it_if_all_are_wanted() {
+    let agent = TestAgent::start();
+    let file = "LocalForward 1 /run/socket";
+    for (all, words, ended, said) in [
+        ("ExitOnForwardFailure no", &["a", "echo", "ran"][..], 0, "it is left out"),
+        ("ExitOnForwardFailure yes", &["a", "echo", "ran"], 255, "ExitOnForwardFailure"),
+        (
+            "",
+            &["-q", "-oExitOnForwardFailure=yes", "a", "echo", "ran"],
+            255,
+            "line 4: LocalForward",
+        ),
+        ("ExitOnForwardFailure yes", &["-oClearAllForwardings=yes", "a", "echo", "ran"], 0, ""),
+    ] {
+        let output = front(&agent, [file, all], words).output().unwrap();
+        let ran = if ended == 0 { "ran\n" } else { "" };
+        assert_eq!((code(&output), text(&output.stdout).as_str()), (ended, ran), "{words:?}");
+        assert!(text(&output.stderr).contains(said), "{all} {words:?}: {output:?}");
+    }
+}
+
 /// Somebody who takes connections and says nothing is waited for as long as the file says.
 #[test]
 fn a_silent_host_is_given_up_after_the_time_in_the_file() {

@@ -42,26 +42,10 @@ pub(super) fn read_file(options: &mut Options, place: &Place, env: Env<'_>) -> R
         },
     };
     if let Some(path) = chosen {
-        look_up(options, host, &path)?;
+        file::read(&path, home(env), host, options)?;
     }
-    options.host_name = options.host_name.take().map(|name| host_name(&name, host)).transpose()?;
-    Ok(())
-}
-
-/// A `HostName` with its percents: `%h` is the name that was typed.
-fn host_name(name: &str, host: &str) -> Result<String, String> {
-    place::expanded(name, |c| (c == 'h').then(|| host.to_owned()))
-        .ok_or_else(|| format!("HostName {name}: of percents it takes %h and %%"))
-}
-
-/// Adds what a file says of the host.
-fn look_up(options: &mut Options, host: &str, path: &Path) -> Result<(), String> {
-    let shown = path.display();
-    let text = fs::read_to_string(path).map_err(|why| format!("cannot read {shown}: {why}"))?;
-    file::read(&text, host, options).map_err(|why| format!("{shown}: {why}"))?;
-    for warning in &mut options.warnings {
-        *warning = format!("{shown}: {warning}");
-    }
+    let named = options.host_name.take().map(|name| file::host_name(&name, host));
+    options.host_name = named.transpose()?;
     Ok(())
 }
 
@@ -77,8 +61,11 @@ pub(super) fn known(options: &Options) -> Settings {
 }
 
 fn own_file(env: Env<'_>) -> Option<PathBuf> {
-    let home = env("HOME").map(PathBuf::from).or_else(std::env::home_dir)?;
-    Some(home.join(".ssh/config"))
+    Some(home(env)?.join(".ssh/config"))
+}
+
+fn home(env: Env<'_>) -> Option<PathBuf> {
+    env("HOME").map(PathBuf::from).or_else(std::env::home_dir)
 }
 
 /// The same request as rexec takes it.
@@ -218,32 +205,37 @@ fn sent(options: &Options) -> Vec<Variable> {
 }
 
 /// What rexec's own command line has no word for.
-pub(super) fn as_sshd(plan: &mut Plan, options: &Options) {
+pub(super) fn as_sshd(plan: &mut Plan, options: &Options) -> Result<(), String> {
     plan.drain = Drain::Wait;
     plan.ssh_env = true;
     // A program may be the reader of a terminal, and wants all of it.
     plan.on_full = OnFull::Block;
-    forward(plan, options);
+    forward(plan, options)?;
     if options.session() == SessionType::Subsystem
         && let Work::Line(name) = &plan.work
     {
         plan.work = Work::Subsystem(name.to_string_lossy().into_owned());
     }
+    Ok(())
 }
 
 /// What `-W`, `-N`, `-L`, `-D` and `-R` make of it. As with ssh, `-W` leaves the others out.
-fn forward(plan: &mut Plan, options: &Options) {
+fn forward(plan: &mut Plan, options: &Options) -> Result<(), String> {
     if let Some((host, port)) = &options.place {
         plan.work = Work::Connect { host: host.clone(), port: *port };
         // What is a command's alone.
         (plan.env, plan.terminal, plan.terminal_in_vain) = (Vec::new(), None, false);
-        return;
+        return Ok(());
     }
     if options.session() == SessionType::Nothing {
         plan.work = Work::Nothing;
     }
     if options.no_forwards == Some(true) {
-        return;
+        return Ok(());
+    }
+    let all = options.all_forwards == Some(true);
+    if let Some(why) = options.lacking.first().filter(|_| all) {
+        return Err(format!("{why} (and ExitOnForwardFailure wants it)"));
     }
     let mut local = options.forwards.clone();
     for forward in local.iter_mut().filter(|_| options.for_all == Some(true)) {
@@ -252,7 +244,8 @@ fn forward(plan: &mut Plan, options: &Options) {
     }
     let remote = options.remote_forwards.clone();
     let permits = options.permits.clone().unwrap_or_default();
-    plan.forwards = Forwards { local, remote, permits, all: options.all_forwards == Some(true) };
+    plan.forwards = Forwards { local, remote, permits, all };
+    Ok(())
 }
 
 /// Says what a caller has to do without, as ssh does when a server has it not.

@@ -176,8 +176,8 @@ pub(super) fn apply(options: &mut Options, key: &str, value: &str) -> Result<(),
 /// Keys that a file says for servers that leave out what they do not want. An agent refuses a command with a
 /// variable that it does not allow, and nothing is warned of that nobody has typed.
 const LEFT_ALONE: &[&str] = &["forwardagent", "forwardx11", "sendenv"];
-/// Keys without which all else can be done.
-const DISPENSABLE: &[&str] = &["dynamicforward", "localforward", "remoteforward"];
+/// Keys without which all else can be done, unless the caller wants every port that it asks for.
+const FORWARDS: &[&str] = &["dynamicforward", "localforward", "remoteforward"];
 
 /// Does what a key of a file says, in lower case. Returns what of it is left out, if that may matter.
 pub(super) fn heed(
@@ -196,7 +196,7 @@ pub(super) fn heed(
         Some(Obeyed(_)) if LEFT_ALONE.contains(&name) => Ok(None),
         Some(Obeyed(_)) if value.is_empty() => Err("it has no value".to_owned()),
         Some(Obeyed(obey)) => match obey(options, value) {
-            Err(why) if DISPENSABLE.contains(&name) => Ok(Some(LeftOut::Refused(why))),
+            Err(why) if FORWARDS.contains(&name) => Ok(Some(LeftOut::Forward(why))),
             obeyed => obeyed.map(|()| None),
         },
     }
@@ -208,6 +208,8 @@ pub(super) enum LeftOut {
     Unknown,
     /// On the command line it is refused.
     Refused(String),
+    /// It is a port that cannot be had.
+    Forward(String),
 }
 
 fn is_yes(value: &str) -> Result<bool, String> {

@@ -95,7 +95,7 @@ fn carry_out(args: Vec<OsString>) -> Result<ExitCode, String> {
 
 fn run_as_sshd(options: &Options, run: Run) -> Result<ExitCode, String> {
     let mut plan = Plan::new(run, &|name| std::env::var_os(name))?;
-    adapt::as_sshd(&mut plan, options);
+    adapt::as_sshd(&mut plan, options)?;
     let notes = Notes::new(plan.level).of(NAME);
     let is_connection = options.place.is_some();
     adapt::warn(options, notes);

@@ -75,6 +75,8 @@ pub(super) struct Options {
     pub missing: Vec<&'static str>,
     /// What the file says that is not heeded.
     pub warnings: Vec<String>,
+    /// The ports among that: whoever wants all or none (`ExitOnForwardFailure`) must not go on.
+    pub lacking: Vec<String>,
 }
 
 /// What becomes of a terminal.
