@@ -153,9 +153,11 @@ impl Stage {
         self.history.note(format!("a client is sent, {}", client.id()));
         self.reach();
         if self.cell.state.is_of_a_transfer() {
-            eventually("somebody transfers", || !self.transfers().is_empty());
+            eventually("somebody transfers", || {
+                self.helpers = self.transfers();
+                !self.helpers.is_empty()
+            });
         }
-        self.helpers = self.transfers();
         self.history.note("it is in its state");
         let client = self.strike(client);
         self.heal();
@@ -296,7 +298,8 @@ impl Stage {
     /// The process that transfers, the keeper of the command, or those that would have become it.
     fn those_who_help(&self) -> Vec<u32> {
         if self.cell.state.is_of_a_transfer() {
-            return self.transfers();
+            // On a busy machine it may have given up since, which strikes it as well.
+            return self.helpers.clone();
         }
         let command = running_with(&self.errands.last().unwrap().mark);
         let keepers = || zygotes(self.agent.pid()).into_iter().flat_map(children);
