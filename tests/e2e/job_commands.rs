@@ -4,15 +4,26 @@ use crate::support::TestAgent;
 use crate::support::certs::write_private;
 use crate::support::cli::code;
 use crate::support::proc::{eventually, running_with};
+use nix::fcntl::{FcntlArg, FdFlag, fcntl};
+use nix::pty::openpty;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use rexec_client::{JobId, TerminalSize};
 use serde_json::Value;
-use std::fs;
+use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpListener;
-use std::process::{Command, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
+
+/// A client at a terminal, and the side of it at which somebody sits.
+fn at_a_terminal(mut client: Command) -> (Child, File) {
+    let pty = openpty(None, None).unwrap();
+    fcntl(&pty.master, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC)).unwrap();
+    let end = || Stdio::from(pty.slave.try_clone().unwrap());
+    client.stdin(end()).stdout(end()).stderr(end()).env("TERM", "xterm");
+    (client.spawn().unwrap(), File::from(pty.master))
+}
 
 impl TestAgent {
     /// `rexec SUBCOMMAND TARGET WORDS…`, with options before the target.
@@ -420,6 +431,68 @@ fn what_goes_on_without_a_client_outlives_its_window() {
     assert_eq!(running_with(&mark).len(), 2);
 }
 
+/// A terminal that is closed fails to be written, and its stdin ends, before its signal comes.
+#[test]
+fn what_goes_on_without_a_client_outlives_its_terminal() {
+    let agent = TestAgent::start();
+    let mark = format!("2405.{}", agent.pid());
+    let (busy, fed) = (format!("exec yes {mark}"), format!("echo {mark}; cat; exit 3; : {mark}"));
+    let detached = agent.detached(&busy);
+    for words in [
+        &["attach", "HOST", &detached][..],
+        &["--on-disconnect", "keep", "--id", "busy", "HOST", &busy],
+        &["--on-disconnect", "keep", "--id", "fed", "HOST", &fed],
+        &["-t", "--on-disconnect", "keep", "--id", "terminal", "HOST", &busy],
+    ] {
+        let (mut client, mut master) = at_a_terminal(agent.job_command(words));
+        // Something of it was shown.
+        let (mut shown, mut piece) = (String::new(), [0; 4096]);
+        while !shown.contains(&mark) {
+            let length = master.read(&mut piece).unwrap();
+            shown += &String::from_utf8_lossy(&piece[..length]);
+        }
+        drop(master);
+        client.wait().unwrap();
+    }
+    let listed = lines(&agent.jobs(&["jobs", "--json", "HOST"]));
+    assert_eq!(listed.len(), 4, "{listed:?}");
+    for job in listed {
+        assert_eq!((&job["state"], &job["attached"]), (&"running".into(), &0.into()), "{job}");
+    }
+}
+
+/// A second signal, as of a shell and a kernel that both tell of a closed window, was told as a command that was lost,
+/// and a Ctrl-C ended what was just said to go on.
+#[test]
+fn a_second_signal_leaves_as_the_first_one_did() {
+    let agent = TestAgent::start();
+    let mark = format!("2406.{}", agent.pid());
+    let line = format!("echo out; exec sleep {mark}");
+    for (n, (signals, status)) in
+        [([Signal::SIGHUP, Signal::SIGTERM], 129), ([Signal::SIGUSR1, Signal::SIGINT], 138)]
+            .into_iter()
+            .enumerate()
+    {
+        let id = format!("kept-{n}");
+        let words = ["--on-disconnect", "keep", "--id", &id, "HOST", &line];
+        let mut client = agent.job_command(&words);
+        let mut client = client.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let (mut out, mut said) = (String::new(), String::new());
+        BufReader::new(client.stdout.as_mut().unwrap()).read_line(&mut out).unwrap();
+        let client_id = Pid::from_raw(client.id() as i32);
+        // Nobody answers that it may leave.
+        agent.signal(Signal::SIGSTOP);
+        kill(client_id, signals[0]).unwrap();
+        BufReader::new(client.stderr.as_mut().unwrap()).read_line(&mut said).unwrap();
+        assert!(said.contains("goes on there"), "{said}");
+        kill(client_id, signals[1]).unwrap();
+        let ended = client.wait().unwrap().code();
+        agent.signal(Signal::SIGCONT);
+        assert_eq!(ended, Some(status), "{signals:?}");
+    }
+    assert_eq!(running_with(&mark).len(), 2);
+}
+
 #[test]
 fn who_looks_on_leaves_and_ends_nothing() {
     let agent = TestAgent::start();
@@ -744,7 +817,7 @@ async fn the_status_line_is_written_and_erased() {
     let agent = TestAgent::start();
     let gate = agent.path("gate");
     let chaos = Chaos::start(agent.port, |_| Plan::default()).await;
-    let pty = nix::pty::openpty(None, None).unwrap();
+    let pty = openpty(None, None).unwrap();
     let line = format!("echo first; until test -e {}; do sleep 0.02; done", gate.display());
     let mut rexec = agent.rexec();
     rexec.args([&format!("127.0.0.1:{}", chaos.port), &line]).stdout(Stdio::piped());
@@ -755,7 +828,7 @@ async fn the_status_line_is_written_and_erased() {
     BufReader::new(running.stdout.as_mut().unwrap()).read_line(&mut first).unwrap();
     chaos.refuse(true);
     chaos.cut();
-    let mut terminal = fs::File::from(pty.master);
+    let mut terminal = File::from(pty.master);
     let reading = tokio::task::spawn_blocking(move || {
         let mut shown = String::new();
         let mut buffer = [0; 4096];

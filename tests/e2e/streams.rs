@@ -379,3 +379,18 @@ async fn cancelled_output_is_still_verified() {
     assert_eq!(&*stdout.chunk().await.unwrap().unwrap(), b"bye\n");
     assert_eq!(child.wait().await.unwrap().outcome(), &Outcome::Cancelled);
 }
+
+/// It was told as the end of the input, and what reads to the end went on with a part of it.
+#[test]
+fn input_that_cannot_be_read_is_not_the_end_of_it() {
+    let agent = TestAgent::start();
+    let ended = agent.path("ended");
+    let line = format!("cat && touch {}", ended.display());
+    let mut client = agent.rexec();
+    client.args([&agent.target(), &line]);
+    let output = client.stdin(File::open(agent.path("")).unwrap()).output().unwrap();
+    assert_eq!(code(&output), 125, "{output:?}");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(said.contains("cannot read stdin") && said.contains("has ended"), "{said}");
+    assert!(!ended.exists());
+}

@@ -167,10 +167,7 @@ impl Visit {
             never = link::tell(&mut self.link) => match never {},
             signal = self.interrupts.next() => Err(match self.on_signal {
                 OnSignal::Leave => Stop::Left(Some(signal)),
-                OnSignal::Cancel | OnSignal::CtrlC => {
-                    let message = "interrupted before the agent has answered".to_owned();
-                    Outcome::Lost { message }.into()
-                }
+                OnSignal::Cancel | OnSignal::CtrlC => unanswered(Stop::Left(Some(signal))),
             }),
         }
     }
@@ -210,7 +207,9 @@ impl Visit {
         let child = loop {
             tokio::select! {
                 child = &mut starting => break child?,
-                signal = self.interrupts.next() => { self.first_or_leave(signal)?; }
+                signal = self.interrupts.next() => {
+                    self.heed(signal).map_err(unanswered)?;
+                }
                 never = link::tell(&mut self.link) => match never {},
             }
         };
@@ -255,17 +254,31 @@ impl Visit {
         }
     }
 
-    /// The outer error is a failure on this side.
+    /// Carries the streams. The outer error is a failure on this side.
     async fn carry(
         &mut self,
         child: &mut Child,
         streams: Streams,
     ) -> Result<Result<ExitStatus, Stop>, String> {
+        // Held to the end, forwarded or not, because dropping it would end it.
+        let mut stdin = child.stdin.take();
+        let end = self.carry_with(child, streams, &mut stdin).await;
+        // A command must not take a part of its input for all of it.
+        if let Err(_) | Ok(Err(Stop::Left(_))) = end {
+            stdin.into_iter().for_each(ChildStdin::leave_open);
+        }
+        end
+    }
+
+    async fn carry_with(
+        &mut self,
+        child: &mut Child,
+        streams: Streams,
+        to: &mut Option<ChildStdin>,
+    ) -> Result<Result<ExitStatus, Stop>, String> {
         let Streams { stdout, stderr, stdin, .. } = streams;
         let leaves = self.on_signal == OnSignal::Leave;
-        // One that is not forwarded is held to the end, because dropping it would end it.
-        let mut held = child.stdin.take();
-        let mut input = pin!(forward(if stdin { held.take() } else { None }));
+        let mut input = pin!(forward(to.as_mut().filter(|_| stdin)));
         let (stdout, stderr) = (child.stdout.take().zip(stdout), child.stderr.take().zip(stderr));
         let mut outputs = pin!(async {
             match (stdout, stderr) {
@@ -281,15 +294,15 @@ impl Visit {
         loop {
             tokio::select! {
                 biased;
-                signal = self.interrupts.next() => match self.first_or_leave(signal) {
+                signal = self.interrupts.next() => match self.heed(signal) {
                     Err(stop) => return Ok(Err(stop)),
-                    Ok(_) if self.on_signal.leaves(signal) => child.leave().await,
-                    Ok(_) if interrupt::is_a_request(signal) => {
+                    Ok(Heed::Leave) => child.leave().await,
+                    Ok(Heed::Cancel) => {
                         eased.set(None);
                         child.cancel_with(signal, GRACE).await;
                     }
-                    Ok(true) => eased.set(Some(sleep(EASE))),
-                    Ok(false) => {}
+                    Ok(Heed::Ease) => eased.set(Some(sleep(EASE))),
+                    Ok(Heed::Nothing) => {}
                 },
                 () = some(eased.as_mut()) => {
                     eased.set(None);
@@ -319,51 +332,93 @@ impl Visit {
         }
     }
 
-    /// This side failed: ends the command, unless this client only looks on, and waits for that as long
-    /// as makes sense.
+    /// This side failed: ends the command, or leaves it if it is to go on without this client, and waits for that
+    /// as long as makes sense. A terminal that is closed fails before its signal comes.
     async fn give_up(&mut self, mut child: Child, fault: String) -> Outcome {
-        if self.on_signal == OnSignal::Leave {
-            return local(fault);
+        match self.on_signal {
+            OnSignal::Leave => return local(fault),
+            OnSignal::CtrlC => child.leave().await,
+            OnSignal::Cancel => {
+                let signal = if child.has_terminal() { Signal::HUP } else { Signal::TERM };
+                child.cancel_with(signal, GRACE).await;
+            }
         }
-        let signal = if child.has_terminal() { Signal::HUP } else { Signal::TERM };
-        child.cancel_with(signal, GRACE).await;
         let ended = tokio::select! {
-            end = timeout(GIVE_UP, child.wait()) => matches!(end, Ok(Ok(_))),
-            _ = self.interrupts.next() => false,
+            end = timeout(GIVE_UP, child.end()) => end.ok().and_then(Result::ok),
+            _ = self.interrupts.next() => None,
         };
-        let rest = if ended { "the command was ended" } else { "the command may still be running" };
+        let rest = match (ended, self.on_signal) {
+            (Some(JobEnd::Exited(_)), _) => "the command has ended",
+            (Some(JobEnd::Detached), _) => "the command goes on there",
+            (None, OnSignal::CtrlC) => "the agent has not said whether the command goes on",
+            (None, _) => "the command may still be running",
+        };
         local(format!("{fault}; {rest}"))
     }
 
-    /// The first signal asks for the end of the command; whoever asks for a second time is not to be kept
-    /// waiting. `false`: it was asked for before, and nobody waits.
-    fn first_or_leave(&mut self, signal: Signal) -> Result<bool, Stop> {
+    /// What to do about a signal. The first one asks for something, and whoever asks for a second time is not to be
+    /// kept waiting.
+    fn heed(&mut self, signal: Signal) -> Result<Heed, Stop> {
         if self.on_signal == OnSignal::Leave {
             return Err(Stop::Left(Some(signal)));
         }
-        // rsync gets Ctrl-C as this process does, and then sends it one of its own.
-        if self.asked.is_some() && !interrupt::is_a_request(signal) {
-            return Ok(false);
-        }
-        // What came before may have been for this process alone, and the command has heard nothing of it.
-        if self.asked.is_some_and(interrupt::is_a_request) {
-            self.left = true;
-            let message = "interrupted twice, so the end of the command was not waited for";
-            return Err(Outcome::Lost { message: message.to_owned() }.into());
-        }
-        self.asked = Some(signal);
-        let shown = &self.shown;
-        self.notes.inform(&match signal {
-            other if self.on_signal.leaves(other) => {
-                format!("leaving {shown} because of SIG{other}; the command goes on there")
+        match self.asked {
+            // The command was left to itself, and nothing ends it any more.
+            Some(first) if self.on_signal.leaves(first) => return Err(Stop::Left(Some(first))),
+            // rsync gets Ctrl-C as this process does, and then sends it one of its own.
+            Some(_) if !interrupt::is_a_request(signal) => return Ok(Heed::Nothing),
+            Some(first) if interrupt::is_a_request(first) => {
+                self.left = true;
+                let message = "interrupted twice, so the end of the command was not waited for";
+                return Err(Outcome::Lost { message: message.to_owned() }.into());
             }
-            Signal::INT => format!("cancelling on {shown}; press Ctrl-C again to leave at once"),
-            other if interrupt::is_a_request(other) => format!(
-                "cancelling on {shown} because of SIG{other}; a second signal leaves at once"
+            // What came before may have been for this process alone, and the command has heard nothing of it.
+            Some(_) | None => self.asked = Some(signal),
+        }
+        let shown = &self.shown;
+        let (heed, said) = match signal {
+            other if self.on_signal.leaves(other) => (
+                Heed::Leave,
+                format!("leaving {shown} because of SIG{other}; the command goes on there"),
             ),
-            other => format!("cancelling on {shown} because of SIG{other}"),
-        });
-        Ok(true)
+            Signal::INT => (
+                Heed::Cancel,
+                format!("cancelling on {shown}; press Ctrl-C again to leave at once"),
+            ),
+            other if interrupt::is_a_request(other) => (
+                Heed::Cancel,
+                format!(
+                    "cancelling on {shown} because of SIG{other}; a second signal leaves at once"
+                ),
+            ),
+            other => (Heed::Ease, format!("cancelling on {shown} because of SIG{other}")),
+        };
+        self.notes.inform(&said);
+        Ok(heed)
+    }
+}
+
+/// What a signal comes to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Heed {
+    /// The command is left to itself.
+    Leave,
+    /// It is ended.
+    Cancel,
+    /// It is ended, if it does not end by itself for a moment.
+    Ease,
+    /// What was asked for before is being done.
+    Nothing,
+}
+
+/// Who leaves before there is an answer does not know what there is to go on.
+fn unanswered(stop: Stop) -> Stop {
+    match stop {
+        Stop::Left(_) => {
+            let message = "interrupted before the agent has answered".to_owned();
+            Outcome::Lost { message }.into()
+        }
+        Stop::Outcome(_) => stop,
     }
 }
 
@@ -375,7 +430,7 @@ async fn some(future: Pin<&mut Option<Sleep>>) {
     }
 }
 
-async fn forward(stdin: Option<ChildStdin>) -> Result<(), String> {
+async fn forward(stdin: Option<&mut ChildStdin>) -> Result<(), String> {
     match stdin {
         Some(stdin) => {
             stdin::forward(stdin).await.map_err(|error| format!("cannot read stdin: {error}"))

@@ -3,11 +3,11 @@
 use crate::stdio::{STACK, enlarge_pipe, wait_for};
 use bytes::Bytes;
 use nix::errno::Errno;
-use nix::poll::PollFlags;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::unistd;
 use rexec_client::ChildStdin;
-use std::io;
-use std::os::fd::AsFd;
+use std::io::{self, IsTerminal};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread;
 use tokio::io::unix::AsyncFd;
@@ -24,9 +24,10 @@ const BUFFERS: usize = 6;
 /// Sends stdin to its end, or until the command takes no more.
 ///
 /// # Errors
-/// Those of reading here. What the command got so far is then not all there is, and it must not
+/// Those of reading here, and that a terminal was closed. What the command got so far is then not all there is, and it must not
 /// take it for that.
-pub async fn forward(mut command: ChildStdin) -> io::Result<()> {
+pub async fn forward(command: &mut ChildStdin) -> io::Result<()> {
+    let was_terminal = io::stdin().is_terminal();
     readable().await;
     let mut pieces = start()?;
     while let Some(piece) = pieces.recv().await {
@@ -35,9 +36,19 @@ pub async fn forward(mut command: ChildStdin) -> io::Result<()> {
             return Ok(());
         }
     }
+    // A terminal that was closed reads like one at which somebody has typed Ctrl-D.
+    if was_terminal && hung_up(io::stdin().as_fd())? {
+        return Err(io::Error::other("the terminal was closed"));
+    }
     // As above.
     let _ = command.shutdown().await;
     Ok(())
+}
+
+fn hung_up(terminal: BorrowedFd<'_>) -> io::Result<bool> {
+    let mut fd = [PollFd::new(terminal, PollFlags::empty())];
+    poll(&mut fd, PollTimeout::ZERO)?;
+    Ok(fd.iter().any(|fd| fd.revents().is_some_and(|ready| ready.contains(PollFlags::POLLHUP))))
 }
 
 /// Waits until there is something to read, so that the thread is not started before: many commands

@@ -192,7 +192,7 @@ impl Drop for Chunk {
     }
 }
 
-/// The stdin of a running command. Shutting it down, or dropping it, ends it.
+/// The stdin of a running command. Shutting it down, or dropping it, ends it; [`ChildStdin::leave_open`] does not.
 ///
 /// Writing waits while the command does not read: at most about 1 MiB is under way. Once the command
 /// has closed its stdin, or has ended, writing fails with `BrokenPipe`, as with a local pipe.
@@ -221,6 +221,12 @@ impl ChildStdin {
     /// Size and digest of what was sent.
     pub fn tally(&self) -> Tally {
         self.remote.input.tally()
+    }
+
+    /// Lets go of it, and the command does not hear of that: it may have got only a part, or it goes on and another
+    /// client sends the rest.
+    pub fn leave_open(mut self) {
+        self.ended = true;
     }
 
     fn poll_send(

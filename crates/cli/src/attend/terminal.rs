@@ -1,6 +1,6 @@
 //! A visit to a job that has a terminal: keys, sizes and escapes, until the job ends or the person leaves.
 
-use super::{GRACE, Stop, Visit};
+use super::{GRACE, Heed, Stop, Visit};
 use crate::link;
 use crate::pump::cannot_write;
 use crate::render::Sink;
@@ -53,18 +53,16 @@ impl Visit {
         loop {
             tokio::select! {
                 biased;
-                signal = self.interrupts.next() => {
-                    if let Err(stop) = self.first_or_leave(signal) {
+                signal = self.interrupts.next() => match self.heed(signal) {
+                    Err(stop) => {
                         tty.leave_screen();
                         return Ok(Err(stop));
                     }
-                    if self.on_signal.leaves(signal) {
-                        child.leave().await;
-                    } else {
-                        // To a terminal it is always this: nobody sits at it any more.
-                        child.cancel_with(Signal::HUP, GRACE).await;
-                    }
-                }
+                    Ok(Heed::Leave) => child.leave().await,
+                    // To a terminal it is always this: nobody sits at it any more.
+                    Ok(Heed::Cancel | Heed::Ease) => child.cancel_with(Signal::HUP, GRACE).await,
+                    Ok(Heed::Nothing) => {}
+                },
                 event = tty.next(), if typing.bytes.len() < TYPED => match event {
                     Event::Typed(bytes) => typing.add(&bytes),
                     // What was typed may still be on its way, and its end means nothing to a terminal.
