@@ -10,7 +10,7 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream, lookup_host};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
@@ -80,23 +80,34 @@ pub(super) async fn accept(
     notes: Notes,
 ) -> Closed {
     let mut carried = JoinSet::new();
-    // It is never closed.
-    while let Ok(place) = Arc::clone(&room).acquire_owned().await {
+    loop {
+        let (socket, from, place) = next(&listener, &room).await;
         while carried.try_join_next().is_some() {}
+        let about = About { notes, whence: format!("connection from {from}") };
+        let (route, to) = (route.clone(), to.clone());
+        carried.spawn(async move {
+            serve(&route, socket, to, &about).await;
+            drop(place);
+        });
+    }
+}
+
+/// The next connection, once there is a place for it: an address to which nobody comes has no need of one.
+async fn next(
+    listener: &TcpListener,
+    room: &Arc<Semaphore>,
+) -> (TcpStream, SocketAddr, OwnedSemaphorePermit) {
+    loop {
         match listener.accept().await {
-            Ok((socket, from)) => {
-                let about = About { notes, whence: format!("connection from {from}") };
-                let (route, to) = (route.clone(), to.clone());
-                carried.spawn(async move {
-                    serve(&route, socket, to, &about).await;
-                    drop(place);
-                });
-            }
+            Ok((socket, from)) => match Arc::clone(room).acquire_owned().await {
+                Ok(place) => return (socket, from, place),
+                // It is never closed.
+                Err(_) => std::future::pending().await,
+            },
             // One that was gone before it was accepted, or no descriptor left: the next may fare better.
             Err(_) => tokio::time::sleep(PAUSE).await,
         }
     }
-    std::future::pending().await
 }
 
 /// Connects on the agent's machine and carries what comes.
@@ -121,4 +132,24 @@ async fn reach(route: &Route, socket: &mut TcpStream, to: Destination) -> Result
     abort_when_closed(socket, true);
     let command = route.to(host, port).kill_on_drop(true);
     command.spawn().await.map_err(|error| error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// With one place for each port, the address to which nobody came had it, and the other was not served.
+    #[tokio::test]
+    async fn an_address_to_which_nobody_comes_takes_no_place() {
+        let room = Arc::new(Semaphore::new(1));
+        let idle = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let busy = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let _to = TcpStream::connect(busy.local_addr().unwrap()).await.unwrap();
+        tokio::select! {
+            biased;
+            _ = next(&idle, &room) => panic!("nobody has come"),
+            (_, _, place) = next(&busy, &room) => drop(place),
+        }
+        assert_eq!(room.available_permits(), 1);
+    }
 }
