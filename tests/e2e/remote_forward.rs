@@ -562,6 +562,26 @@ async fn connections_that_an_agent_has_forgotten_are_counted() {
     tokio::task::spawn_blocking(move || agent.join()).await.unwrap().unwrap().unwrap();
 }
 
+/// It was waited for ever, and the port was open there all the time.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_port_that_was_told_to_nobody_is_given_up() {
+    let fake = FakeAgent::new();
+    let agent = fake.serve(fake.config(), move |mut raw: Raw| {
+        raw.wait_for("exec");
+        let started = frame("started", 1, &[("job", text("x")), ("pid", uint(1))]);
+        let gap = frame("gap", 1, &[("channel", text("out")), ("to", uint(10))]);
+        raw.send(&[hello(), started, gap].concat()).unwrap();
+        raw.wait_for("cancel");
+        raw.errors()
+    });
+    let connector = Connector::new(&fake.files("alice")).unwrap();
+    let session = connector.connect("127.0.0.1", fake.port).await.unwrap();
+    let error = session.listen("localhost", 0).start().await.unwrap_err();
+    assert!(error.to_string().contains("which port is open"), "{error}");
+    drop(session);
+    tokio::task::spawn_blocking(move || agent.join()).await.unwrap().unwrap().unwrap();
+}
+
 /// What an agent says instead of `taken`, by a process of its own.
 fn never_taken(mut raw: Raw) {
     raw.wait_for("exec");

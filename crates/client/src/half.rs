@@ -7,6 +7,7 @@ use rexec_protocol::{Algorithm, Frame, ProtocolError};
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
+use tokio::sync::Notify;
 
 /// The receiving end of stdout, or of stderr.
 #[derive(Debug)]
@@ -14,6 +15,8 @@ pub(crate) struct Half {
     state: Mutex<State>,
     /// What is to be read.
     pub(crate) inbox: Inbox,
+    /// Something is missing, which nothing may come after.
+    torn: Notify,
 }
 
 #[derive(Debug)]
@@ -49,7 +52,7 @@ impl Half {
             gap: 0,
             pieces: in_pieces.then(VecDeque::new),
         };
-        Self { state: Mutex::new(state), inbox: Inbox::default() }
+        Self { state: Mutex::new(state), inbox: Inbox::default(), torn: Notify::new() }
     }
 
     /// Begins again at offset 0; nothing must have come yet.
@@ -90,8 +93,17 @@ impl Half {
         if !(begins_late && from == 0) {
             state.missing = state.missing.saturating_add(gap.to.saturating_sub(from));
             state.gap = state.gap.saturating_add(gap.to.saturating_sub(from));
+            // One word is kept for who is not waiting just now.
+            self.torn.notify_one();
         }
         Ok(())
+    }
+
+    /// Waits until something is missing. For one who waits.
+    pub(crate) async fn torn(&self) {
+        while self.missing() == 0 {
+            self.torn.notified().await;
+        }
     }
 
     /// Takes an `eof` frame. With `may_repeat`, it came before, on another stream.

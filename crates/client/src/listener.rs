@@ -102,11 +102,18 @@ impl Listen {
         let command = self.command;
         let mut child = command.clone().spawn().await?;
         let stdout = child.stdout.take();
+        let torn = stdout.as_ref().map(ChildStdout::torn);
         let (rest, words) = (Vec::new(), Vec::new());
         let (is_torn, has_gap, port, count) = (false, false, 0, 0);
         let mut listener =
             Listener { command, child, stdout, rest, is_torn, has_gap, port, count, words };
-        match listener.hear().await? {
+        let said = tokio::select! {
+            biased;
+            said = listener.hear() => said?,
+            // It may have been the line that tells the port, and nothing may come after it for ever.
+            Some(()) = async { torn?.await; Some(()) } => return Err(untold()),
+        };
+        match said {
             Said::Port(port) => listener.port = port,
             Said::Arrival { .. } => return Err(nonsense()),
         }
@@ -208,6 +215,9 @@ impl Incoming {
     /// Beside those of [`Command::spawn`], [`Outcome::Local`] with the words of the agent's machine if it is not there
     /// any more.
     pub async fn take(self) -> Result<Child, Error> {
+        if Instant::now() >= self.until {
+            return Err(Error::local("it was not taken within a minute, and is reset"));
+        }
         let mut pause = PAUSE;
         loop {
             let taken = timeout_at(self.until, taken(self.command.clone())).await;
@@ -273,6 +283,10 @@ fn is_busy(error: &Error) -> bool {
 
 fn late() -> Error {
     Error::local("the agent has not given the connection for a minute")
+}
+
+fn untold() -> Error {
+    Error::local("an agent was killed before it told which port is open")
 }
 
 fn nonsense() -> Error {

@@ -27,6 +27,7 @@ const MAX_ANSWER: usize = 64 << 20;
 /// What has come of an answer, and who waits for it.
 #[derive(Debug)]
 pub(crate) struct Asked {
+    /// Verified.
     frames: Vec<Frame>,
     size: usize,
     answer: oneshot::Sender<Result<Vec<Frame>, Error>>,
@@ -87,6 +88,9 @@ impl Asked {
         self.size += size_of::<Frame>() + frame.body.len();
         if self.size > MAX_ANSWER {
             return Err(ProtocolError::Flood("bytes in one answer"));
+        }
+        if !frame.body.is_empty() {
+            frame.verified_body()?;
         }
         self.frames.push(frame);
         Ok(is_last.then_some(Ok(())))

@@ -276,16 +276,14 @@ fn split_target(target: &str) -> Result<(&str, Option<u16>), Error> {
     if host.is_empty() || port == Some(0) { Err(bad()) } else { Ok((host, port)) }
 }
 
-/// An answer that is a list, in as many frames as it takes.
+/// An answer that is a list, in as many frames as it takes, which were verified when they came.
 fn list_of<T>(
     frames: Vec<Frame>,
     decode: impl Fn(&[u8]) -> Result<Vec<T>, ProtocolError>,
 ) -> Result<Vec<T>, Error> {
     let mut all = Vec::new();
     for frame in frames {
-        let body = frame.verified_body();
-        let part = body.and_then(|body| decode(body.as_bytes()));
-        all.extend(part.map_err(|fault| Error::local(fault.to_string()))?);
+        all.extend(decode(&frame.body).map_err(|fault| Error::incomplete(fault.to_string()))?);
     }
     Ok(all)
 }

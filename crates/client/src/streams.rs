@@ -65,6 +65,12 @@ impl ChildStdout {
         self.remote.output(self.channel).missing()
     }
 
+    /// Waits until some of it will never come, also if nothing comes after that. For one who waits.
+    pub(crate) fn torn(&self) -> impl Future<Output = ()> + use<> {
+        let (remote, channel) = (Arc::clone(&self.remote), self.channel);
+        async move { remote.output(channel).torn().await }
+    }
+
     /// Reads to the end and drops what it reads.
     pub(crate) async fn drain(mut self) {
         // A cut is reported by `Child::wait`, which knows the reason.

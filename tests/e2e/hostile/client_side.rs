@@ -461,6 +461,29 @@ async fn an_answer_that_never_ends_is_given_up() {
     }
 }
 
+/// It was told as a failure of this side, and the connection went on.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_list_that_was_altered_ends_the_connection() {
+    for (verb, asked) in [("listing", "jobs"), ("present", "who")] {
+        let fake = FakeAgent::new();
+        let serving = fake.serve(fake.config(), move |mut raw| {
+            let part = with_body(verb, 1, &[], b"altered", sha256(b"sent"));
+            raw.wait_for(asked);
+            raw.send(&[hello(), part].concat()).unwrap();
+            raw.errors().pop()
+        });
+        let session = connect(&fake).await;
+        let error = match asked {
+            "jobs" => session.jobs().await.map(|jobs| jobs.len()),
+            _ => session.who().await.map(|all| all.len()),
+        };
+        let outcome = error.unwrap_err().outcome().clone();
+        assert!(!matches!(outcome, Outcome::Local { .. }), "{outcome:?}");
+        let told = spawn_blocking(move || serving.join()).await.unwrap().unwrap().unwrap();
+        assert_eq!(told, Some(HashMismatch), "{outcome:?}");
+    }
+}
+
 /// What an agent says is shown, but drives no terminal.
 #[tokio::test(flavor = "multi_thread")]
 async fn words_of_an_agent_are_escaped() {
