@@ -887,6 +887,34 @@ fn what_becomes_of_a_job_without_its_client() {
     }
 }
 
+/// It printed the id, kept nothing, and the job ended with the client that had started it.
+#[test]
+fn who_detaches_a_job_that_runs_already_keeps_it() {
+    let agent = TestAgent::with("[jobs]\nlease_closed = '100ms'\n[limits]\nkill_grace = '100ms'");
+    let line = format!("echo up; exec sleep 2505.{}", agent.pid());
+    let left_by_its_client = |id: &str| {
+        let words = ["-n", "--id", id, "HOST", &line];
+        let mut client = agent.job_command(&words).stdout(Stdio::piped()).spawn().unwrap();
+        let mut up = String::new();
+        BufReader::new(client.stdout.take().unwrap()).read_line(&mut up).unwrap();
+        if id == "kept" {
+            let second = agent.jobs(&["-d", "--id", id, "HOST", &line]);
+            assert_eq!((code(&second), &*text(&second.stdout)), (0, "kept\n"), "{second:?}");
+        }
+        client.kill().unwrap();
+        client.wait().unwrap();
+    };
+    left_by_its_client("kept");
+    // The lease of one that is left later is over later.
+    left_by_its_client("other");
+    assert_ne!(code(&agent.jobs(&["wait", "HOST", "other"])), 0);
+    let listed = lines(&agent.jobs(&["jobs", "--json", "HOST"]));
+    let kept = listed.iter().find(|job| job["id"] == "kept").unwrap();
+    assert_eq!((&kept["state"], &kept["attached"]), (&"running".into(), &0.into()), "{kept}");
+    assert_eq!(text(&agent.jobs(&["logs", "HOST", "kept"]).stdout), "up\n");
+    assert_eq!(code(&agent.jobs(&["kill", "HOST", "kept"])), 0);
+}
+
 /// Output that was altered on the agent's disk is never taken for what the job printed.
 #[test]
 fn altered_output_is_not_verified() {

@@ -171,8 +171,10 @@ impl Attached {
             self.send(Stop { channel: Channel::In }.into()).await?;
         }
         if wish.detach {
-            self.keeps.store(true, Ordering::Release);
-            return self.farewell().await;
+            tokio::select! {
+                () = self.leaving.cancelled() => return self.farewell().await,
+                () = self.cut.cancelled() => return Err(Gone),
+            }
         }
         let Some(mut cursor) = self.job.log.cursor(wish.place).await else {
             let outcome = Outcome::Lost { message: MORE_THAN_THERE_IS.to_owned() };

@@ -262,9 +262,11 @@ impl Begun {
             Supervisor::new(watched, Arc::clone(&job), controls, limits, leaving, watch);
         let exit = tokio::select! {
             biased;
-            never = port_on_record(agent, &job) => match never {},
+            never = ports_on_record(agent, &job) => match never {},
             exit = supervisor.run() => exit,
         };
+        // It may have been opened in the last moment.
+        port_on_record(agent, &job);
         let Some(exit) = exit else {
             return tracing::info!(job = %job.id, "left to the next agent");
         };
@@ -284,13 +286,20 @@ impl Begun {
     }
 }
 
-/// Puts on record which port a job has opened, if it does: its client may have left the choice to this machine.
-async fn port_on_record(agent: &Agent, job: &Job) -> Infallible {
+/// Puts on record which port a job opens, as soon as it does: its client may have left the choice to this machine.
+async fn ports_on_record(agent: &Agent, job: &Job) -> Infallible {
     if let Some(heard) = job.heard() {
-        let (port, user) = (heard.opened().await, &job.owner.name);
-        agent.audit.record(&Event::Listening { job: &job.id, user, port });
+        heard.opened().await;
+        port_on_record(agent, job);
     }
     std::future::pending().await
+}
+
+fn port_on_record(agent: &Agent, job: &Job) {
+    if let Some(port) = job.heard().and_then(|heard| heard.to_be_recorded()) {
+        let user = &job.owner.name;
+        agent.audit.record(&Event::Listening { job: &job.id, user, port });
+    }
 }
 
 /// True if the end of a job is where its output is kept.

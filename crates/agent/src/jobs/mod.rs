@@ -315,7 +315,7 @@ impl Jobs {
     /// before this one has heard of it.
     pub fn arrival(&self, command: &Command) -> Option<SocketAddr> {
         let Command::Accept { job, number } = command else { return None };
-        self.find(job)?.heard()?.take(*number)
+        self.find(job)?.heard()?.peer(*number)
     }
 
     /// How a job of this owner ended that is only remembered.

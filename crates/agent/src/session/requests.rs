@@ -76,6 +76,10 @@ impl Session {
             Submitted::New(job, controls) => {
                 let hold = if exec.detach { Hold::No } else { Hold::Now };
                 let attached = self.attached(&job, stream, exec.window, (hold, true), sends_from);
+                if exec.detach {
+                    // It is kept from the start.
+                    attached.leave_kept().cancel();
+                }
                 let (agent, from, to) = (Arc::clone(&self.agent), self.from, self.to);
                 let identity = Arc::clone(&self.identity);
                 let request = Request { job, controls, identity, from, to, spec };
@@ -91,6 +95,15 @@ impl Session {
                     let outcome = Outcome::Lost { message: shorten(message) };
                     return self.refuse(stream, algorithm, outcome);
                 }
+                if exec.detach && job.is_connection {
+                    let message = "a connection, or a port, cannot be detached from its client";
+                    let (reason, message) = (NeverStarted::Invalid, message.to_owned());
+                    return self.refuse(
+                        stream,
+                        algorithm,
+                        Outcome::NeverStarted { reason, message },
+                    );
+                }
                 self.record_attach(&job, true);
                 // Who comes back after a cut takes the place that it had. So does a second one that has the
                 // rest of a stdin: the first may be gone, and nobody has noticed yet.
@@ -101,6 +114,10 @@ impl Session {
                 };
                 let attached = self.attached(&job, stream, exec.window, (hold, true), sends_from);
                 self.send(stream, Arc::clone(&attached), wish(true));
+                if exec.detach {
+                    // It may have been started by who did not want it to go on alone.
+                    job.keep(attached.leave_kept());
+                }
                 let is_back = exec.age_ms.is_some();
                 self.take_stdin(&attached, is_back);
                 if !is_back {

@@ -22,14 +22,16 @@ struct State {
     /// The beginning of a line.
     line: Vec<u8>,
     port: Option<u16>,
-    /// Those that nobody has taken yet, the oldest first.
+    /// That port is on record.
+    is_recorded: bool,
+    /// The last ones, the oldest first.
     arrivals: VecDeque<(u64, SocketAddr)>,
 }
 
 impl Heard {
     /// Nothing yet; or the port, if another agent has heard it.
     pub(super) fn new(port: Option<u16>) -> Self {
-        let state = State { port, ..State::default() };
+        let state = State { port, is_recorded: port.is_some(), ..State::default() };
         Self { state: Mutex::new(state), opened: Notify::new() }
     }
 
@@ -61,14 +63,17 @@ impl Heard {
         }
     }
 
-    /// Waits until the port is open, and tells that once.
-    pub async fn opened(&self) -> u16 {
-        loop {
-            self.opened.notified().await;
-            if let Some(port) = self.port() {
-                return port;
-            }
-        }
+    /// Waits until the port is open, if no agent has heard that before.
+    pub async fn opened(&self) {
+        self.opened.notified().await;
+    }
+
+    /// The port, once: if it is open, and not on record.
+    pub fn to_be_recorded(&self) -> Option<u16> {
+        let mut state = self.lock();
+        let port = state.port.filter(|_| !state.is_recorded)?;
+        state.is_recorded = true;
+        Some(port)
     }
 
     /// The port, once it is known.
@@ -76,11 +81,10 @@ impl Heard {
         self.lock().port
     }
 
-    /// Where a connection comes from that is about to be taken; once.
-    pub fn take(&self, number: u64) -> Option<SocketAddr> {
-        let mut state = self.lock();
-        let place = state.arrivals.iter().position(|(other, _)| *other == number)?;
-        state.arrivals.remove(place).map(|(_, from)| from)
+    /// Where a connection comes from that is about to be taken.
+    pub fn peer(&self, number: u64) -> Option<SocketAddr> {
+        let state = self.lock();
+        state.arrivals.iter().find(|(other, _)| *other == number).map(|(_, from)| *from)
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -99,15 +103,18 @@ mod tests {
         for byte in said {
             heard.hear(&[*byte]);
         }
-        assert_eq!(heard.opened().await, 8080);
-        assert_eq!(heard.take(2), "[2001:db8::1]:6".parse().ok());
-        assert_eq!(heard.take(1), "192.0.2.7:5".parse().ok());
-        assert_eq!((heard.take(1), heard.take(3)), (None, None));
+        heard.opened().await;
+        assert_eq!((heard.to_be_recorded(), heard.to_be_recorded()), (Some(8080), None));
+        assert_eq!(heard.peer(2), "[2001:db8::1]:6".parse().ok());
+        assert_eq!(heard.peer(1), "192.0.2.7:5".parse().ok());
+        // What takes it may fail, and is asked for again.
+        assert_eq!((heard.peer(1).is_some(), heard.peer(3)), (true, None));
     }
 
     #[test]
     fn no_more_is_kept_than_there_can_be() {
         let heard = Heard::new(Some(8080));
+        assert_eq!(heard.to_be_recorded(), None);
         for n in 1..=10_000 {
             heard.hear(format!("{n} 192.0.2.7:5\n").as_bytes());
         }
