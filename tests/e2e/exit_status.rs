@@ -121,3 +121,12 @@ fn with_status_fd(
         .unwrap();
     (output, std::fs::read_to_string(file).unwrap())
 }
+
+#[test]
+fn who_types_a_line_in_several_words_is_told_how() {
+    let agent = TestAgent::start();
+    let output = agent.rexec().args([&agent.target(), "cd", "/tmp"]).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(code(&output), 127, "{said}");
+    assert!(said.contains("cannot find 'cd'") && said.contains("--shell"), "{said}");
+}

@@ -286,6 +286,11 @@ fn policy_test_explains_and_its_exit_code_tells() {
         let output = tool(dir.path(), &[&["policy", "test", "--user", "alice"], words].concat());
         (output.status.code().unwrap(), String::from_utf8(output.stdout).unwrap())
     };
+    // What the agent refuses before it asks the policy.
+    for place in ["0.0.0.0:80", "127.1:80", "db.internal.:80"] {
+        let (code, said) = ask(&["--forward", place]);
+        assert!(code == 1 && said.starts_with("refused before the policy is asked"), "{said}");
+    }
     let (code, said) = ask(&["--", "id"]);
     assert_eq!(code, 0, "{said}");
     for words in [

@@ -6,7 +6,8 @@ use crate::support::cli::code;
 use crate::support::proc::{eventually, is_running};
 use crate::support::{TestAgent, program, users};
 use rexec_client::Drain;
-use std::io::Write;
+use std::io::{Read, Write};
+use std::net::TcpListener;
 use std::process::{Command, Output, Stdio};
 use std::{fs, os::unix::fs::symlink};
 
@@ -311,9 +312,10 @@ fn what_a_file_says_and_is_not_heeded_is_told_or_refused() {
     };
     for (line, words, said) in [
         ("User nobody # c", &["-l", &own_user()][..], ""),
-        ("Include more", &[], "warning: "),
-        ("Include more", &["-oLogLevel=INFO"], "line 3: Include: "),
-        ("Include more", &["-q"], ""),
+        ("Match exec true", &[], "warning: "),
+        ("Match exec true", &["-oLogLevel=INFO"], "line 3: Match: "),
+        ("Match exec true", &["-q"], ""),
+        ("Include nothing", &[], ""),
         ("ProxyJump none", &[], ""),
         ("ProxyJump bastion", &["-oProxyCommand=none"], ""),
     ] {
@@ -365,4 +367,68 @@ fn a_silent_host_is_given_up_after_connect_timeout() {
     let said = text(&output.stderr);
     assert_eq!(code(&output), 255);
     assert!(said.contains("1 s") || said.contains("1s"), "{said}");
+}
+
+#[test]
+fn an_identity_that_is_not_there_is_told() {
+    let agent = TestAgent::start();
+    let output = agent.rexec_ssh().args(["-i", "/typo.pem", "127.0.0.1", "echo ran"]).output();
+    let output = output.unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!((code(&output), output.stdout.as_slice()), (0, &b"ran\n"[..]), "{said}");
+    assert!(said.contains("warning: identity file /typo.pem not accessible: "), "{said}");
+}
+
+/// It was taken in silence, and asked for with ports that lead to another machine.
+#[test]
+fn a_certificate_may_be_expected_for_another_name() {
+    let agent = TestAgent::start();
+    for (mut command, failure) in [(agent.rexec(), 255), (agent.rexec_ssh(), 255)] {
+        let port = agent.port.to_string();
+        command.args(["-p", &port, "-oHostKeyAlias=other.example", "127.0.0.1", "true"]);
+        let output = command.output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(code(&output), failure, "{said}");
+        assert!(said.contains("not for other.example"), "{said}");
+    }
+    let mut command = agent.rexec();
+    command.args(["-oHostKeyAlias=localhost", &agent.target(), "true"]);
+    assert_eq!(code(&command.output().unwrap()), 0);
+}
+
+#[test]
+fn it_is_tried_as_often_as_asked() {
+    let agent = TestAgent::start();
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = silent.local_addr().unwrap().port().to_string();
+    let mut command = agent.rexec_ssh();
+    command.args(["-oConnectionAttempts=3", "-p", &port, "127.0.0.1", "true"]);
+    let mut client = command.stderr(Stdio::piped()).spawn().unwrap();
+    for _ in 0..3 {
+        drop(silent.accept().unwrap());
+    }
+    let output = client.wait().unwrap();
+    silent.set_nonblocking(true).unwrap();
+    assert_eq!(silent.accept().unwrap_err().kind(), std::io::ErrorKind::WouldBlock);
+    assert_eq!(output.code(), Some(255));
+}
+
+/// 45 seconds were waited for, and then ten more.
+#[test]
+fn a_silent_agent_is_given_up_after_the_time_that_was_asked_for() {
+    let agent = TestAgent::start();
+    let mut command = agent.rexec_ssh();
+    command.args(["-oServerAliveInterval=1", "-oServerAliveCountMax=1"]);
+    command.args(["127.0.0.1", "echo up; sleep 60"]);
+    let mut client = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut up = [0; 3];
+    client.stdout.as_mut().unwrap().read_exact(&mut up).unwrap();
+    agent.signal(nix::sys::signal::Signal::SIGSTOP);
+    let output = client.wait_with_output().unwrap();
+    agent.signal(nix::sys::signal::Signal::SIGCONT);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(code(&output), 255, "{said}");
+    let after = said.split("gave up after ").nth(1).and_then(|rest| rest.split(' ').next());
+    let after: u64 = after.unwrap().parse().unwrap();
+    assert!(after <= 5, "{said}");
 }

@@ -139,7 +139,7 @@ impl Visit {
         let begin = Instant::now();
         let connector = endpoint.connector()?;
         let session = tokio::select! {
-            session = connector.connect(&endpoint.host, endpoint.port) => session?,
+            session = endpoint.connect(&connector) => session?,
             // Nothing was asked for yet.
             signal = self.interrupts.next() => return Err(match self.on_signal {
                 OnSignal::Cancel | OnSignal::CtrlC => Outcome::Cancelled.into(),
@@ -178,12 +178,12 @@ impl Visit {
         let mut link = session.link();
         let gone = async {
             match link.wait_for(|link| matches!(link, Link::Gone { .. })).await.as_deref() {
-                Ok(Link::Gone { reason }) => reason.clone(),
-                _ => "the connection is gone".to_owned(),
+                Ok(Link::Gone { reason }) => format!("the connection is lost: {reason}"),
+                _ => "the connection is lost".to_owned(),
             }
         };
         tokio::select! {
-            message = gone => Err(Outcome::Unreachable { message }.into()),
+            message = gone => Err(Outcome::Local { message }.into()),
             _ = self.interrupts.next() => Err(Outcome::Cancelled.into()),
             never = link::tell(&mut self.link) => match never {},
         }

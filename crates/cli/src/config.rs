@@ -2,13 +2,11 @@
 //!
 //! No file of the current folder is ever read, so a checkout cannot redirect a command.
 
-use crate::values;
+use crate::{trusted, values};
 use rexec_client::Algorithm;
 use serde::Deserialize;
 use serde::de::{Deserializer, Error as _};
 use std::ffi::OsString;
-use std::fs;
-use std::io;
 use std::num::NonZeroU16;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -38,6 +36,15 @@ pub struct Settings {
     /// How long a lost connection is tried to be made again.
     #[serde(deserialize_with = "values::duration_or_zero_in_file")]
     pub reconnect_for: Option<Duration>,
+    /// After how long a silent agent is asked for a sign of life.
+    #[serde(deserialize_with = "values::duration_in_file")]
+    pub keepalive: Option<Duration>,
+    /// What the agent's certificate must be for, if not the host. Of one host, and in no file.
+    #[serde(skip)]
+    pub name: Option<String>,
+    /// How often to try to connect. In no file either.
+    #[serde(skip)]
+    pub connect_attempts: Option<u32>,
     /// The digest of the streams.
     #[serde(deserialize_with = "hash_in_file")]
     pub hash: Option<Algorithm>,
@@ -73,6 +80,9 @@ impl Settings {
             port: self.port.or(lower.port),
             connect_timeout: self.connect_timeout.or(lower.connect_timeout),
             reconnect_for: self.reconnect_for.or(lower.reconnect_for),
+            keepalive: self.keepalive.or(lower.keepalive),
+            name: self.name.or(lower.name),
+            connect_attempts: self.connect_attempts.or(lower.connect_attempts),
             hash: self.hash.or(lower.hash),
             ssh_config: self.ssh_config.or(lower.ssh_config),
         }
@@ -111,6 +121,7 @@ impl Settings {
         let port = value(&self.port, env, "REXEC_PORT", values::port)?;
         let timeout = &self.connect_timeout;
         let reconnect = &self.reconnect_for;
+        let keepalive = &self.keepalive;
         Ok(Self {
             identity: file("REXEC_IDENTITY"),
             key: file("REXEC_KEY"),
@@ -120,6 +131,9 @@ impl Settings {
             port: port.and_then(NonZeroU16::new),
             connect_timeout: value(timeout, env, "REXEC_CONNECT_TIMEOUT", values::duration)?,
             reconnect_for: value(reconnect, env, "REXEC_RECONNECT_FOR", values::duration_or_zero)?,
+            keepalive: value(keepalive, env, "REXEC_KEEPALIVE", values::duration)?,
+            name: None,
+            connect_attempts: None,
             hash: value(&self.hash, env, "REXEC_HASH", hash)?,
             ssh_config: None,
         })
@@ -127,11 +141,8 @@ impl Settings {
 
     /// `None` if there is no such file.
     fn from_file(path: &Path) -> Result<Option<Self>, String> {
-        let text = match fs::read_to_string(path) {
-            Ok(text) => text,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(format!("cannot read {}: {error}", path.display())),
-        };
+        // It may name the authority.
+        let Some(text) = trusted::read(path)? else { return Ok(None) };
         let mut settings: Self = toml::from_str(&text).map_err(|error| {
             let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
             let line = before.matches('\n').count() + 1;
@@ -199,6 +210,8 @@ fn missing(path: &Path) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs::{self, Permissions};
+    use std::os::unix::fs::PermissionsExt;
 
     fn none(_: &str) -> Option<OsString> {
         None
@@ -224,6 +237,14 @@ mod tests {
         assert_eq!(settings.connect_timeout, Some(Duration::from_secs(3)));
         assert_eq!(settings.reconnect_for, Some(Duration::ZERO));
         assert_eq!(settings.hash, Some(Algorithm::Blake3));
+    }
+
+    #[test]
+    fn a_file_that_others_may_write_names_no_authority() {
+        let (_dir, path) = file("authority = '/ca.crt'\n");
+        fs::set_permissions(&path, Permissions::from_mode(0o666)).unwrap();
+        let error = Settings::load(Some(&path), &none).unwrap_err();
+        assert!(error.contains("chmod go-w"), "{error}");
     }
 
     #[test]

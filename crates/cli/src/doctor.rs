@@ -131,7 +131,7 @@ fn closed(address: SocketAddr, error: &io::Error) -> String {
 async fn greet(report: &mut Report, endpoint: &Endpoint) {
     let asked = async {
         let connector = endpoint.connector()?;
-        let session = connector.connect(&endpoint.host, endpoint.port).await?;
+        let session = endpoint.connect(&connector).await?;
         // Only the first answer shows that the agent accepts this side's certificate.
         let answered = session.agent_time();
         match timeout(endpoint.connect_timeout, answered).await {

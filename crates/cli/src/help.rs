@@ -112,14 +112,14 @@ Files:
   ~/.config/rexec/authority.crt   the authorities that sign agents
   ~/.config/rexec/authority.crl   what they have revoked; if it exists, it must be current
   ~/.config/rexec/config.toml     identity, key, authority, crl, user, port, connect_timeout,
-                                  reconnect_for, hash
+                                  reconnect_for, keepalive, hash
   /etc/rexec/client.toml          the same, for all users
   $XDG_CONFIG_HOME stands in for ~/.config. Nothing is read from the current folder.
 
 Environment:
   REXEC_IDENTITY, REXEC_KEY, REXEC_AUTHORITY, REXEC_CRL, REXEC_USER, REXEC_PORT,
-  REXEC_CONNECT_TIMEOUT, REXEC_RECONNECT_FOR, REXEC_HASH and REXEC_CONFIG. Options go before the
-  environment, that before the user's file, and that before the system's.";
+  REXEC_CONNECT_TIMEOUT, REXEC_RECONNECT_FOR, REXEC_KEEPALIVE, REXEC_HASH and REXEC_CONFIG. Options go
+  before the environment, that before the user's file, and that before the system's.";
 
 pub(crate) const LOGS: &str = "\
 Examples:

@@ -40,6 +40,7 @@ pub mod stdin;
 pub mod stdio;
 mod table;
 pub mod target;
+mod trusted;
 pub mod tty;
 pub mod values;
 pub mod wall;

@@ -25,7 +25,7 @@ pub(crate) fn ask<T>(
         let limit = endpoint.connect_timeout;
         let answered = async {
             let connector = endpoint.connector()?;
-            let session = connector.connect(&endpoint.host, endpoint.port).await?;
+            let session = endpoint.connect(&connector).await?;
             match timeout(limit, question(session)).await {
                 Ok(answer) => answer,
                 Err(_) => Err(Outcome::Unreachable { message: "no answer".to_owned() }.into()),

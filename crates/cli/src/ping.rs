@@ -70,7 +70,7 @@ async fn measure(endpoint: &Endpoint, count: u32) -> Result<Times, Outcome> {
     let outcome = |error: Error| error.outcome().clone();
     let connector = endpoint.connector()?;
     let start = Instant::now();
-    let session = connector.connect(&endpoint.host, endpoint.port).await.map_err(outcome)?;
+    let session = endpoint.connect(&connector).await.map_err(outcome)?;
     let ping = async || {
         let answered = timeout(endpoint.connect_timeout, session.ping()).await;
         let silent = |_| Outcome::Unreachable { message: "no answer to a ping".to_owned() };

@@ -8,8 +8,8 @@ use crate::plan::{Plan, Terminal, Work};
 use crate::render::Renderer;
 use crate::tty;
 use rexec_client::{
-    Algorithm, Command, ExitStatus, JobId, OnDisconnect, Outcome, Session, Stdio, new_job_id,
-    printable,
+    Algorithm, Command, ExitStatus, JobId, NeverStarted, OnDisconnect, Outcome, Session, Stdio,
+    new_job_id, printable,
 };
 use std::time::{Duration, SystemTime};
 
@@ -34,6 +34,7 @@ pub async fn run(mut plan: Plan, renderer: &mut Renderer, notes: Notes) -> End {
         plan.id.get_or_insert_with(new_job_id);
     }
     let (again, is_there) = (plan.again.clone(), !plan.detach);
+    let several = matches!(&plan.work, Work::Argv(_, args) if !args.is_empty());
     let mut run = Run { plan, notes, visit, job: None, asked_for: None };
     let end = run.attempts(renderer).await;
     // The connection was just dropped, and its writer has a goodbye to say: the agent shall not take
@@ -51,6 +52,7 @@ pub async fn run(mut plan: Plan, renderer: &mut Renderer, notes: Notes) -> End {
             return End::Left(Left { host, job, signal, again });
         }
     };
+    let outcome = if several { with_hint(outcome) } else { outcome };
     let is_lost = matches!(outcome, Outcome::Lost { .. });
     let job = job.or(asked_for.filter(|_| is_lost));
     let again = job.as_ref().filter(|_| is_lost).map(|job| format!("{again} {job}"));
@@ -140,6 +142,20 @@ impl Run {
             keys: self.plan.terminal.as_ref().map(|terminal| terminal.keys),
         });
         self.visit.attend(child, streams).await
+    }
+}
+
+/// Who types several words as for ssh may have meant a line.
+fn with_hint(outcome: Outcome) -> Outcome {
+    match outcome {
+        Outcome::NeverStarted { reason: NeverStarted::NotFound, message } => {
+            let message = format!(
+                "{message}; several words are a program and its arguments, and a line for the shell is one word, \
+                 or has --shell before the host"
+            );
+            Outcome::NeverStarted { reason: NeverStarted::NotFound, message }
+        }
+        other => other,
     }
 }
 

@@ -3,7 +3,7 @@
 use crate::event::{Ended, Left};
 use crate::stdio::Output;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
-use rexec_client::{Algorithm, NeverStarted, Outcome, Tally};
+use rexec_client::{Algorithm, NeverStarted, Outcome, Tally, is_harmless};
 use serde::{Serialize, Serializer};
 use std::fs::File;
 use std::io::{self, Write};
@@ -144,12 +144,29 @@ pub fn writable(time: SystemTime) -> SystemTime {
     time.min(last)
 }
 
-/// A value as one line of JSON.
+/// A value as one line of JSON. What would drive or confuse a terminal is escaped in it, as JSON lets.
 pub fn json_line(value: &impl Serialize) -> Vec<u8> {
     // Only a map with other keys than text, or a failing writer, could make this fail.
-    let mut line = serde_json::to_vec(value).unwrap_or_default();
-    line.push(b'\n');
-    line
+    let mut line = serde_json::to_string(value).unwrap_or_default();
+    // It escapes the control characters of ASCII by itself.
+    if !line.is_ascii() {
+        line = harmless(&line);
+    }
+    line.push('\n');
+    line.into_bytes()
+}
+
+fn harmless(json: &str) -> String {
+    let mut shown = String::with_capacity(json.len());
+    for c in json.chars() {
+        if is_harmless(c) {
+            shown.push(c);
+        } else {
+            let mut units = [0; 2];
+            shown.extend(c.encode_utf16(&mut units).iter().map(|unit| format!("\\u{unit:04x}")));
+        }
+    }
+    shown
 }
 
 fn message(outcome: &Outcome) -> Option<&str> {
@@ -214,6 +231,16 @@ mod tests {
         let line = json_line(&Record::new(ended));
         assert_eq!(line.iter().filter(|byte| **byte == b'\n').count(), 1);
         serde_json::from_slice(&line).unwrap()
+    }
+
+    #[test]
+    fn json_drives_no_terminal_and_says_the_same() {
+        let text = "a\u{1b}[2J\u{9b}2J\u{202e}\u{2028}\u{200b}\u{e0041}é日";
+        let line = json_line(&text);
+        let shown = str::from_utf8(&line).unwrap().trim_end();
+        assert!(shown.chars().all(is_harmless), "{shown:?}");
+        assert!(shown.ends_with("é日\""), "{shown:?}");
+        assert_eq!(serde_json::from_slice::<String>(&line).unwrap(), text);
     }
 
     #[test]

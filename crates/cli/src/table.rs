@@ -16,7 +16,8 @@ pub(crate) fn table<const N: usize>(titles: [&str; N], rows: Vec<[String; N]>) -
     let line = |row: &[String; N]| {
         let cells = row.iter().zip(widths).map(|(cell, width)| {
             let blanks = width.saturating_sub(cell.width());
-            format!("{cell}{:blanks$}", "")
+            // Widths of a format are 16 bits, and an agent may send what it likes.
+            cell.clone() + &" ".repeat(blanks)
         });
         cells.collect::<Vec<_>>().join("  ").trim_end().to_owned() + "\n"
     };
@@ -33,5 +34,11 @@ mod tests {
         let rows = vec![row("1", "alice", "x"), row("20", "日本", "a long text")];
         let shown = table(["ID", "USER", "WHAT"], rows);
         assert_eq!(shown, "ID  USER   WHAT\n1   alice  x\n20  日本   a long text\n");
+    }
+
+    #[test]
+    fn a_cell_may_be_as_wide_as_it_likes() {
+        let rows = vec![["x".repeat(70_000), "y".to_owned()], ["z".to_owned(), "y".to_owned()]];
+        assert_eq!(table(["A", "B"], rows).lines().map(str::len).max(), Some(70_003));
     }
 }

@@ -192,6 +192,12 @@ pub enum SshOption {
     Port(u16),
     /// `ConnectTimeout`.
     ConnectTimeout(Duration),
+    /// `ConnectionAttempts`.
+    ConnectionAttempts(u32),
+    /// `ServerAliveInterval`.
+    ServerAliveInterval(Duration),
+    /// `HostKeyAlias`.
+    HostKeyAlias(String),
     /// `IdentityFile`.
     IdentityFile(PathBuf),
     /// `SetEnv`: one or more `NAME=VALUE`, separated by blanks; double quotes hold one together.
@@ -214,12 +220,15 @@ impl SshOption {
             "user" => Ok(Self::User(value.to_owned())),
             "port" => port(value).map(Self::Port),
             "connecttimeout" => duration(value).map(Self::ConnectTimeout),
+            "connectionattempts" => attempts(value).map(Self::ConnectionAttempts),
+            "serveraliveinterval" => duration(value).map(Self::ServerAliveInterval),
+            "hostkeyalias" => Ok(Self::HostKeyAlias(value.to_owned())),
             "identityfile" => Ok(Self::IdentityFile(value.into())),
             "setenv" => set_env(value).map(Self::SetEnv),
             "loglevel" => log_level(value).map(Self::LogLevel),
             _ => Err(format!(
-                "'{key}' is not known; known are User, Port, ConnectTimeout, IdentityFile, SetEnv and \
-                 LogLevel"
+                "'{key}' is not known; known are User, Port, ConnectTimeout, ConnectionAttempts, \
+                 ServerAliveInterval, HostKeyAlias, IdentityFile, SetEnv and LogLevel"
             )),
         }
     }
@@ -230,6 +239,14 @@ pub fn port(text: &str) -> Result<u16, String> {
     match text.parse() {
         Ok(port) if port > 0 => Ok(port),
         _ => Err("a port is a number from 1 to 65535".to_owned()),
+    }
+}
+
+/// How often to try, at least once.
+pub(crate) fn attempts(text: &str) -> Result<u32, String> {
+    match text.parse() {
+        Ok(attempts) if attempts > 0 => Ok(attempts),
+        _ => Err("it is a number from 1".to_owned()),
     }
 }
 

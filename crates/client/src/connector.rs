@@ -23,6 +23,7 @@ pub struct Connector {
     connect_timeout: Duration,
     keepalive: Keepalive,
     reconnect_for: Duration,
+    name: Option<String>,
 }
 
 impl Connector {
@@ -37,6 +38,7 @@ impl Connector {
             connect_timeout: Duration::from_secs(10),
             keepalive: Keepalive::default(),
             reconnect_for: Duration::from_secs(300),
+            name: None,
         })
     }
 
@@ -61,7 +63,15 @@ impl Connector {
         self
     }
 
-    /// Connects to the agent at `host`, a name or an address, for which its certificate must be.
+    /// What the agent's certificate must be for, if that is not the host that is connected to: a port on the way may
+    /// lead to an agent.
+    pub fn expect_name(mut self, name: impl Into<String>) -> Self {
+        self.name = Some(name.into());
+        self
+    }
+
+    /// Connects to the agent at `host`, a name or an address, for which its certificate must be, unless another name was
+    /// given with [`Connector::expect_name`].
     ///
     /// Returns once TLS is up. That the agent accepts this client's certificate is known only with
     /// its first answer, so the first request can fail with what would be an error here.
@@ -85,7 +95,15 @@ pub(crate) struct Dialer {
 impl Dialer {
     /// A connection, and by when the agent's hello must be here.
     pub(crate) async fn dial(&self) -> Result<(Connection, Deadline), NetError> {
-        let deadline = Deadline::after(self.connector.connect_timeout);
+        self.dial_within(self.connector.connect_timeout).await
+    }
+
+    /// The same, if it does not take longer than this.
+    pub(crate) async fn dial_within(
+        &self,
+        time: Duration,
+    ) -> Result<(Connection, Deadline), NetError> {
+        let deadline = Deadline::after(time.min(self.connector.connect_timeout));
         let mut connection = self.target().connect(&self.hello(), deadline).await?;
         connection.inbound.set_keepalive(self.connector.keepalive);
         Ok((connection, deadline))
@@ -111,11 +129,11 @@ impl Dialer {
         &self,
         connection: &mut Connection,
     ) -> impl Future<Output = NetError> + Send + 'static {
-        let (files, host) = (self.connector.files.clone(), self.host.clone());
+        let (files, name) = (self.connector.files.clone(), self.name().to_owned());
         let chain = connection.chain.take();
         async move {
             match chain {
-                Some(chain) => tls::trust_lost(files, host, chain).await,
+                Some(chain) => tls::trust_lost(files, name, chain).await,
                 None => std::future::pending().await,
             }
         }
@@ -123,6 +141,10 @@ impl Dialer {
 
     fn target(&self) -> Target<'_> {
         let Self { connector: Connector { config, files, .. }, host, port, .. } = self;
-        Target { host, port: *port, config, files }
+        Target { host, name: self.name(), port: *port, config, files }
+    }
+
+    fn name(&self) -> &str {
+        self.connector.name.as_ref().unwrap_or(&self.host)
     }
 }

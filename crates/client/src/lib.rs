@@ -70,7 +70,7 @@ pub use rexec_protocol::message::{
     ConnectionInfo, Drain, From as Place, Happening, HappeningKind, JobInfo, MAX_LINE, Notice,
     Offsets, OnDisconnect, OnFull, TerminalSize, Usage, Walled,
 };
-pub use rexec_protocol::printable::printable;
+pub use rexec_protocol::printable::{is_harmless, printable};
 pub use rexec_protocol::short_id;
 pub use rexec_protocol::stream::Tally;
 pub use rexec_protocol::{Algorithm, Digest, JobId, NeverStarted, Outcome, Signal};

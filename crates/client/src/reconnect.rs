@@ -12,6 +12,8 @@ use tokio::time::{Instant, sleep};
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 /// … up to this.
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+/// How long an attempt may take at least, however little time is left.
+const LEAST: Duration = Duration::from_secs(1);
 
 /// Whether another connection may do better. Who is refused right at the start is told so at once.
 pub(crate) fn is_mendable(end: &NetError, is_first: bool) -> bool {
@@ -86,7 +88,8 @@ impl Away {
                 self.tell(shared, &last);
             }
             self.attempts = self.attempts.saturating_add(1);
-            match dialer.dial().await {
+            let left = dialer.reconnect_for.saturating_sub(self.since.elapsed()).max(LEAST);
+            match dialer.dial_within(left).await {
                 Ok(connected) => return Ok(connected),
                 Err(error) => last = error,
             }

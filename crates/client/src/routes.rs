@@ -21,8 +21,9 @@ pub(crate) enum Route {
     Asked(Asked),
 }
 
-/// The most that one answer may take, in bytes: many times what the longest list of an agent takes.
-const MAX_ANSWER: usize = 64 << 20;
+/// The most that one answer may take, in bytes: several times what the longest list of an agent takes. What it says
+/// takes up to fifteen times as much here once it is decoded.
+const MAX_ANSWER: usize = 16 << 20;
 
 /// What has come of an answer, and who waits for it.
 #[derive(Debug)]

@@ -148,8 +148,10 @@ where
 /// The agent to connect to, and the means to trust it and to be trusted by it.
 #[derive(Debug, Clone, Copy)]
 pub struct Target<'a> {
-    /// Host name or address; the agent's certificate must be for it.
+    /// Host name or address.
     pub host: &'a str,
+    /// What the agent's certificate must be for: mostly that, and another name where a port in between leads there.
+    pub name: &'a str,
     /// TCP port.
     pub port: u16,
     /// The TLS configuration.
@@ -180,8 +182,9 @@ impl Target<'_> {
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
         let host = self.host;
-        let name = ServerName::try_from(host.to_owned()).map_err(|_| {
-            NetError::Refused(format!("'{host}' is neither a host name nor an address"))
+        let name = ServerName::try_from(self.name.to_owned()).map_err(|_| {
+            let name = self.name;
+            NetError::Refused(format!("'{name}' is neither a host name nor an address"))
         })?;
         let connecting = TlsConnector::from(Arc::clone(self.config)).connect_with(
             name,
@@ -210,7 +213,7 @@ impl Target<'_> {
     }
 
     fn refused(&self, error: &io::Error, presented: Option<&CertificateDer<'_>>) -> NetError {
-        let side = Side::Client(self.host);
+        let side = Side::Client(self.name);
         let words = explain::refusal(side, error, presented, self.files, SystemTime::now());
         // A network that fails in the handshake says nothing about either side.
         if is_tls(error) { NetError::Refused(words) } else { NetError::Left(words) }

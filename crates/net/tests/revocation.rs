@@ -147,7 +147,8 @@ impl World {
         let connects = async {
             let own = Credentials::load(&files).unwrap();
             let config = tls::client_config(&own).unwrap();
-            let target = Target { host: "web1", port: 0, config: &config, files: &files };
+            let target =
+                Target { host: "web1", name: "web1", port: 0, config: &config, files: &files };
             let mut connection = target.connect_over(near, &ours, deadline).await?;
             let greeted = connection.receive_hello(&ours).await;
             greeted.map(drop).map_err(|error| target.explain(error))
@@ -326,7 +327,7 @@ async fn a_list_that_is_too_old_stops_what_is_new_only() {
     let config = tls::client_config(&Credentials::load(&own).unwrap()).unwrap();
     let (near, far) = duplex(1 << 16);
     let (ours, deadline) = (hello::ours("test"), Deadline::after(Duration::from_secs(20)));
-    let target = Target { host: "web1", port: 0, config: &config, files: &own };
+    let target = Target { host: "web1", name: "web1", port: 0, config: &config, files: &own };
     let connects = async {
         let mut connection = target.connect_over(near, &ours, deadline).await?;
         connection.receive_hello(&ours).await.map_err(|error| target.explain(error))

@@ -195,7 +195,7 @@ async fn agent_accepts(world: &World, socket: DuplexStream) -> Result<Identity, 
 /// Our client, up to both hellos.
 async fn user_connects(world: &World, socket: DuplexStream, host: &str) -> Result<(), NetError> {
     let (config, files, ours) = (world.user(), world.files("user.pem"), hello::ours("test"));
-    let target = Target { host, port: 0, config: &config, files: &files };
+    let target = Target { host, name: host, port: 0, config: &config, files: &files };
     let mut connection = target.connect_over(socket, &ours, deadline()).await?;
     connection.receive_hello(&ours).await.map_err(|error| target.explain(error))?;
     Ok(())

@@ -11,9 +11,11 @@ pub(super) fn columns<const N: usize>(titles: [&str; N], rows: Vec<[String; N]>)
         }
     }
     let line = |row: &[String; N]| {
-        let cells: Vec<String> =
-            row.iter().zip(widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
-        cells.join("  ").trim_end().to_owned()
+        // Widths of a format are 16 bits, and nothing here says how long a name is.
+        let cells = row.iter().zip(widths).map(|(cell, width)| {
+            cell.clone() + &" ".repeat(width.saturating_sub(cell.chars().count()))
+        });
+        cells.collect::<Vec<_>>().join("  ").trim_end().to_owned()
     };
     all.iter().map(line).collect::<Vec<_>>().join("\n")
 }

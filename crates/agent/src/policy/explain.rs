@@ -4,6 +4,7 @@ use super::engine::reason::deed;
 use super::engine::{console_action, host_and_any_port, host_and_port};
 use super::{Action, Answer, Caller, Limits, Local, Policy, PolicyPaths, Question, Rule, Verdict};
 use nix::unistd::User;
+use rexec_protocol::message::{Command, ExecSpec};
 use rexec_protocol::outcome::printable;
 use std::ffi::OsString;
 use std::io::{self, Write};
@@ -152,6 +153,10 @@ impl Asked {
             What { ctl: Some(action), .. } => Action::Console { action },
             _ => Action::Run { local, argv: &argv, env: &env, terminal: self.terminal },
         };
+        if let Some(why) = self.what.fault() {
+            writeln!(out, "refused before the policy is asked: {why}")?;
+            return Ok(false);
+        }
         if action.local().is_some() && name.is_some() && !account.is_known {
             let name = printable(&account.name);
             writeln!(out, "note: this machine has no local user '{name}'")?;
@@ -171,6 +176,22 @@ impl Asked {
             Some(line) => vec![account.shell.clone(), b"-c".to_vec(), line.as_bytes().to_vec()],
             None => self.what.words.iter().map(|word| word.clone().into_vec()).collect(),
         }
+    }
+}
+
+impl What {
+    /// What is wrong with a place, whoever asks for it.
+    fn fault(&self) -> Option<&'static str> {
+        let command = match self {
+            Self { forward: Some((host, port)), .. } => {
+                Command::Connect { host: host.clone(), port: *port }
+            }
+            Self { listen: Some((host, port)), .. } => {
+                Command::Listen { host: host.clone(), port: *port }
+            }
+            _ => return None,
+        };
+        ExecSpec { stdin: true, ..ExecSpec::new(command) }.fault()
     }
 }
 

@@ -35,11 +35,16 @@ pub struct ConnectOptions {
     /// [default: 5m]
     #[arg(long, value_name = "DURATION", value_parser = values::duration_or_zero)]
     pub reconnect_for: Option<Duration>,
+    /// Ask a silent agent for a sign of life after this long; after three times as long the connection is lost
+    /// [default: 15s]
+    #[arg(long, value_name = "DURATION", value_parser = values::duration)]
+    pub keepalive: Option<Duration>,
     /// Configuration file, instead of the user's and the system's
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub config: Option<PathBuf>,
-    /// An option as ssh takes it: User, Port, ConnectTimeout, IdentityFile, SetEnv or LogLevel;
-    /// subcommands that run nothing have no use for User and SetEnv
+    /// An option as ssh takes it: User, Port, ConnectTimeout, ConnectionAttempts, ServerAliveInterval,
+    /// HostKeyAlias (the name that the agent's certificate must have), IdentityFile, SetEnv or LogLevel;
+    /// what runs nothing has no use for User and SetEnv
     #[arg(short = 'o', long = "option", value_name = "KEY=VALUE", value_parser = SshOption::parse)]
     pub ssh: Vec<SshOption>,
     /// Say nothing but errors
@@ -68,6 +73,7 @@ impl ConnectOptions {
             let value = match option {
                 SshOption::Port(port) => format!("Port={port}"),
                 SshOption::IdentityFile(file) => format!("IdentityFile={}", file.display()),
+                SshOption::HostKeyAlias(name) => format!("HostKeyAlias={name}"),
                 _ => return None,
             };
             Some(["-o".to_owned(), values::quoted(&value)])

@@ -124,7 +124,7 @@ async fn whole(
 ) -> Result<(), Outcome> {
     let outcome = |error: Error| error.outcome().clone();
     let connector = endpoint.connector()?;
-    let session = connector.connect(&endpoint.host, endpoint.port).await.map_err(outcome)?;
+    let session = endpoint.connect(&connector).await.map_err(outcome)?;
     // Who only has something to say wants no history, unless it is asked for.
     let history = wish.history.unwrap_or(if wish.read_only || is_typed { u64::MAX } else { 0 });
     let room = meant(&session, &wish.room).await?;

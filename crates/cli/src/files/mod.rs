@@ -119,7 +119,7 @@ async fn carry_out(
     for end in &plan.ends {
         let endpoint = &end.endpoint;
         let connector = Connector::new(&endpoint.files)?.connect_timeout(endpoint.connect_timeout);
-        sessions.push(connector.connect(&endpoint.host, endpoint.port).await?);
+        sessions.push(endpoint.connect(&connector).await?);
     }
     let noted = |session: &Session| {
         let report = Arc::clone(report);

@@ -33,6 +33,14 @@ pub(super) async fn listen(forward: &Forward) -> (Vec<TcpListener>, Vec<String>)
     }
 }
 
+/// What is said of a port that is open.
+pub(super) fn described(listener: &TcpListener) -> String {
+    match listener.local_addr() {
+        Ok(address) => format!("listening on {} port {}", address.ip(), address.port()),
+        Err(error) => format!("listening, and nobody knows where: {error}"),
+    }
+}
+
 impl Forward {
     /// One socket for each address, at least one; and the addresses that somebody else has.
     async fn listen(&self) -> io::Result<(Vec<TcpListener>, Vec<Taken>)> {

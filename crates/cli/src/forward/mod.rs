@@ -113,6 +113,7 @@ impl Forwards {
                 self.do_without(why, notes)?;
             }
             for listener in listeners {
+                notes.detail(|| local::described(&listener));
                 let (route, to) = (route.clone(), forward.to.clone());
                 ports.spawn(local::accept(listener, route, to, Arc::clone(&room), notes));
             }
@@ -123,6 +124,9 @@ impl Forwards {
                     let (to, permits) = (forward.to.clone(), Arc::clone(&permits));
                     let room = Arc::new(Semaphore::new(share));
                     remote::announce(forward, &listener, notes);
+                    notes.detail(|| {
+                        format!("port {} of the agent's machine is open", listener.port())
+                    });
                     ports.spawn(remote::accept(listener, to, permits, room, notes));
                 }
                 Err(error) => {

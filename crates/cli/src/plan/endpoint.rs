@@ -4,12 +4,16 @@ use crate::args::ConnectOptions;
 use crate::config::{self, Env, Settings};
 use crate::target::Target;
 use crate::values::SshOption;
-use rexec_client::{Connector, DEFAULT_PORT, Files, Outcome};
+use rexec_client::{Connector, DEFAULT_PORT, Error, Files, Outcome, Session};
 use std::ffi::OsStr;
 use std::io;
 use std::num::NonZeroU16;
 use std::path::PathBuf;
 use std::time::Duration;
+use tokio::time::sleep;
+
+/// Between two attempts to connect, as with ssh.
+const PAUSE: Duration = Duration::from_secs(1);
 
 /// How to reach an agent.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,13 +28,42 @@ pub struct Endpoint {
     pub connect_timeout: Duration,
     /// How long a connection that is lost while a command runs is tried to be made again.
     pub reconnect_for: Duration,
+    /// After how long a silent agent is asked for a sign of life, if not after the usual time.
+    pub keepalive: Option<Duration>,
+    /// What its certificate must be for, if not the host.
+    pub name: Option<String>,
+    /// How often to try to connect.
+    pub attempts: u32,
 }
 
 impl Endpoint {
     /// What connects to it. Reads the certificates and keys.
     pub fn connector(&self) -> Result<Connector, Outcome> {
         let connector = Connector::new(&self.files).map_err(|error| error.outcome().clone())?;
-        Ok(connector.connect_timeout(self.connect_timeout).reconnect_for(self.reconnect_for))
+        let connector = connector.connect_timeout(self.connect_timeout);
+        let mut connector = connector.reconnect_for(self.reconnect_for);
+        if let Some(interval) = self.keepalive {
+            connector = connector.keepalive(interval);
+        }
+        Ok(match &self.name {
+            Some(name) => connector.expect_name(name),
+            None => connector,
+        })
+    }
+}
+
+impl Endpoint {
+    /// Connects, as often as it takes and is wanted. Safe to cancel.
+    pub async fn connect(&self, connector: &Connector) -> Result<Session, Error> {
+        for _ in 1..self.attempts {
+            match connector.connect(&self.host, self.port).await {
+                Err(error) if matches!(error.outcome(), Outcome::Unreachable { .. }) => {
+                    sleep(PAUSE).await;
+                }
+                connected => return connected,
+            }
+        }
+        connector.connect(&self.host, self.port).await
     }
 }
 
@@ -71,8 +104,8 @@ pub(super) fn settings(
         port: connect.port.and_then(NonZeroU16::new),
         connect_timeout: connect.connect_timeout,
         reconnect_for: connect.reconnect_for,
-        hash: None,
-        ssh_config: None,
+        keepalive: connect.keepalive,
+        ..Settings::default()
     };
     // As with ssh, the first of two that are the same counts.
     let typed = connect.ssh.into_iter().fold(letters, |settings, option| settings.or(one(option)));
@@ -90,6 +123,9 @@ fn one(option: SshOption) -> Settings {
         SshOption::User(user) => Settings { user: Some(user), ..nothing },
         SshOption::Port(port) => Settings { port: NonZeroU16::new(port), ..nothing },
         SshOption::ConnectTimeout(time) => Settings { connect_timeout: Some(time), ..nothing },
+        SshOption::ConnectionAttempts(n) => Settings { connect_attempts: Some(n), ..nothing },
+        SshOption::ServerAliveInterval(time) => Settings { keepalive: Some(time), ..nothing },
+        SshOption::HostKeyAlias(name) => Settings { name: Some(name), ..nothing },
         SshOption::IdentityFile(file) => Settings { identity: Some(file), ..nothing },
         SshOption::SetEnv(_) | SshOption::LogLevel(_) => nothing,
     }
@@ -102,6 +138,7 @@ pub(super) fn endpoint(
 ) -> Result<Endpoint, String> {
     let Settings { identity, key, authority, crl, port, connect_timeout, reconnect_for, .. } =
         settings;
+    let Settings { keepalive, name, connect_attempts, .. } = settings;
     let identity = match identity {
         Some(file) => present(file, "identity", "")?,
         None => default_file("identity.pem", "identity", ", REXEC_IDENTITY or -i FILE", env)?,
@@ -128,6 +165,9 @@ pub(super) fn endpoint(
         files: Files { identity, key, authority, revocations },
         connect_timeout: connect_timeout.unwrap_or(Duration::from_secs(10)),
         reconnect_for: reconnect_for.unwrap_or(Duration::from_secs(300)),
+        keepalive,
+        name,
+        attempts: connect_attempts.unwrap_or(1),
     })
 }
 

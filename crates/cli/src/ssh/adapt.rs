@@ -8,7 +8,7 @@ use crate::config::{Env, Settings, SshConfig};
 use crate::exit::Notes;
 use crate::forward::Forwards;
 use crate::plan::{Plan, Work};
-use crate::values::{self, EscapeKey, LogLevel, Variable};
+use crate::values::{self, EscapeKey, LogLevel, SshOption, Variable};
 use rexec_client::{DEFAULT_PORT, Drain, OnFull};
 use std::ffi::{OsStr, OsString};
 use std::fs;
@@ -19,6 +19,8 @@ use std::time::Duration;
 
 /// How often ssh asks a silent server before it gives up.
 const ALIVE_COUNT: u32 = 3;
+/// After how many spans without a sign of life an agent is given up: see [`ConnectOptions::keepalive`].
+const SPANS: u32 = 3;
 /// Certificates stand at the beginning of a file.
 const BEGINNING: u64 = 256 * 1024;
 
@@ -42,7 +44,8 @@ pub(super) fn read_file(options: &mut Options, place: &Place, env: Env<'_>) -> R
         },
     };
     if let Some(path) = chosen {
-        file::read(&path, home(env), host, options)?;
+        let is_named = options.file.is_some();
+        file::read(&path, is_named, home(env), host, options)?;
     }
     let named = options.host_name.take().map(|name| file::host_name(&name, host));
     options.host_name = named.transpose()?;
@@ -85,11 +88,15 @@ pub(super) fn run(
         Some(LogLevel::Verbose(n)) => (false, n),
         _ => (true, 0),
     };
+    let attempts = options.attempts.map(SshOption::ConnectionAttempts);
+    let alias = options.alias.clone().map(SshOption::HostKeyAlias);
     let connect = ConnectOptions {
         port: options.port,
         identity: identity(&options.identities, env),
         connect_timeout: options.connect_timeout(),
         reconnect_for: patience(options),
+        keepalive: patience(options).map(|time| time / SPANS),
+        ssh: attempts.into_iter().chain(alias).collect(),
         quiet,
         verbose,
         ..ConnectOptions::default()

@@ -43,7 +43,7 @@ const KEYS: &[(&str, Meaning)] = &[
     ("ciphers", Harmless),
     ("clearallforwardings", Obeyed(clear_forwards)),
     ("compression", SWITCH),
-    ("connectionattempts", Harmless),
+    ("connectionattempts", Obeyed(attempts)),
     ("connecttimeout", Obeyed(connect_timeout)),
     ("controlmaster", Harmless),
     ("controlpath", Harmless),
@@ -67,7 +67,7 @@ const KEYS: &[(&str, Meaning)] = &[
     ("hostbasedacceptedalgorithms", Harmless),
     ("hostbasedauthentication", SWITCH),
     ("hostkeyalgorithms", Harmless),
-    ("hostkeyalias", Harmless),
+    ("hostkeyalias", Obeyed(alias)),
     ("hostname", Obeyed(host_name)),
     ("identitiesonly", SWITCH),
     ("identityagent", Harmless),
@@ -210,6 +210,8 @@ pub(super) enum LeftOut {
     Refused(String),
     /// It is a port that cannot be had.
     Forward(String),
+    /// It begins a block that is skipped.
+    Block(String),
 }
 
 fn is_yes(value: &str) -> Result<bool, String> {
@@ -227,6 +229,16 @@ fn user(options: &mut Options, value: &str) -> Result<(), String> {
 
 fn host_name(options: &mut Options, value: &str) -> Result<(), String> {
     first(&mut options.host_name, value.to_owned());
+    Ok(())
+}
+
+fn alias(options: &mut Options, value: &str) -> Result<(), String> {
+    first(&mut options.alias, value.to_owned());
+    Ok(())
+}
+
+fn attempts(options: &mut Options, value: &str) -> Result<(), String> {
+    first(&mut options.attempts, values::attempts(value)?);
     Ok(())
 }
 

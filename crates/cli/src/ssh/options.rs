@@ -21,6 +21,10 @@ pub(super) struct Options {
     pub port: Option<u16>,
     /// `HostName`.
     pub host_name: Option<String>,
+    /// `HostKeyAlias`: what the agent's certificate must be for.
+    pub alias: Option<String>,
+    /// `ConnectionAttempts`.
+    pub attempts: Option<u32>,
     /// `-i`, `IdentityFile`, in their order.
     pub identities: Vec<PathBuf>,
     /// `ConnectTimeout`; zero for rexec's own.
@@ -184,7 +188,17 @@ impl Options {
             // Of these two the last one counts, in ssh as well.
             b'E' => self.log_file = Some(argument.into()),
             b'F' => self.file = Some(argument.into()),
-            b'i' => self.identities.push(argument.into()),
+            b'i' => {
+                let file = PathBuf::from(argument);
+                if let Err(why) = file.metadata()
+                    && !file.starts_with("~")
+                {
+                    // As ssh has it, and as it is with one that is no certificate: another may do.
+                    let shown = file.display();
+                    self.warnings.push(format!("identity file {shown} not accessible: {why}"));
+                }
+                self.identities.push(file);
+            }
             b'e' => first(&mut self.escape, argument),
             b'l' => first(&mut self.user, text(letter, argument)?),
             b'p' => {

@@ -5,12 +5,21 @@ use crate::forward::{Destination, Forward, Permits, Permitted};
 /// `-L [BIND:]PORT:HOST:HOSTPORT`; in `LocalForward` a blank stands before the host.
 pub(super) fn local(text: &str) -> Result<Forward, String> {
     let leads = leading(text, number);
-    leads.ok_or_else(|| format!("'{text}' is not [BIND:]PORT:HOST:HOSTPORT"))
+    leads.ok_or_else(|| wrong(text, "[BIND:]PORT:HOST:HOSTPORT"))
+}
+
+fn wrong(text: &str, form: &str) -> String {
+    if text.contains('/') {
+        return format!(
+            "'{text}': sockets in the file system are not forwarded, only ports ({form})"
+        );
+    }
+    format!("'{text}' is not {form}")
 }
 
 /// `-D [BIND:]PORT`.
 pub(super) fn dynamic(text: &str) -> Result<Forward, String> {
-    asked(text, number).ok_or_else(|| format!("'{text}' is not [BIND:]PORT"))
+    asked(text, number).ok_or_else(|| wrong(text, "[BIND:]PORT"))
 }
 
 /// `-R [BIND:]PORT:HOST:HOSTPORT`, or `-R [BIND:]PORT`; a port of 0 is one that is free there.

@@ -480,8 +480,9 @@ fn is_name_or_address(host: &str) -> bool {
     if let Ok(address) = host.parse::<IpAddr>() {
         return !address.to_canonical().is_unspecified();
     }
-    let last = host.trim_end_matches('.').rsplit('.').next().unwrap_or_default();
+    let last = host.rsplit('.').next().unwrap_or_default();
     let is_hexadecimal = last.starts_with("0x") || last.starts_with("0X");
+    // With a dot at its end it would be another word for the same host, which no rule about that would know.
     let is_number = is_hexadecimal || last.bytes().all(|byte| byte.is_ascii_digit());
     !is_number && !host.contains([':', '%', '/'])
 }
@@ -583,13 +584,22 @@ mod tests {
             "127.0.0.1.",
             "127.0.0.0x1",
             ".",
+            "db.",
+            "db.internal.",
             "10.0.0.0/8",
         ] {
             assert!(fault(host), "{host}");
         }
-        for host in
-            ["127.0.0.1", "::1", "::ffff:127.0.0.1", "db", "db.", "web1", "0.example", "x-1"]
-        {
+        for host in [
+            "127.0.0.1",
+            "::1",
+            "::ffff:127.0.0.1",
+            "db",
+            "db.internal",
+            "web1",
+            "0.example",
+            "x-1",
+        ] {
             assert!(!fault(host), "{host}");
         }
     }

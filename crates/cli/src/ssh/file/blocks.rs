@@ -35,8 +35,8 @@ impl Reader<'_> {
             // It does not matter what else it depends on.
             Some(_) if !holds => (false, None),
             Some(word) => {
-                let why = format!("its block is skipped: '{word}' is not known here");
-                (false, Some(LeftOut::Refused(why)))
+                let why = format!("its block is skipped, because '{word}' is not looked at here");
+                (false, Some(LeftOut::Block(why)))
             }
         })
     }
@@ -55,7 +55,9 @@ impl Reader<'_> {
         };
         match name {
             "all" => return Ok(Some(wanted)),
-            "canonical" | "final" => return Ok(None),
+            // No name is made canonical here.
+            "canonical" => return Ok(Some(!wanted)),
+            "final" => return Ok(None),
             _ => {}
         }
         let patterns = rest.next().ok_or_else(|| format!("'{word}' has no value"));

@@ -12,6 +12,7 @@ mod tests;
 use super::keywords::{self, LeftOut};
 use super::options::{Options, first};
 use super::{place, words};
+use crate::trusted;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -19,14 +20,16 @@ use std::path::{Path, PathBuf};
 const MAX_DEPTH: usize = 16;
 
 /// Adds to the options what a file says of `host`, and to their warnings what of it is not heeded. The files that
-/// it includes by relative names are in `.ssh` of `home`.
+/// it includes by relative names are in `.ssh` of `home`. As with ssh, one that was not named on the command line
+/// must be nobody else's to write.
 pub(super) fn read(
     path: &Path,
+    is_named: bool,
     home: Option<PathBuf>,
     host: &str,
     options: &mut Options,
 ) -> Result<(), String> {
-    Reader { host, home, unknown: Vec::new(), options }.file(path, 0)
+    Reader { host, home, is_named, unknown: Vec::new(), options }.file(path, 0)
 }
 
 /// `HostName` with its percents, of which `%h` is the name that was typed.
@@ -40,6 +43,8 @@ struct Reader<'a> {
     /// The name that was typed.
     host: &'a str,
     home: Option<PathBuf>,
+    /// By `-F`.
+    is_named: bool,
     /// Patterns of keys that need not be known.
     unknown: Vec<String>,
     options: &'a mut Options,
@@ -48,7 +53,11 @@ struct Reader<'a> {
 impl Reader<'_> {
     fn file(&mut self, path: &Path, depth: usize) -> Result<(), String> {
         let shown = path.display();
-        let text = fs::read_to_string(path).map_err(|why| format!("cannot read {shown}: {why}"))?;
+        let text = if self.is_named {
+            fs::read_to_string(path).map_err(|why| format!("cannot read {shown}: {why}"))?
+        } else {
+            trusted::read(path)?.ok_or_else(|| format!("{shown} does not exist"))?
+        };
         self.text(&text, &format!("{shown}: "), depth)
     }
 
@@ -94,6 +103,7 @@ impl Reader<'_> {
             Some(LeftOut::Refused(why)) => {
                 self.options.warnings.push(at(format!("it is left out: {why}")));
             }
+            Some(LeftOut::Block(why)) => self.options.warnings.push(at(why)),
             Some(LeftOut::Forward(why)) => {
                 self.options.lacking.push(at(why.clone()));
                 self.options.warnings.push(at(format!("it is left out: {why}")));

@@ -1,5 +1,6 @@
 use super::*;
 use crate::ssh::options::{RequestTerminal, SessionType};
+use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
 #[test]
@@ -24,7 +25,7 @@ fn read(text: &str, host: &str) -> Result<Options, String> {
 }
 
 fn read_into(options: &mut Options, text: &str, host: &str) -> Result<(), String> {
-    Reader { host, home: None, unknown: Vec::new(), options }.text(text, "", 0)
+    Reader { host, home: None, is_named: true, unknown: Vec::new(), options }.text(text, "", 0)
 }
 
 #[test]
@@ -163,6 +164,8 @@ fn conditions() {
         ("host *.org originalhost web2", false),
         // It does not matter what else it depends on.
         ("originalhost web2 exec true", false),
+        ("canonical", false),
+        ("!canonical", true),
     ] {
         let text = format!("HostName %h.example.org\nMatch {conditions}\nPort 9\n");
         let web = read(&text, "web1").unwrap();
@@ -178,9 +181,9 @@ fn conditions() {
         let why = read(&format!("Match {conditions}\nPort 9"), "a").unwrap_err();
         assert!(why.starts_with(part), "{why}");
     }
-    let skipped = read("Match host a canonical\nPort 9", "a").unwrap();
+    let skipped = read("Match host a final\nPort 9", "a").unwrap();
     assert_eq!((skipped.port, skipped.warnings.len()), (None, 1));
-    assert!(skipped.warnings[0].contains("'canonical'"), "{:?}", skipped.warnings);
+    assert!(skipped.warnings[0].contains("'final'"), "{:?}", skipped.warnings);
 }
 
 #[test]
@@ -192,7 +195,7 @@ fn files_are_included_as_a_part_of_their_block() {
     let read = |text: &str| {
         write("config", text);
         let mut options = Options::default();
-        super::read(&ssh.join("config"), Some(home.path().to_owned()), "a", &mut options)
+        super::read(&ssh.join("config"), false, Some(home.path().to_owned()), "a", &mut options)
             .map(|()| options)
     };
     write("conf.d/1", "Port 1\nHost b\n User of-b\n");
@@ -206,6 +209,10 @@ fn files_are_included_as_a_part_of_their_block() {
     assert_eq!(read("Host b\nInclude conf.d/*").unwrap(), Options::default());
     assert_eq!(read("Include ~/.ssh/conf.d/2").unwrap().port, Some(2));
     assert_eq!(read("Include nothing/* none").unwrap(), Options::default());
+    let others = fs::Permissions::from_mode(0o666);
+    fs::set_permissions(ssh.join("conf.d/2"), others).unwrap();
+    let why = read("Include conf.d/2").unwrap_err();
+    assert!(why.contains("line 1: Include: ") && why.contains("chmod go-w"), "{why}");
     for (text, part) in [
         ("Include", "line 1: Include: it names no file"),
         ("Include config", "more than 16 deep"),
