@@ -84,17 +84,20 @@ fn only_what_differs_moves_and_what_is_gone_goes() {
         fs::create_dir_all(from.join("d")).unwrap();
         fs::write(from.join("d/same"), "same").unwrap();
         fs::write(from.join("d/other"), "one").unwrap();
-        assert_eq!(ends_of("cp -ruT --report", 0), "stored d/other, stored d/same");
+        let all = "stored , stored d, stored d/other, stored d/same";
+        assert_eq!(ends_of("cp -ruT --report", 0), all);
         fs::write(from.join("d/other"), "two").unwrap();
         fs::create_dir_all(to.join("extra/deep")).unwrap();
         fs::write(to.join("d/extra"), "x").unwrap();
-        let differs = "would-remove d/extra, would-remove extra, would-store d/other";
+        let differs = "would-remove d/extra, would-remove extra, would-remove extra/deep, \
+                       would-store d/other";
         assert_eq!(ends_of("cp -ruT --delete -n", 0), differs);
-        let differs = "differs d/other, extra d/extra, extra extra";
+        let differs = "differs d/other, extra d/extra, extra extra, extra extra/deep";
         assert_eq!(ends_of("cp -rT --delete --checksum-only", 1), differs);
         assert_eq!(fs::read(to.join("d/other")).unwrap(), b"one");
         assert!(to.join("extra/deep").exists(), "a dry run changes nothing");
-        let done = "removed d/extra, removed extra, same d/same, stored d/other";
+        let done =
+            "removed d/extra, removed extra, removed extra/deep, same d/same, stored d/other";
         assert_eq!(ends_of("cp -rcT --delete --report", 0), done);
         assert_eq!(ends_of("cp -rT --delete --checksum-only", 0), "");
         assert!(!to.join("extra").exists());
@@ -131,6 +134,65 @@ fn a_mirror_keeps_modes_of_what_is_the_same() {
         serde_json::from_str(text.lines().next_back().unwrap()).unwrap();
     let counts = ["adjusted", "stored", "same", "bytes"].map(|key| summary[key].as_u64().unwrap());
     assert_eq!((counts, mode()), ([1, 0, 0, 0], 0o600));
+}
+
+/// Folders and links are compared as files are, in both directions, and -n says of them what is done
+/// without it.
+#[test]
+fn folders_and_links_that_differ_are_said() {
+    let agent = TestAgent::start();
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name);
+    fs::create_dir_all(path("src/d")).unwrap();
+    fs::create_dir(path("src/new")).unwrap();
+    std::os::unix::fs::symlink("here", path("src/gone")).unwrap();
+    std::os::unix::fs::symlink("here", path("src/link")).unwrap();
+    fs::set_permissions(path("src/d"), fs::Permissions::from_mode(0o700)).unwrap();
+    fs::File::open(path("src")).unwrap().set_modified(std::time::UNIX_EPOCH).unwrap();
+    for base in ["up", "down"] {
+        let states = |options: &str, expected| {
+            let mut command = rexec(&agent, options);
+            let output = if base == "up" {
+                ends(command.arg(path("src")).arg(there(path(base))), expected)
+            } else {
+                ends(command.arg(there(path("src"))).arg(path(base)), expected)
+            };
+            let text = String::from_utf8(output.stdout).unwrap();
+            let line = |line: &str| {
+                let words: Vec<&str> = line.split(' ').collect();
+                format!("{} {}", words[0], words[3].split_once('/').map_or("", |(_, name)| name))
+            };
+            let mut lines: Vec<String> = text.lines().map(line).collect();
+            lines.sort();
+            lines.join(", ")
+        };
+        fs::create_dir_all(path(base).join("d")).unwrap();
+        std::os::unix::fs::symlink("there", path(base).join("link")).unwrap();
+        fs::set_permissions(path(base).join("d"), fs::Permissions::from_mode(0o755)).unwrap();
+        let other = "differs gone, differs link, differs new";
+        assert_eq!(states("cp -rT --checksum-only", 1), other);
+        let other = format!("differs , differs d, {other}");
+        assert_eq!(states("cp -rpT --checksum-only", 1), other);
+        let would = "would-adjust , would-adjust d, would-store gone, would-store link, \
+                     would-store new";
+        for options in ["cp -rpuT --delete -n", "cp -rpT -n", "cp -rpcT -n"] {
+            assert_eq!(states(options, 0), would, "{options}");
+        }
+        let json =
+            ends(rexec(&agent, "put -rpuT -n --json").arg(path("src")).arg(there(path(base))), 0);
+        let text = String::from_utf8(json.stdout).unwrap();
+        let last: serde_json::Value =
+            serde_json::from_str(text.lines().next_back().unwrap()).unwrap();
+        assert_eq!((&last["folders"], &last["stored"]), (&3.into(), &2.into()));
+        let done =
+            would.replace("would-", "").replace("adjust", "adjusted").replace("store", "stored");
+        assert_eq!(states("cp -rpuT --delete --report", 0), done);
+        assert_eq!(states("cp -rpT --delete --checksum-only", 0), "");
+        assert_eq!(states("cp -rpuT --delete -n", 0), "");
+        let mode = fs::metadata(path(base).join("d")).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o700);
+        assert_eq!(fs::read_link(path(base).join("link")).unwrap(), Path::new("here"));
+    }
 }
 
 #[test]
@@ -206,7 +268,7 @@ fn streams_and_patterns() {
     // Each once, and of two of one name one.
     let glob = "get -r --glob --report";
     let output = ends(rexec(&agent, glob).arg(there(path("more/**"))).arg(path("out")), 0);
-    assert_eq!(output.stdout.split(|byte| *byte == b'\n').count(), 3, "{output:?}");
+    assert_eq!(output.stdout.split(|byte| *byte == b'\n').count(), 4, "{output:?}");
     let (one, two) = (there(path("more/y*")), there(path("y*")));
     let output = ends(rexec(&agent, glob).args([one, two]).arg(path("out")), 1);
     assert!(said(&output).contains("has the name of"), "{output:?}");

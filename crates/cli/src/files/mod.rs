@@ -73,8 +73,8 @@ pub fn run(args: FileArgs, way: Way) -> ExitCode {
 }
 
 fn code(summary: &Summary, check: bool) -> u8 {
-    let Summary { stored, adjusted, removed, .. } = *summary;
-    let is_same = stored + adjusted + removed == 0;
+    let Summary { stored, adjusted, removed, folders, .. } = *summary;
+    let is_same = stored + adjusted + removed + folders == 0;
     if summary.is_proven() && (!check || is_same) { 0 } else { SOME_FAILED }
 }
 

@@ -77,12 +77,14 @@ struct SummaryLine<'a> {
     adjusted: Option<u64>,
     failed: Option<u64>,
     removed: Option<u64>,
+    folders: Option<u64>,
     bytes: Option<u64>,
     elapsed_ms: u64,
 }
 
-/// What became of a file.
+/// What became of a file, or of a folder.
 struct Entry<'a> {
+    kind: &'static str,
     path: &'a [u8],
     state: &'static str,
     size: Option<u64>,
@@ -93,7 +95,7 @@ struct Entry<'a> {
 
 impl<'a> Entry<'a> {
     fn new(path: &'a [u8], state: &'static str) -> Self {
-        Self { path, state, size: None, sha256: None, resumed: None, failure: None }
+        Self { kind: "file", path, state, size: None, sha256: None, resumed: None, failure: None }
     }
 }
 
@@ -163,6 +165,12 @@ impl Report {
                 let (entry, size) = (Entry::new(&path, "same"), Some(size));
                 self.entry(&Entry { size, sha256, ..entry });
             }
+            TransferEvent::Folder { path, made } => {
+                let state = if made { self.words.stored } else { self.words.adjusted };
+                // What is in the destination itself has no name before it.
+                let path = if path.is_empty() { b"." } else { path.as_slice() };
+                self.entry(&Entry { kind: "folder", ..Entry::new(path, state) });
+            }
             TransferEvent::Removed { path } => {
                 self.entry(&Entry::new(&path, self.words.removed));
             }
@@ -204,7 +212,7 @@ impl Report {
     }
 
     fn entry(&self, entry: &Entry<'_>) {
-        let Entry { path, state, size, sha256, resumed, failure } = *entry;
+        let Entry { kind, path, state, size, sha256, resumed, failure } = *entry;
         let line = match self.form {
             Form::Quiet => return,
             Form::Changes if matches!(state, "same" | "failed") => return,
@@ -217,7 +225,7 @@ impl Report {
             }
             Form::Json => json_line(&FileLine {
                 v: VERSION,
-                r#type: "file",
+                r#type: kind,
                 host: &self.host,
                 path: match str::from_utf8(path) {
                     Ok(path) => Path::Text { path },
@@ -272,15 +280,17 @@ impl Report {
                 adjusted: summary.map(|summary| summary.adjusted),
                 failed: summary.map(|summary| summary.failed),
                 removed: summary.map(|summary| summary.removed),
+                folders: summary.map(|summary| summary.folders),
                 bytes: summary.map(|summary| summary.bytes),
                 elapsed_ms: u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX),
             }));
         }
-        if let Some(Summary { stored, skipped, adjusted, failed, removed, bytes }) = summary {
+        if let Some(summary) = summary {
+            let Summary { stored, skipped, adjusted, failed, removed, bytes, folders } = summary;
             self.notes.detail(|| {
                 format!(
                     "{}: {stored} stored ({bytes} bytes), {adjusted} adjusted, {skipped} the same, \
-                     {removed} removed, {failed} failed, in {:.1} s",
+                     {folders} folders made or adjusted, {removed} removed, {failed} failed, in {:.1} s",
                     printable(&self.host),
                     elapsed.as_secs_f64()
                 )

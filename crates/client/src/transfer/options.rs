@@ -184,6 +184,13 @@ pub enum TransferEvent {
         /// If that is what was compared.
         sha256: Option<Digest>,
     },
+    /// A folder was not as it was sent, and now is; or it would be.
+    Folder {
+        /// Which; empty for the destination itself, of what is in a folder.
+        path: Vec<u8>,
+        /// It was not there. Otherwise it got another mode or time.
+        made: bool,
+    },
     /// Not stored; what was there is still there.
     Failed {
         /// Which.
@@ -193,7 +200,7 @@ pub enum TransferEvent {
         /// Why.
         message: String,
     },
-    /// Removed, because it was not sent; or it would be.
+    /// Removed, because it was not sent; or it would be. What is in a folder comes before that.
     Removed {
         /// Which.
         path: Vec<u8>,
@@ -211,10 +218,12 @@ pub struct Summary {
     pub adjusted: u64,
     /// What failed.
     pub failed: u64,
-    /// What was removed.
+    /// What was removed: each file, link and folder.
     pub removed: u64,
     /// Bytes of content of what was stored.
     pub bytes: u64,
+    /// Folders that were made, or got another mode or time. They are in none of the other numbers.
+    pub folders: u64,
 }
 
 impl Summary {
@@ -226,8 +235,8 @@ impl Summary {
 
 impl From<Finished> for Summary {
     fn from(finished: Finished) -> Self {
-        let Finished { stored, skipped, failed, removed, bytes, adjusted } = finished;
-        Self { stored, skipped, adjusted, failed, removed, bytes }
+        let Finished { stored, skipped, failed, removed, bytes, adjusted, folders } = finished;
+        Self { stored, skipped, adjusted, failed, removed, bytes, folders }
     }
 }
 

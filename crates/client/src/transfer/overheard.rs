@@ -171,7 +171,8 @@ mod tests {
         assert_eq!(sum(&events, found), 11_111);
         assert_eq!(sum(&events, spared), 101);
         // A result is no answer.
-        let same = Skipped { path: ByteBuf::new(), size: 9, sha256: None, adjusted: false };
+        let (path, sha256, adjusted, folder) = (ByteBuf::new(), None, false, false);
+        let same = Skipped { path, size: 9, sha256, adjusted, folder };
         watched.result(ToSender::Skipped(same)).unwrap();
         assert_eq!(sum(&events, spared), 101);
     }

@@ -73,6 +73,12 @@ impl Watched {
     /// Takes a result. `Some` is the end.
     pub(super) fn result(&self, result: ToSender) -> Result<Option<Finished>, Fault> {
         let event = match result {
+            ToSender::Stored(made) if made.folder => {
+                TransferEvent::Folder { path: made.path.into_vec(), made: true }
+            }
+            ToSender::Skipped(adjusted) if adjusted.folder => {
+                TransferEvent::Folder { path: adjusted.path.into_vec(), made: false }
+            }
             ToSender::Stored(stored) => TransferEvent::Stored {
                 path: stored.path.into_vec(),
                 size: stored.size,

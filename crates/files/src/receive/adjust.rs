@@ -49,7 +49,7 @@ impl Receiver<'_> {
         let count = if adjusted { &mut self.totals.adjusted } else { &mut self.totals.skipped };
         *count += 1;
         let (path, size) = (ByteBuf::from(slot.path), file.size.unwrap_or_default());
-        (self.out)(ToSender::Skipped(Skipped { path, size, sha256, adjusted }))
+        (self.out)(ToSender::Skipped(Skipped { path, size, sha256, adjusted, folder: false }))
     }
 
     fn change(&self, sent: Meta, old: &Old) -> Option<Change> {

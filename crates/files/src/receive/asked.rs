@@ -60,7 +60,7 @@ impl Receiver<'_> {
         }
         if store.dry_run {
             let clears = old.is_some_and(|old| old.is_folder);
-            self.would(path, size.unwrap_or_default(), clears)?;
+            self.would(&slot, size.unwrap_or_default(), clears)?;
             return (self.out)(ToSender::Skip {});
         }
         let part = (store.partial && size.is_some_and(|size| size >= draft::WORTH_KEEPING))
@@ -81,7 +81,7 @@ impl Receiver<'_> {
                 self.stays(&file, slot, &old, sha256)
             }
             _ if self.rules.store.dry_run => {
-                self.would(slot.path, file.size.unwrap_or_default(), false)
+                self.would(&slot, file.size.unwrap_or_default(), false)
             }
             _ => Err(Error::peer("a file that differs, without its content")),
         }

@@ -8,8 +8,9 @@ use super::cannot;
 use super::draft::{WORTH_KEEPING, drop_part};
 use super::folder::{Folder, Slot};
 use super::remove;
+use super::remove::Stop;
 use super::scraps::Scrap;
-use crate::error::why;
+use crate::error::{Error, why};
 use crate::open::c_string;
 use nix::errno::Errno;
 use nix::sys::stat::{Mode, fchmod, futimens};
@@ -56,6 +57,21 @@ pub(super) struct Settled {
     pub(super) outcome: Result<bool, String>,
 }
 
+/// What is to be said of a folder.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum News {
+    Made,
+    /// It gets another mode or time.
+    Adjusted,
+}
+
+/// What became of a batch.
+#[derive(Debug)]
+pub(super) struct Settlement {
+    pub(super) files: Vec<Settled>,
+    pub(super) folders: Vec<(Vec<u8>, Result<News, String>)>,
+}
+
 #[derive(Debug, Default)]
 pub(crate) struct Batch {
     ready: Vec<Ready>,
@@ -78,12 +94,16 @@ struct Grown {
     path: Vec<u8>,
 }
 
-/// A folder in which all is done, but for the renames of this batch.
+/// A folder in which all is done, but for the renames of this batch. It gets this mode and this time at
+/// last.
 #[derive(Debug)]
-struct Left {
-    folder: Arc<Folder>,
-    mode: Option<u32>,
-    time: Option<Meta>,
+pub(super) struct Left {
+    pub(super) folder: Arc<Folder>,
+    /// Below the destination.
+    pub(super) path: Vec<u8>,
+    pub(super) mode: Option<u32>,
+    pub(super) time: Option<Meta>,
+    pub(super) news: Option<News>,
 }
 
 impl Batch {
@@ -104,10 +124,10 @@ impl Batch {
         self.ready.push(ready);
     }
 
-    /// Adds a folder that gets this mode and this time at last.
-    pub(super) fn leave(&mut self, folder: Arc<Folder>, mode: Option<u32>, time: Option<Meta>) {
-        if mode.is_some() || time.is_some() {
-            self.left.push(Left { folder, mode, time });
+    /// Adds a folder.
+    pub(super) fn leave(&mut self, left: Left) {
+        if left.mode.is_some() || left.time.is_some() || left.news.is_some() {
+            self.left.push(left);
         }
     }
 
@@ -126,21 +146,24 @@ impl Batch {
         self.ready.len() >= FILES || self.bytes >= BYTES || folders >= FOLDERS
     }
 
-    /// Puts all in their places.
-    pub(super) fn settle(&mut self) -> Vec<Settled> {
+    /// Puts all in their places, and tells what was removed for that.
+    pub(super) fn settle(&mut self, tell: remove::Tell<'_>) -> Result<Settlement, Error> {
         let Self { ready, volatile, left, grown, mut unsafe_below, .. } = std::mem::take(self);
         let mut synced = Synced { few: volatile <= FEW, systems: HashMap::new() };
         let mut folders: HashMap<*const Folder, Arc<Folder>> = grown
             .iter()
             .map(|grown| (Arc::as_ptr(&grown.folder), Arc::clone(&grown.folder)))
             .collect();
-        let mut settled = Vec::with_capacity(ready.len());
+        let (mut settled, mut dressed) = (Vec::with_capacity(ready.len()), Vec::new());
         for Ready { scrap, slot, size, sha256, file, resumed, lock } in ready {
             let folder = Arc::clone(scrap.folder());
-            let outcome = synced.file(file, &folder).and_then(|()| {
-                let name = c_string(&slot.name).map_err(|errno| cannot("use this name", errno))?;
-                put_in_place(&scrap, &slot, &name)
+            let name = synced.file(file, &folder).and_then(|()| {
+                c_string(&slot.name).map_err(|errno| cannot("use this name", errno))
             });
+            let outcome = match name {
+                Ok(name) => put_in_place(&scrap, &slot, &name, tell)?,
+                Err(why) => Err(why),
+            };
             drop(lock);
             if outcome.is_ok() && size >= WORTH_KEEPING {
                 drop_part(&folder, &slot.name);
@@ -148,8 +171,9 @@ impl Batch {
             folders.insert(Arc::as_ptr(&folder), folder);
             settled.push(Settled { slot, size, sha256, resumed, outcome });
         }
-        for Left { folder, mode, time } in left {
-            dress(&folder, mode, time);
+        for Left { folder, path, mode, time, news } in left {
+            let done = dress(&folder, mode, time);
+            dressed.extend(news.map(|news| (path, done.map(|()| news))));
         }
         let mut again = Synced { few: folders.len() <= FEW, systems: HashMap::new() };
         let failed: HashMap<_, _> = folders
@@ -172,8 +196,13 @@ impl Batch {
                 *outcome = Err(why.clone());
             }
         }
+        for (path, outcome) in &mut dressed {
+            if let Some((_, why)) = unsafe_below.iter().find(|(above, _)| is_below(path, above)) {
+                *outcome = Err(why.clone());
+            }
+        }
         self.unsafe_below = unsafe_below;
-        settled
+        Ok(Settlement { files: settled, folders: dressed })
     }
 }
 
@@ -221,27 +250,39 @@ impl Synced {
 
 /// Gives a file its name. True if a folder made way for it, which was emptied first: if that cannot
 /// be done, the file does not come.
-fn put_in_place(scrap: &Scrap, slot: &Slot, name: &CStr) -> Result<bool, String> {
-    match scrap.rename(name) {
-        Ok(()) => Ok(false),
+fn put_in_place(
+    scrap: &Scrap,
+    slot: &Slot,
+    name: &CStr,
+    tell: remove::Tell<'_>,
+) -> Result<Result<bool, String>, Error> {
+    let placed = match scrap.rename(name) {
         Err(Errno::EISDIR) if slot.clears() => {
-            remove::contents(scrap.folder(), name)
-                .map_err(|errno| cannot("empty the folder in its place to the end", errno))?;
-            let placed = scrap.exchange(name).map(|()| true);
-            placed.map_err(|why| format!("its place was a folder, which was emptied: {why}"))
+            match remove::contents(scrap.folder(), name, &slot.path, false, tell) {
+                Ok(()) => scrap
+                    .exchange(name)
+                    .map(|()| true)
+                    .map_err(|why| format!("its place was a folder, which was emptied: {why}")),
+                Err(Stop::Cannot(_, errno)) => {
+                    Err(cannot("empty the folder in its place to the end", errno))
+                }
+                Err(Stop::Unheard(error)) => return Err(error),
+            }
         }
-        Err(errno) => Err(cannot("put it in its place", errno)),
-    }
+        renamed => renamed.map(|()| false).map_err(|errno| cannot("put it in its place", errno)),
+    };
+    Ok(placed)
 }
 
-/// What a folder looks like at last. It belongs to this user, or has not been touched; what cannot be
-/// set on it is no reason to call its files failed.
-fn dress(folder: &Folder, mode: Option<u32>, time: Option<Meta>) {
+/// What a folder looks like at last.
+fn dress(folder: &Folder, mode: Option<u32>, time: Option<Meta>) -> Result<(), String> {
     if let Some(mode) = mode {
-        let _ = fchmod(&folder.fd, Mode::from_bits_truncate(mode));
+        fchmod(&folder.fd, Mode::from_bits_truncate(mode))
+            .map_err(|errno| cannot("set the mode", errno))?;
     }
     if let Some(Meta { mtime, nsec, .. }) = time {
         let time = TimeSpec::new(mtime, i64::from(nsec.min(999_999_999)));
-        let _ = futimens(&folder.fd, &time, &time);
+        futimens(&folder.fd, &time, &time).map_err(|errno| cannot("set the time", errno))?;
     }
+    Ok(())
 }

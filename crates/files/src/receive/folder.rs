@@ -25,13 +25,21 @@ pub(crate) struct Folder {
     pub(crate) device: u64,
     /// It was made for this transfer: nobody has anything in it.
     pub(crate) is_new: bool,
+    /// What it looked like when it was opened.
+    pub(super) mode: u32,
+    pub(super) mtime: (i64, u32),
 }
 
 impl Folder {
     pub(crate) fn new(fd: OwnedFd, is_new: bool) -> nix::Result<Self> {
-        let device = fstat(&fd)?.st_dev;
-        Ok(Self { fd, device, is_new })
+        let stat = fstat(&fd)?;
+        let (device, mode) = (stat.st_dev, stat.st_mode & 0o7777);
+        Ok(Self { fd, device, is_new, mode, mtime: mtime(&stat) })
     }
+}
+
+fn mtime(stat: &FileStat) -> (i64, u32) {
+    (stat.st_mtime, u32::try_from(stat.st_mtime_nsec).unwrap_or_default())
 }
 
 /// A place for something: a name in a folder.
@@ -174,7 +182,7 @@ impl Slot {
                 is_file: kind == SFlag::S_IFREG,
                 is_folder: kind == SFlag::S_IFDIR,
                 size: stat.st_size.unsigned_abs(),
-                mtime: (stat.st_mtime, u32::try_from(stat.st_mtime_nsec).unwrap_or_default()),
+                mtime: mtime(&stat),
                 mode: stat.st_mode & 0o7777,
                 owner: (stat.st_uid, stat.st_gid),
                 device: stat.st_dev,

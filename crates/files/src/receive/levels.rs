@@ -1,10 +1,12 @@
 //! Folders: how they are entered and left.
 
+use super::batch::{Left, News};
 use super::folder::{Entered, Folder};
 use super::{Receiver, remove};
 use crate::error::Error;
 use rexec_guard::holds;
-use rexec_protocol::files::{Entry, Leave, MAX_DEPTH, Meta};
+use rexec_protocol::files::{Entry, Leave, MAX_DEPTH, Meta, Skipped, Stored, ToSender};
+use serde_bytes::ByteBuf;
 use std::collections::HashSet;
 use std::sync::Arc;
 
@@ -19,6 +21,8 @@ pub(super) struct Level {
     pub(super) meta: Meta,
     /// What was sent of it, if the rest is to be removed.
     pub(super) names: Option<HashSet<Vec<u8>>>,
+    /// What is to be said of it once it is left.
+    pub(super) news: Option<News>,
 }
 
 impl Receiver<'_> {
@@ -29,7 +33,6 @@ impl Receiver<'_> {
         if self.levels.len() >= MAX_DEPTH {
             return Err(Error::peer("folders are nested too deeply"));
         }
-        let names = self.rules.store.delete.then(HashSet::new);
         // The contents of a folder, for the destination itself.
         let slot = if name.is_empty() && self.levels.is_empty() {
             if !holds("files.top_contents", (self.rules.expected)(b"")) {
@@ -38,32 +41,18 @@ impl Receiver<'_> {
             match self.landing.itself() {
                 Ok(slot) => Some(slot),
                 Err(folder) => {
-                    let path = Vec::new();
-                    self.levels.push(Level {
-                        folder: Some(folder),
-                        skip: false,
-                        path,
-                        meta,
-                        names,
-                    });
-                    return Ok(());
+                    return self.entered(Some(folder), Vec::new(), meta);
                 }
             }
         } else {
             self.slot(&name)?
         };
         let Some(slot) = slot else {
-            self.levels.push(Level {
-                folder: None,
-                skip: true,
-                path: Vec::new(),
-                meta,
-                names: None,
-            });
+            self.shut_out(Vec::new(), meta, None);
             return Ok(());
         };
         let path = slot.path.clone();
-        let (folder, skip) = match slot.enter(self.rules.store.dry_run, &self.scraps) {
+        match slot.enter(self.rules.store.dry_run, &self.scraps) {
             Ok(Entered { folder, cleared }) => {
                 if cleared {
                     self.removed(path.clone())?;
@@ -71,15 +60,59 @@ impl Receiver<'_> {
                 if folder.as_ref().is_some_and(|folder| folder.is_new) {
                     self.batch.grew(slot.folder, &path);
                 }
-                (folder.map(Arc::new), false)
+                self.entered(folder.map(Arc::new), path, meta)
             }
             Err(message) => {
                 self.failed(path.clone(), message)?;
-                (None, true)
+                self.shut_out(path, meta, self.rules.store.delete.then(HashSet::new));
+                Ok(())
             }
+        }
+    }
+
+    fn entered(
+        &mut self,
+        folder: Option<Arc<Folder>>,
+        path: Vec<u8>,
+        meta: Meta,
+    ) -> Result<(), Error> {
+        let names = self.rules.store.delete.then(HashSet::new);
+        let mut news = match &folder {
+            Some(folder) if !folder.is_new => self.changes(folder, &meta).then_some(News::Adjusted),
+            _ => Some(News::Made),
         };
-        self.levels.push(Level { folder, skip, path, meta, names });
+        if self.rules.store.dry_run
+            && let Some(news) = news.take()
+        {
+            self.tell_of_folder(path.clone(), news)?;
+        }
+        self.levels.push(Level { folder, skip: false, path, meta, names, news });
         Ok(())
+    }
+
+    /// A folder that cannot be entered.
+    fn shut_out(&mut self, path: Vec<u8>, meta: Meta, names: Option<HashSet<Vec<u8>>>) {
+        self.levels.push(Level { folder: None, skip: true, path, meta, names, news: None });
+    }
+
+    /// Whether a folder that was there is to get another mode or time.
+    fn changes(&self, folder: &Folder, sent: &Meta) -> bool {
+        let is_other =
+            || folder.mode != self.mode(sent.mode, None) || folder.mtime != (sent.mtime, sent.nsec);
+        self.rules.store.preserve && is_other()
+    }
+
+    /// Says what became of a folder, or would.
+    pub(super) fn tell_of_folder(&mut self, path: Vec<u8>, news: News) -> Result<(), Error> {
+        self.totals.folders += 1;
+        let (path, size, sha256, folder) = (ByteBuf::from(path), 0, None, true);
+        let (dry_run, resumed) = (self.rules.store.dry_run, 0);
+        (self.out)(match news {
+            News::Made => ToSender::Stored(Stored { path, size, sha256, dry_run, resumed, folder }),
+            News::Adjusted => {
+                ToSender::Skipped(Skipped { path, size, sha256, adjusted: true, folder })
+            }
+        })
     }
 
     pub(super) fn leave(&mut self, leave: Leave) -> Result<(), Error> {
@@ -87,18 +120,20 @@ impl Receiver<'_> {
         let Some(folder) = level.folder else { return Ok(()) };
         let store = self.rules.store;
         if let Some(names) = level.names.filter(|_| leave.complete) {
-            for (path, removed) in remove::others(&folder, &level.path, &names, store.dry_run) {
-                match removed {
-                    Ok(()) => self.removed(path)?,
-                    Err(message) => self.failed(path, message)?,
-                }
-            }
+            let mut tell = |path, removed| match removed {
+                Ok(()) => self.removed(path),
+                Err(message) => self.failed(path, message),
+            };
+            remove::others(&folder, &level.path, &names, store.dry_run, &mut tell)?;
         }
         if !store.dry_run {
             let mode = self.mode(level.meta.mode, None);
-            let mode = (folder.is_new || store.preserve).then_some(mode);
+            // Who owns none of it may still have found it as it is to be.
+            let is_set = (folder.is_new || store.preserve) && mode != folder.mode;
+            let mode = is_set.then_some(mode);
             let time = store.preserve.then_some(level.meta);
-            self.batch.leave(folder, mode, time);
+            let (path, news) = (level.path, level.news);
+            self.batch.leave(Left { folder, path, mode, time, news });
         }
         Ok(())
     }

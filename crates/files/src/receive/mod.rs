@@ -33,14 +33,15 @@ pub mod scraps;
 pub mod stream;
 
 use crate::error::{Error, why};
-use crate::open;
+use crate::open::{self, c_string};
 use asked::Asked;
-use batch::{Batch, Ready, Settled};
+use batch::{Batch, Ready, Settled, Settlement};
 use draft::Draft;
 use folder::{Old, Slot, Yields};
 use landing::Landing;
 use levels::Level;
 use nix::errno::Errno;
+use remove::Stop;
 use rexec_guard::holds;
 use rexec_protocol::Digest;
 use rexec_protocol::files::{
@@ -192,12 +193,13 @@ impl<'a> Receiver<'a> {
         match slot.link(&link.target, time, store.dry_run, &self.scraps) {
             Ok(None) => {
                 self.totals.skipped += 1;
-                let (path, adjusted) = (ByteBuf::from(path), false);
-                (self.out)(ToSender::Skipped(Skipped { path, size: 0, sha256: None, adjusted }))
+                let (path, adjusted, folder) = (ByteBuf::from(path), false, false);
+                let same = Skipped { path, size: 0, sha256: None, adjusted, folder };
+                (self.out)(ToSender::Skipped(same))
             }
             Ok(Some(None)) => {
                 let is_folder = slot.look().is_ok_and(|old| old.is_some_and(|old| old.is_folder));
-                self.would(path, 0, is_folder)
+                self.would(&slot, 0, is_folder)
             }
             Ok(Some(Some(scrap))) => {
                 if let Some(time) = time {
@@ -367,7 +369,10 @@ impl<'a> Receiver<'a> {
 
     /// Puts everything that is complete in its place.
     fn settle(&mut self) -> Result<(), Error> {
-        for Settled { slot, size, sha256, resumed, outcome } in self.batch.settle() {
+        let Self { batch, out, totals, .. } = self;
+        let mut tell = |path, _| removed(totals, out, path);
+        let Settlement { files, folders } = batch.settle(&mut tell)?;
+        for Settled { slot, size, sha256, resumed, outcome } in files {
             match outcome {
                 Ok(cleared) => {
                     if cleared {
@@ -376,10 +381,17 @@ impl<'a> Receiver<'a> {
                     self.totals.stored += 1;
                     self.totals.bytes += size;
                     let path = ByteBuf::from(slot.path);
-                    let stored = Stored { path, size, sha256, dry_run: false, resumed };
+                    let (dry_run, folder) = (false, false);
+                    let stored = Stored { path, size, sha256, dry_run, resumed, folder };
                     (self.out)(ToSender::Stored(stored))?;
                 }
                 Err(message) => self.failed(slot.path, message)?,
+            }
+        }
+        for (path, outcome) in folders {
+            match outcome {
+                Ok(news) => self.tell_of_folder(path, news)?,
+                Err(message) => self.failed(path, message)?,
             }
         }
         Ok(())
@@ -397,19 +409,34 @@ impl<'a> Receiver<'a> {
     }
 
     /// Says what would be done; if `clears`, in the place of a folder.
-    fn would(&mut self, path: Vec<u8>, size: u64, clears: bool) -> Result<(), Error> {
+    fn would(&mut self, slot: &Slot, size: u64, clears: bool) -> Result<(), Error> {
         if clears {
-            self.removed(path.clone())?;
+            self.would_clear(slot)?;
         }
         self.totals.stored += 1;
-        let path = ByteBuf::from(path);
-        let stored = Stored { path, size, sha256: None, dry_run: true, resumed: 0 };
+        let path = ByteBuf::from(slot.path.as_slice());
+        let (dry_run, resumed, folder) = (true, 0, false);
+        let stored = Stored { path, size, sha256: None, dry_run, resumed, folder };
         (self.out)(ToSender::Stored(stored))
     }
 
+    /// Says what would go with a folder.
+    fn would_clear(&mut self, slot: &Slot) -> Result<(), Error> {
+        if let (Some(folder), Ok(name)) = (&slot.folder, c_string(&slot.name)) {
+            let mut tell = |path, _| self.removed(path);
+            match remove::contents(folder, &name, &slot.path, true, &mut tell) {
+                Ok(()) => {}
+                Err(Stop::Cannot(path, errno)) => {
+                    self.failed(path, cannot("list this folder", errno))?;
+                }
+                Err(Stop::Unheard(error)) => return Err(error),
+            }
+        }
+        self.removed(slot.path.clone())
+    }
+
     fn removed(&mut self, path: Vec<u8>) -> Result<(), Error> {
-        self.totals.removed += 1;
-        (self.out)(ToSender::Removed { path: ByteBuf::from(path) })
+        removed(&mut self.totals, self.out, path)
     }
 
     /// Something failed at this end.
@@ -427,6 +454,11 @@ impl<'a> Receiver<'a> {
         self.totals.failed += 1;
         (self.out)(ToSender::Failed(Failed { path: ByteBuf::from(path), message, at }))
     }
+}
+
+fn removed(totals: &mut Finished, out: Out<'_>, path: Vec<u8>) -> Result<(), Error> {
+    totals.removed += 1;
+    out(ToSender::Removed { path: ByteBuf::from(path) })
 }
 
 /// Of what has the name of something that came before. Names are known only where the rest is to be

@@ -1,9 +1,10 @@
-//! What is in a folder and was not sent.
+//! What is in a folder and was not sent. Each name that goes is told, what is in a folder before it.
 
 use super::cannot;
 use super::draft::is_held;
 use super::folder::Folder;
 use super::scraps::{is_temporary, may_be_part, part_of};
+use crate::error::Error;
 use crate::open::SAFE;
 use nix::dir::Dir;
 use nix::errno::Errno;
@@ -18,20 +19,28 @@ use std::os::fd::OwnedFd;
 const FOLDER: OFlag =
     OFlag::O_RDONLY.union(OFlag::O_DIRECTORY).union(OFlag::O_NOFOLLOW).union(SAFE);
 
+/// Is told what is gone, or would be; or why it cannot go.
+pub(super) type Tell<'a> = &'a mut dyn FnMut(Vec<u8>, Result<(), String>) -> Result<(), Error>;
+
+/// Why a removal does not go on.
+pub(super) enum Stop {
+    /// This could not be removed.
+    Cannot(Vec<u8>, Errno),
+    /// Nobody hears of it.
+    Unheard(Error),
+}
+
 /// Removes from `folder` all that is not among `names`; with `dry_run` it only says what it would.
 pub(super) fn others(
     folder: &Folder,
     path: &[u8],
     names: &HashSet<Vec<u8>>,
     dry_run: bool,
-) -> Vec<(Vec<u8>, Result<(), String>)> {
-    let at = |name: &CStr| match path {
-        [] => name.to_bytes().to_vec(),
-        _ => [path, b"/", name.to_bytes()].concat(),
-    };
+    tell: Tell<'_>,
+) -> Result<(), Error> {
     let listed = match list(&folder.fd) {
         Ok(listed) => listed,
-        Err(errno) => return vec![(path.to_vec(), Err(cannot("list this folder", errno)))],
+        Err(errno) => return tell(path.to_vec(), Err(cannot("list this folder", errno))),
     };
     let parts: HashSet<_> = match listed.iter().any(|name| may_be_part(name.to_bytes())) {
         true => names.iter().map(|sent| part_of(sent).into_bytes()).collect(),
@@ -46,19 +55,38 @@ pub(super) fn others(
     };
     let extra =
         listed.into_iter().filter(|name| !names.contains(name.to_bytes()) && !is_hidden(name));
-    let gone = |name: &CStr| {
-        if dry_run {
-            return Ok(());
+    for name in extra {
+        let removed =
+            Removal { dry_run, tell: &mut *tell }.remove(&folder.fd, &name, below(path, &name), 0);
+        match removed {
+            Ok(()) => {}
+            Err(Stop::Cannot(path, errno)) => tell(path, Err(cannot("remove it", errno)))?,
+            Err(Stop::Unheard(error)) => return Err(error),
         }
-        remove(&folder.fd, name, 0).map_err(|errno| cannot("remove it", errno))
-    };
-    extra.map(|name| (at(&name), gone(&name))).collect()
+    }
+    Ok(())
 }
 
-/// Empties the folder of this name, whatever is in it.
-pub(super) fn contents(folder: &Folder, name: &CStr) -> nix::Result<()> {
-    let inner = openat(&folder.fd, name, FOLDER, Mode::empty())?;
-    list(&inner)?.iter().try_for_each(|name| remove(&inner, name, 0))
+/// Empties the folder of this name, whatever is in it; with `dry_run` it only says of what.
+pub(super) fn contents(
+    folder: &Folder,
+    name: &CStr,
+    path: &[u8],
+    dry_run: bool,
+    tell: Tell<'_>,
+) -> Result<(), Stop> {
+    let cannot = |errno| Stop::Cannot(path.to_vec(), errno);
+    let inner = openat(&folder.fd, name, FOLDER, Mode::empty()).map_err(cannot)?;
+    let mut removal = Removal { dry_run, tell };
+    let names = list(&inner).map_err(cannot)?;
+    names.iter().try_for_each(|name| removal.remove(&inner, name, below(path, name), 0))
+}
+
+fn below(path: &[u8], name: &CStr) -> Vec<u8> {
+    match path {
+        [] => name.to_bytes().to_vec(),
+        _ => [path, b"/", name.to_bytes()].concat(),
+    }
 }
 
 fn list(folder: &OwnedFd) -> nix::Result<Vec<CString>> {
@@ -74,24 +102,52 @@ fn list(folder: &OwnedFd) -> nix::Result<Vec<CString>> {
     Ok(names)
 }
 
-fn remove(folder: &OwnedFd, name: &CStr, depth: usize) -> nix::Result<()> {
-    match unlinkat(folder, name, UnlinkatFlags::NoRemoveDir) {
-        // POSIX says EPERM for a folder, Linux says EISDIR.
-        Err(errno @ (Errno::EISDIR | Errno::EPERM)) => {
-            let inner = match openat(folder, name, FOLDER, Mode::empty()) {
-                Ok(inner) => inner,
-                Err(Errno::ENOTDIR | Errno::ELOOP) => return Err(errno),
-                Err(errno) => return Err(errno),
-            };
+struct Removal<'a> {
+    dry_run: bool,
+    tell: Tell<'a>,
+}
+
+impl Removal<'_> {
+    /// Removes what has this name, and all that is in it.
+    fn remove(
+        &mut self,
+        folder: &OwnedFd,
+        name: &CStr,
+        path: Vec<u8>,
+        depth: usize,
+    ) -> Result<(), Stop> {
+        let cannot = |errno| Stop::Cannot(path.clone(), errno);
+        if let Some(inner) = self.folder(folder, name).map_err(cannot)? {
             if depth >= MAX_DEPTH {
-                return Err(Errno::ELOOP);
+                return Err(cannot(Errno::ELOOP));
             }
-            for name in list(&inner)? {
-                remove(&inner, &name, depth + 1)?;
+            for name in list(&inner).map_err(cannot)? {
+                self.remove(&inner, &name, below(&path, &name), depth + 1)?;
             }
-            unlinkat(folder, name, UnlinkatFlags::RemoveDir)
+            if !self.dry_run {
+                unlinkat(folder, name, UnlinkatFlags::RemoveDir).map_err(cannot)?;
+            }
         }
-        Err(Errno::ENOENT) => Ok(()),
-        removed => removed,
+        (self.tell)(path, Ok(())).map_err(Stop::Unheard)
+    }
+
+    /// Removes what is no folder, and opens what is one.
+    fn folder(&self, folder: &OwnedFd, name: &CStr) -> nix::Result<Option<OwnedFd>> {
+        let open = || openat(folder, name, FOLDER, Mode::empty()).map(Some);
+        if self.dry_run {
+            return match open() {
+                Err(Errno::ENOTDIR | Errno::ELOOP | Errno::ENOENT) => Ok(None),
+                opened => opened,
+            };
+        }
+        match unlinkat(folder, name, UnlinkatFlags::NoRemoveDir) {
+            // POSIX says EPERM for a folder, Linux says EISDIR.
+            Err(errno @ (Errno::EISDIR | Errno::EPERM)) => match open() {
+                Err(Errno::ENOTDIR | Errno::ELOOP) => Err(errno),
+                opened => opened,
+            },
+            Err(Errno::ENOENT) | Ok(()) => Ok(None),
+            Err(errno) => Err(errno),
+        }
     }
 }

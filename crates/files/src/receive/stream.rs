@@ -124,7 +124,7 @@ impl<'a> ToStream<'a> {
         self.totals.stored += 1;
         self.totals.bytes += size;
         let sha256 = (self.algorithm == Algorithm::Sha256).then_some(hash);
-        let stored = Stored { path, size, sha256, dry_run: false, resumed: 0 };
+        let stored = Stored { path, size, sha256, dry_run: false, resumed: 0, folder: false };
         (self.out)(ToSender::Stored(stored))
     }
 

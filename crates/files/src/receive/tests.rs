@@ -623,7 +623,7 @@ fn the_folder_in_which_another_was_made_is_made_durable() {
         };
         let mut receiver = Receiver::new(landing, rules, Scraps::default(), &mut out);
         let (path, meta) = (Vec::new(), META);
-        receiver.levels.push(Level { folder, skip: false, path, meta, names: None });
+        receiver.levels.push(Level { folder, skip: false, path, meta, names: None, news: None });
         for (message, body) in [dir(b"d"), small(b"x", b"x"), leave()] {
             receiver.take(message, body).unwrap();
         }

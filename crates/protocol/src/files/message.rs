@@ -196,7 +196,7 @@ pub struct Compare {
     pub only: bool,
 }
 
-/// A file or link that is in its place.
+/// A file, link or folder that is in its place.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stored {
     /// Its path, below the destination.
@@ -212,6 +212,9 @@ pub struct Stored {
     /// How many bytes of it were here before, from an earlier transfer.
     #[serde(default, skip_serializing_if = "is_default")]
     pub resumed: u64,
+    /// It is a folder, which was made.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub folder: bool,
 }
 
 /// What has the content already that was sent.
@@ -227,6 +230,9 @@ pub struct Skipped {
     /// Mode or time were others, and are now those that were sent; or they would be.
     #[serde(default, skip_serializing_if = "is_default")]
     pub adjusted: bool,
+    /// It is a folder, which was adjusted: of one that is the same nothing is said.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub folder: bool,
 }
 
 /// What was not stored.
@@ -251,11 +257,14 @@ pub struct Finished {
     pub skipped: u64,
     /// Files, links and folders that failed.
     pub failed: u64,
-    /// What was removed.
+    /// What was removed: each file, link and folder.
     pub removed: u64,
     /// Bytes of content of what was stored.
     pub bytes: u64,
     /// Files and links of which only mode or time were changed.
     #[serde(default, skip_serializing_if = "is_default")]
     pub adjusted: u64,
+    /// Folders that were made, or got another mode or time. They are in none of the others.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub folders: u64,
 }

@@ -49,22 +49,38 @@ fn to_receiver() -> Vec<(ToReceiver, &'static [u8])> {
 
 fn to_sender() -> Vec<(ToSender, &'static [u8])> {
     let (path, sha) = (ByteBuf::from("d/a"), Some(sha256()));
-    let stored = Stored { path: path.clone(), size: 6, sha256: sha, dry_run: true, resumed: 0 };
+    let (size, folder) = (6, false);
+    let stored =
+        Stored { path: path.clone(), size, sha256: sha, dry_run: true, resumed: 0, folder };
+    let made = Stored { size: 0, sha256: None, dry_run: false, folder: true, ..stored.clone() };
+    let same = Skipped { path: path.clone(), size, sha256: sha, adjusted: false, folder };
+    let adjusted = Skipped { sha256: None, adjusted: true, ..same.clone() };
     let failed = Failed { path: path.clone(), message: "no".to_owned(), at: None };
-    let finished = Finished { stored: 1, skipped: 2, failed: 3, removed: 4, bytes: 6, adjusted: 5 };
+    let finished = Finished {
+        stored: 1,
+        skipped: 2,
+        failed: 3,
+        removed: 4,
+        bytes: 6,
+        adjusted: 5,
+        folders: 0,
+    };
     let all: Vec<ToSender> = vec![
         ToSender::Want(Want { from: 2, hash: sha }),
         ToSender::Skip {},
         ToSender::Compare(Compare { hash: sha256(), only: true }),
         ToSender::Stored(stored.clone()),
         ToSender::Stored(Stored { dry_run: false, sha256: None, resumed: 2, ..stored }),
-        ToSender::Skipped(Skipped { path: path.clone(), size: 6, sha256: sha, adjusted: false }),
-        ToSender::Skipped(Skipped { path: path.clone(), size: 6, sha256: None, adjusted: true }),
+        ToSender::Stored(made),
+        ToSender::Skipped(same),
+        ToSender::Skipped(adjusted.clone()),
+        ToSender::Skipped(Skipped { size: 0, folder: true, ..adjusted }),
         ToSender::Failed(failed.clone()),
         ToSender::Failed(Failed { at: Some(ByteBuf::from("to/d/a")), ..failed }),
         ToSender::Removed { path },
         ToSender::Finished(Finished { adjusted: 0, ..finished }),
         ToSender::Finished(finished),
+        ToSender::Finished(Finished { folders: 7, ..finished }),
         ToSender::Broken { message: "no".to_owned() },
     ];
     all.into_iter().map(|message| (message, &b""[..])).collect()

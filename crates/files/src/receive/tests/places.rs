@@ -36,6 +36,29 @@ fn sent() -> Vec<(ToReceiver, &'static [u8])> {
         .concat()
 }
 
+/// What makes way, with all that is in it.
+const GONE: [&str; 9] = [
+    "d/file",
+    "d/file/deep",
+    "d/file/deep/er",
+    "d/file/deep/er/old",
+    "d/file/out",
+    "d/folder",
+    "d/link",
+    "d/link/old",
+    "d/other",
+];
+
+fn removed_names(bench: &Bench) -> Vec<String> {
+    let name = |said: &ToSender| match said {
+        ToSender::Removed { path } => Some(String::from_utf8(path.to_vec()).unwrap()),
+        _ => None,
+    };
+    let mut names: Vec<_> = bench.said.iter().filter_map(name).collect();
+    names.sort();
+    names
+}
+
 fn finished(bench: &Bench) -> Finished {
     match bench.said.last() {
         Some(ToSender::Finished(finished)) => *finished,
@@ -50,8 +73,9 @@ fn a_mirror_puts_the_one_in_the_place_of_the_other() {
     let mut bench = Bench::new();
     destination(&bench, outside.path());
     assert!(bench.take(MIRROR, &sent()).unwrap(), "{:?}", bench.said);
-    let Finished { stored, removed, failed, .. } = finished(&bench);
-    assert_eq!((stored, removed, failed), (4, 4, 0), "{:?}", bench.said);
+    let Finished { stored, removed, failed, folders, .. } = finished(&bench);
+    assert_eq!((stored, removed, failed, folders), (4, 9, 0, 2), "{:?}", bench.said);
+    assert_eq!(removed_names(&bench), GONE);
     let at = |name: &str| bench.path().join("d").join(name);
     assert_eq!(fs::read(at("file")).unwrap(), b"new");
     assert_eq!(fs::read_link(at("link")).unwrap(), Path::new("nowhere"));
@@ -77,8 +101,9 @@ fn a_dry_run_says_so_and_changes_nothing() {
         }
     }
     assert!(bench.take(dry_run, &messages).unwrap(), "{:?}", bench.said);
-    let Finished { stored, removed, failed, .. } = finished(&bench);
-    assert_eq!((stored, removed, failed), (4, 4, 0), "{:?}", bench.said);
+    let Finished { stored, removed, failed, folders, .. } = finished(&bench);
+    assert_eq!((stored, removed, failed, folders), (4, 9, 0, 2), "{:?}", bench.said);
+    assert_eq!(removed_names(&bench), GONE);
     assert!(bench.path().join("d/file/deep/er/old").exists());
     assert_eq!(fs::read(bench.path().join("d/folder")).unwrap(), b"old");
 }

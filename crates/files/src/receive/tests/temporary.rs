@@ -134,7 +134,7 @@ fn a_folder_that_cannot_be_made_durable_fails_what_is_below_it_only() {
         let fd = open(&path, flags | OFlag::O_DIRECTORY, Mode::empty()).unwrap();
         let folder = Some(Arc::new(Folder::new(fd, false).unwrap()));
         let (path, meta) = (name.as_bytes().to_vec(), META);
-        receiver.levels.push(Level { folder, skip: false, path, meta, names: None });
+        receiver.levels.push(Level { folder, skip: false, path, meta, names: None, news: None });
         receiver.take(dir(b"d").0, b"").unwrap();
         receiver.take(small(b"x", b"x").0, b"x").unwrap();
         if name == "bad" {
@@ -154,7 +154,12 @@ fn a_folder_that_cannot_be_made_durable_fails_what_is_below_it_only() {
             other => panic!("{other:?}"),
         })
         .collect();
-    let wanted: [(&[u8], bool); 3] =
-        [(b"bad/d/x", false), (b"bad/d/later", false), (b"good/d/x", true)];
+    let wanted: [(&[u8], bool); 5] = [
+        (b"bad/d/x", false),
+        (b"bad/d/later", false),
+        (b"good/d/x", true),
+        (b"bad/d", false),
+        (b"good/d", true),
+    ];
     assert_eq!(told, wanted);
 }
