@@ -483,3 +483,58 @@ fn what_was_lost_with_an_agent_cuts_a_connection_off() {
         agent.join().unwrap().unwrap();
     }
 }
+
+/// Whoever called it can rely on the ports as soon as it returns.
+#[test]
+fn in_the_background_ports_are_open_once_it_returns() {
+    let (there, told) = server();
+    let agent = TestAgent::with_policy(&policy(&format!("'127.0.0.1:{there}'")));
+    let local = free_port();
+    let forward = format!("127.0.0.1:{local}:127.0.0.1:{there}");
+    let strict = ["-fN", "-oExitOnForwardFailure=yes", "-L", &forward, "127.0.0.1"];
+    let mut front = agent.rexec_ssh();
+    front.args(strict).stdout(Stdio::null()).stderr(Stdio::null());
+    assert_eq!(front.status().unwrap().code(), Some(0));
+    let pids = running_with(&forward);
+    let mut to = TcpStream::connect(("127.0.0.1", local)).unwrap();
+    to.write_all(b"hello").unwrap();
+    to.shutdown(Shutdown::Write).unwrap();
+    let mut all = String::new();
+    to.read_to_string(&mut all).unwrap();
+    assert_eq!((all.as_str(), told.recv().unwrap()), ("hellohello", 5));
+    // A second one cannot have the port, and says so before anything goes to the background.
+    let output = agent.rexec_ssh().args(strict).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(code(&output), 255, "{said}");
+    assert!(said.contains("cannot listen"), "{said}");
+    let [pid] = pids[..] else { panic!("{pids:?}") };
+    let pid = nix::unistd::Pid::from_raw(pid.try_into().unwrap());
+    assert_eq!(nix::unistd::getsid(Some(pid)).unwrap(), pid, "it has left its terminal");
+    nix::sys::signal::kill(pid, Signal::SIGTERM).unwrap();
+    eventually("it is gone", || running_with(&forward).is_empty());
+}
+
+#[test]
+fn in_the_background_a_command_runs_once_it_returns() {
+    let agent = TestAgent::start();
+    let (go, done) = (agent.path("go"), agent.path("done"));
+    let line = format!(
+        "until test -e {}; do sleep 0.02; done; cat; touch {}",
+        go.display(),
+        done.display()
+    );
+    let mut front = agent.rexec_ssh();
+    front.args(["-f", "127.0.0.1", &line]).stdout(Stdio::null()).stderr(Stdio::null());
+    assert_eq!(front.status().unwrap().code(), Some(0));
+    assert!(!done.exists());
+    std::fs::write(go, "").unwrap();
+    eventually("it went on to its end", || done.exists());
+    for (words, said) in [
+        (&["-f", "127.0.0.1"][..], "-f: nothing could go to the background"),
+        (&["-f", "-l", "nobody-at-all", "127.0.0.1", "true"], "nobody-at-all"),
+    ] {
+        let output = agent.rexec_ssh().args(words).output().unwrap();
+        assert_eq!(code(&output), 255, "{words:?}");
+        assert!(String::from_utf8_lossy(&output.stderr).contains(said), "{output:?}");
+    }
+}

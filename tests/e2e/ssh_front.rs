@@ -73,6 +73,24 @@ fn probes_are_answered_without_a_connection() {
     for line in ["hostname nowhere.invalid", "user me", "port 99", "sendenv GIT_PROTOCOL"] {
         assert!(said.lines().any(|said| said == line), "{said}");
     }
+    let words = ["-oHostKeyAlias=x", "-L1:[::1]:2", "-D*:3", "-R4", "-R5:h:6", "-oSetEnv=A=b"];
+    let output = agent.ssh(&[&["-G"], &words[..], &["web1"]].concat());
+    let said = text(&output.stdout);
+    for line in [
+        "hostkeyalias x",
+        "localforward 1 [::1]:2",
+        "dynamicforward *:3",
+        "remoteforward 4",
+        "remoteforward 5 h:6",
+        "setenv A=b",
+        "exitonforwardfailure no",
+        "connectionattempts 1",
+    ] {
+        assert!(said.lines().any(|said| said == line), "{line}: {said}");
+    }
+    let output = agent.ssh(&["localhost:22", "true"]);
+    assert_eq!(code(&output), 255);
+    assert!(text(&output.stderr).contains("goes to -p"), "{output:?}");
     let output = agent.ssh(&["-V"]);
     assert_eq!((code(&output), text(&output.stdout).as_str()), (0, ""));
     assert!(text(&output.stderr).contains("OpenSSH"));

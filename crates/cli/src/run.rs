@@ -19,7 +19,17 @@ const FIRST_PAUSE: Duration = Duration::from_millis(500);
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 
 /// Runs the plan to its end, whatever that is.
-pub async fn run(mut plan: Plan, renderer: &mut Renderer, notes: Notes) -> End {
+pub async fn run(plan: Plan, renderer: &mut Renderer, notes: Notes) -> End {
+    run_telling(plan, renderer, notes, || ()).await
+}
+
+/// The same, with something to do once the ports are open and the command runs.
+pub async fn run_telling(
+    mut plan: Plan,
+    renderer: &mut Renderer,
+    notes: Notes,
+    ready: impl FnOnce(),
+) -> End {
     let host = plan.endpoint.host.clone();
     let on_signal = match plan.on_disconnect {
         Some(OnDisconnect::Keep {}) => OnSignal::CtrlC,
@@ -35,7 +45,7 @@ pub async fn run(mut plan: Plan, renderer: &mut Renderer, notes: Notes) -> End {
     }
     let (again, is_there) = (plan.again.clone(), !plan.detach);
     let several = matches!(&plan.work, Work::Argv(_, args) if !args.is_empty());
-    let mut run = Run { plan, notes, visit, job: None, asked_for: None };
+    let mut run = Run { plan, notes, visit, job: None, asked_for: None, ready: Some(ready) };
     let end = run.attempts(renderer).await;
     // The connection was just dropped, and its writer has a goodbye to say: the agent shall not take
     // this for a broken line.
@@ -61,7 +71,7 @@ pub async fn run(mut plan: Plan, renderer: &mut Renderer, notes: Notes) -> End {
     End::Over(Box::new(Ended { job, status, closed, left, again, ..known }))
 }
 
-struct Run {
+struct Run<F> {
     plan: Plan,
     notes: Notes,
     visit: Visit,
@@ -69,9 +79,11 @@ struct Run {
     job: Option<JobId>,
     /// The id that was asked for.
     asked_for: Option<JobId>,
+    /// What is to be done once it runs.
+    ready: Option<F>,
 }
 
-impl Run {
+impl<F: FnOnce()> Run<F> {
     /// Tries until it is known what became of the command, or no attempt is left. The id is always the
     /// same, so it runs at most once.
     async fn attempts(&mut self, renderer: &mut Renderer) -> Result<ExitStatus, Stop> {
@@ -113,6 +125,7 @@ impl Run {
         };
         let mut served = self.visit.ask(serving).await?;
         let Some(mut command) = command(&session, &self.plan) else {
+            self.ready.take().into_iter().for_each(|tell| tell());
             return tokio::select! {
                 end = self.visit.stay(&session) => end,
                 message = served.lost() => Err(Outcome::Local { message }.into()),
@@ -134,6 +147,7 @@ impl Run {
             format!("{host}: {what} job {job}, process {pid}")
         });
         self.job = Some(started.job.clone());
+        self.ready.take().into_iter().for_each(|tell| tell());
         let stdin = self.plan.stdin;
         let streams = renderer.started(&started).await.map(|(stdout, stderr)| Streams {
             stdout: Some(stdout),

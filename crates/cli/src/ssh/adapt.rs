@@ -13,12 +13,13 @@ use rexec_client::{DEFAULT_PORT, Drain, OnFull};
 use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io::{self, Read};
+use std::net::IpAddr;
 use std::num::NonZeroU16;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// How often ssh asks a silent server before it gives up.
-const ALIVE_COUNT: u32 = 3;
+pub(super) const ALIVE_COUNT: u32 = 3;
 /// After how many spans without a sign of life an agent is given up: see [`ConnectOptions::keepalive`].
 const SPANS: u32 = 3;
 /// Certificates stand at the beginning of a file.
@@ -81,6 +82,10 @@ pub(super) fn run(
     let mut words = command_words(options, place, words, env)?;
     let session = options.session();
     let has_no_command = session == SessionType::Nothing || options.place.is_some();
+    let is_behind = options.background == Some(true);
+    if is_behind && words.is_empty() && session != SessionType::Nothing {
+        return Err("-f: nothing could go to the background without a command, or -N".to_owned());
+    }
     if has_no_command {
         words.clear();
     }
@@ -111,7 +116,7 @@ pub(super) fn run(
     };
     let command = CommandOptions {
         user: options.user.clone(),
-        no_stdin: options.no_stdin == Some(true),
+        no_stdin: options.no_stdin == Some(true) || is_behind,
         terminal,
         no_terminal,
         escape: escape(options)?,
@@ -120,9 +125,21 @@ pub(super) fn run(
         ..CommandOptions::default()
     };
     let host = options.host_name.as_ref().unwrap_or(&place.host);
+    demand_host(host)?;
     let target = if host.contains(':') { format!("[{host}]") } else { host.clone() };
     let options = RunOptions { connect, command, ..RunOptions::default() };
     Ok(Run { options, target: target.into(), words })
+}
+
+/// As rexec has it, and as a URI has it, a port may stand behind a host; here it is a part of it.
+fn demand_host(host: &str) -> Result<(), String> {
+    let address = host.split('%').next().unwrap_or(host);
+    if !host.contains(':') || address.parse::<IpAddr>().is_ok() {
+        return Ok(());
+    }
+    Err(format!(
+        "'{host}' is neither a name nor an address; a port goes to -p, or into ssh://{host}"
+    ))
 }
 
 fn escape(options: &Options) -> Result<Option<EscapeKey>, String> {

@@ -16,12 +16,15 @@ impl Direct {
         match key {
             "proxyjump" if is_none => self.no_jump = true,
             "proxyjump" if !self.no_jump && !self.no_command => {
-                return Err("there are no jump hosts; agents are reached directly".to_owned());
+                return Err("there are no jump hosts: agents are reached directly, or by a port of -L with \
+                            HostKeyAlias, the name of the one behind it"
+                    .to_owned());
             }
             "proxycommand" if is_none => self.no_command = true,
             "proxycommand" if !self.no_command => {
-                let mosh = "mosh does without it with --experimental-remote-ip=remote";
-                return Err(format!("agents are reached directly; {mosh}"));
+                let mosh = "; mosh does without it with --experimental-remote-ip=remote";
+                let of_mosh = if value.contains("mosh") { mosh } else { "" };
+                return Err(format!("agents are reached directly{of_mosh}"));
             }
             _ => {}
         }

@@ -54,7 +54,7 @@ const KEYS: &[(&str, Meaning)] = &[
     ("escapechar", Obeyed(escape)),
     ("exitonforwardfailure", Obeyed(all_forwards)),
     ("fingerprinthash", Harmless),
-    ("forkafterauthentication", Only(NO, "going to the background is not there")),
+    ("forkafterauthentication", Obeyed(background)),
     ("forwardagent", Obeyed(forward_agent)),
     ("forwardx11", Obeyed(forward_x11)),
     ("forwardx11timeout", Harmless),
@@ -289,6 +289,11 @@ fn clear_forwards(options: &mut Options, value: &str) -> Result<(), String> {
 
 fn all_forwards(options: &mut Options, value: &str) -> Result<(), String> {
     first(&mut options.all_forwards, is_yes(value)?);
+    Ok(())
+}
+
+fn background(options: &mut Options, value: &str) -> Result<(), String> {
+    first(&mut options.background, is_yes(value)?);
     Ok(())
 }
 

@@ -6,11 +6,12 @@
 //!
 //! `grammar` takes the words apart, `options` knows what each means, `keywords` those of `-o`,
 //! `place` the host, `ports` what is forwarded, `file` reads `ssh_config`, `words` its values, `direct` what is
-//! said of hosts in between. `adapt` makes of that what
+//! said of hosts in between, `background` is `-f`. `adapt` makes of that what
 //! `rexec` makes of its own command line, a [`Run`] and a [`Plan`], and from there on both programs are
 //! one. `probe` answers `-G`.
 
 mod adapt;
+mod background;
 mod direct;
 mod file;
 mod grammar;
@@ -29,6 +30,7 @@ use crate::plan::{self, Plan};
 use crate::render::Renderer;
 use crate::run;
 use crate::values::LogLevel;
+use background::Ready;
 use grammar::Line;
 use options::Options;
 use rexec_client::Outcome;
@@ -42,7 +44,7 @@ const NAME: &str = "rexec-ssh";
 /// Everything of its own, as ssh has it.
 const OWN: u8 = 255;
 /// How it is called.
-const USAGE: &str = "usage: rexec-ssh [-46AaCGgKkMNnqsTtVvXxYy] [-D PORT] [-E LOG_FILE] [-e ESCAPE]\n\
+const USAGE: &str = "usage: rexec-ssh [-46AaCfGgKkMNnqsTtVvXxYy] [-D PORT] [-E LOG_FILE] [-e ESCAPE]\n\
      \x20                [-F CONFIG] [-i IDENTITY] [-L FORWARD] [-l USER] [-o KEY=VALUE] [-p PORT]\n\
      \x20                [-R FORWARD] [-W HOST:PORT] HOST [COMMAND [ARGUMENT…]]";
 
@@ -65,7 +67,7 @@ pub fn main(args: Vec<OsString>) -> ExitCode {
 
 /// The errors are for the person who wrote the command line.
 fn carry_out(args: Vec<OsString>) -> Result<ExitCode, String> {
-    let Line { mut options, place, words } = grammar::parse(args.into_iter().skip(1))?;
+    let Line { mut options, place, words } = grammar::parse(args.iter().skip(1).cloned())?;
     if options.version {
         // brz, for one, looks for the name of the program that it can rely on.
         let version = env!("CARGO_PKG_VERSION");
@@ -89,11 +91,18 @@ fn carry_out(args: Vec<OsString>) -> Result<ExitCode, String> {
         crate::exit::say_to(file)?;
     }
     let run = adapt::run(&options, &place, words, &env)?;
+    let ready = match options.background == Some(true) {
+        true => match background::go(&args)? {
+            background::Place::Before(code) => return Ok(code),
+            background::Place::Behind(ready) => Some(ready),
+        },
+        false => None,
+    };
     crate::start_logging(plan::log_level(&run.options.connect));
-    run_as_sshd(&options, run)
+    run_as_sshd(&options, run, ready)
 }
 
-fn run_as_sshd(options: &Options, run: Run) -> Result<ExitCode, String> {
+fn run_as_sshd(options: &Options, run: Run, ready: Option<Ready>) -> Result<ExitCode, String> {
     let mut plan = Plan::new(run, &|name| std::env::var_os(name))?;
     adapt::as_sshd(&mut plan, options)?;
     let notes = Notes::new(plan.level).of(NAME);
@@ -102,7 +111,8 @@ fn run_as_sshd(options: &Options, run: Run) -> Result<ExitCode, String> {
     let runtime = crate::runtime()?;
     let end = runtime.block_on(async {
         let mut renderer = Renderer::new(false, notes);
-        let end = run::run(plan, &mut renderer, notes).await;
+        let tell = || ready.into_iter().for_each(Ready::tell);
+        let end = run::run_telling(plan, &mut renderer, notes, tell).await;
         crate::close(end, &mut renderer).await
     });
     // A name that is still being resolved, or a thread that is still reading, is not waited for.

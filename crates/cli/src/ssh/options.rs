@@ -43,6 +43,8 @@ pub(super) struct Options {
     pub escape: Option<OsString>,
     /// `-n`, `StdinNull`.
     pub no_stdin: Option<bool>,
+    /// `-f`, `ForkAfterAuthentication`.
+    pub background: Option<bool>,
     /// `-s`, `-N`, `SessionType`.
     pub session: Option<SessionType>,
     /// `RemoteCommand`, with its percents; `none` for none.
@@ -151,9 +153,8 @@ impl Options {
             b'1' => return Err("-1: the first version of the protocol is no more".to_owned()),
             b'A' => self.lacks("forwarding of an authentication agent (-A)"),
             b'X' | b'Y' => self.lacks("forwarding of X11 (-X, -Y)"),
-            b'f' => {
-                return Err("-f: going to the background is not there; use -n and '&'".to_owned());
-            }
+            // ssh reads no stdin then either.
+            b'f' => (self.background, self.no_stdin) = (Some(true), Some(true)),
             b'g' => self.for_all = Some(true),
             b'N' => self.only_session('N', SessionType::Nothing)?,
             b'G' => self.print = true,
