@@ -94,6 +94,8 @@ struct Place {
 struct Pending {
     id: u64,
     line: Line,
+    /// It has gone out on some connection, so that an agent may have it.
+    sent: bool,
     answer: oneshot::Sender<Result<(), Error>>,
     _turn: OwnedMutexGuard<()>,
 }
@@ -168,6 +170,13 @@ impl Membership {
         Ok(is_over)
     }
 
+    /// The connection is gone, and another may come: until the agent has answered on that, nothing goes out.
+    pub(crate) fn cut(&self) {
+        let mut state = self.lock();
+        state.greeted = false;
+        state.outgoing.clear();
+    }
+
     /// There is no connection, and none will come.
     pub(crate) fn fail(&self, error: Error) {
         self.lock().end(Err(error));
@@ -185,7 +194,7 @@ impl Membership {
                     return;
                 }
                 let outbox = state.place.as_ref().map(|place| place.outbox.clone());
-                let next = outbox.and_then(|outbox| Some((outbox, state.outgoing.pop_front()?)));
+                let next = outbox.and_then(|outbox| Some((outbox, state.take_outgoing()?)));
                 (next, state.put_off.and_then(|put_off| put_off.again))
             };
             match (next, again) {
@@ -234,7 +243,7 @@ impl Membership {
                     .and_then(|()| Err(Error::local("this place in the room is gone")));
             }
             state.last_id += 1;
-            let pending = Pending { id: state.last_id, line, answer, _turn: turn };
+            let pending = Pending { id: state.last_id, line, sent: false, answer, _turn: turn };
             let frame = state.line(&pending);
             state.outgoing.extend(frame);
             state.pending = Some(pending);
@@ -311,11 +320,12 @@ impl State {
         let Some(pending) = self.pending.take() else { return Ok(()) };
         match joined.said {
             Some(said) if said >= pending.id => answer(pending, Ok(())),
-            None => {
+            // What never went out is for the room of now.
+            None if pending.sent => {
                 let words = "the connection was lost while it was said, and the agent does not know any more whether it was";
                 answer(pending, Err(Error::lost(words)));
             }
-            Some(_) => {
+            _ => {
                 self.outgoing.extend(self.line(&pending));
                 self.pending = Some(pending);
             }
@@ -384,6 +394,14 @@ impl State {
     fn hear(&mut self, event: RoomEvent, length: u64) {
         self.unread += length;
         self.heard.push_back((event, length));
+    }
+
+    fn take_outgoing(&mut self) -> Option<Frame> {
+        let frame = self.outgoing.pop_front()?;
+        if let (Message::Say(say), Some(pending)) = (&frame.message, &mut self.pending) {
+            pending.sent |= say.id == pending.id;
+        }
+        Some(frame)
     }
 
     fn take(&mut self) -> Option<RoomEvent> {

@@ -138,7 +138,7 @@ impl Lasting {
     pub(crate) fn cut(&self) {
         match self {
             Self::Job(remote) => remote.cut(),
-            Self::Room(_) => {}
+            Self::Room(membership) => membership.cut(),
         }
     }
 }

@@ -11,6 +11,7 @@ use serde_json::Value;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::fd::AsFd;
 use std::process::{Command, Output, Stdio};
+use std::sync::atomic::Ordering;
 use tokio::task::block_in_place;
 
 /// `… | rexec chat TARGET`.
@@ -266,16 +267,19 @@ async fn a_line_of_a_pipe_of_which_nothing_is_known_is_named() {
     stdin.write_all(b"one\n").unwrap();
     shows("alice: one");
     let mut errors = BufReader::new(child.stderr.take().unwrap()).lines();
+    // It goes out, and never arrives.
+    chaos.freeze_up();
+    stdin.write_all(b"two\nthree\n").unwrap();
+    block_in_place(|| eventually("it is out", || chaos.stuck.load(Ordering::Relaxed) > 0));
     chaos.refuse(true);
     chaos.cut();
-    // Now there is no connection, and what is said waits for the next one.
     let noted = block_in_place(|| errors.next().unwrap().unwrap());
     assert!(noted.contains("the connection is lost") && !noted.contains("missed"), "{noted}");
-    stdin.write_all(b"two\nthree\n").unwrap();
     block_in_place(|| {
         agent.kill();
         agent.start_again();
     });
+    chaos.freeze(false);
     chaos.refuse(false);
     shows("alice: three");
     drop(stdin);

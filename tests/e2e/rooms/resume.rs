@@ -134,6 +134,34 @@ async fn who_was_away_hears_what_was_said_meanwhile() {
     assert_eq!(again, ["bob: one", "returned alice", "alice: two"]);
 }
 
+/// As right after the agent is there again, and before it has answered who comes back: nobody but this side
+/// can have the line, so it is known that it is not said yet.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_line_that_never_went_out_is_said_to_the_next_agent() {
+    let mut agent = agent();
+    let chaos = Chaos::start(agent.port, |_| Plan::default()).await;
+    let session = through(&agent, &chaos).await;
+    let mut link = session.link();
+    let mut room = session.join("lobby").await.unwrap();
+    chaos.refuse(true);
+    chaos.cut();
+    link.wait_for(|link| matches!(link, Link::Away { .. })).await.unwrap();
+    let voice = room.voice();
+    let mut waiting = std::pin::pin!(voice.say("wait for it"));
+    assert!(
+        timeout(Duration::ZERO, waiting.as_mut()).await.is_err(),
+        "there is nobody to say it to"
+    );
+    block_in_place(|| {
+        agent.kill();
+        agent.start_again();
+    });
+    chaos.refuse(false);
+    timeout(PATIENCE, waiting).await.expect("in time").unwrap();
+    let expected = ["joined alice", "OpenedAnew", "joined alice", "alice: wait for it"];
+    assert_eq!(super::hear(&mut room, 4).await, expected);
+}
+
 /// Away for longer than the room remembers: the number of lines is exact.
 #[tokio::test(flavor = "multi_thread")]
 async fn who_was_away_for_too_long_is_told_how_many_lines_it_missed() {

@@ -57,6 +57,8 @@ pub struct Chaos {
     frozen: watch::Sender<Frozen>,
     /// Connections of which a direction waits at its `hold`.
     pub held: Arc<AtomicUsize>,
+    /// How often something came in a direction in which nothing passes.
+    pub stuck: Arc<AtomicUsize>,
     _task: AbortOnDropHandle<()>,
 }
 
@@ -76,7 +78,9 @@ impl Chaos {
             (Arc::clone(&connections), Arc::clone(&refuse), Arc::clone(&cut_all));
         let frozen = watch::Sender::new(Frozen::default());
         let held = Arc::new(AtomicUsize::new(0));
-        let ice = Ice { frozen: frozen.subscribe(), held: Arc::clone(&held) };
+        let stuck = Arc::new(AtomicUsize::new(0));
+        let (counts_held, counts_stuck) = (Arc::clone(&held), Arc::clone(&stuck));
+        let ice = Ice { frozen: frozen.subscribe(), held: counts_held, stuck: counts_stuck };
         let task = tokio::spawn(async move {
             loop {
                 let (client, _) = listener.accept().await.unwrap();
@@ -94,7 +98,7 @@ impl Chaos {
             }
         });
         let _task = AbortOnDropHandle::new(task);
-        Self { port, connections, refuse, cut_all, frozen, held, _task }
+        Self { port, connections, refuse, cut_all, frozen, held, stuck, _task }
     }
 
     /// Whether new connections are closed at once.
@@ -133,12 +137,16 @@ struct Frozen {
 struct Ice {
     frozen: watch::Receiver<Frozen>,
     held: Arc<AtomicUsize>,
+    stuck: Arc<AtomicUsize>,
 }
 
 impl Ice {
     /// Waits until bytes may pass; false if there is no proxy any more.
     async fn thaws(&mut self, is_up: bool) -> bool {
         let flows = |frozen: &Frozen| !(if is_up { frozen.up } else { frozen.down });
+        if !flows(&self.frozen.borrow()) {
+            self.stuck.fetch_add(1, Ordering::Relaxed);
+        }
         self.frozen.wait_for(flows).await.is_ok()
     }
 
