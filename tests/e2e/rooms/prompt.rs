@@ -184,3 +184,45 @@ async fn a_terminal_that_is_none_for_a_prompt_is_named() {
         terminal.shows_line("code=125");
     });
 }
+
+/// Such a terminal joins the rows of a long prompt to fewer ones, and above them are the lines of others.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_terminal_that_becomes_wider_loses_no_line_above_the_prompt() {
+    if !available() {
+        return;
+    }
+    let agent = agent();
+    let room = agent.session_as("bob").await.join("lobby").await.unwrap();
+    for n in 0..20 {
+        room.say(&format!("line {n}")).await.unwrap();
+    }
+    let typed = "half a line of several rows ".repeat(4);
+    // At its end, in its middle, and at its start.
+    for keys in [&[][..], &["C-Left"; 10], &["C-a"]] {
+        block_in_place(|| {
+            let terminal = Terminal::open(&agent, 40, 16);
+            terminal.enter(&format!("rexec chat {}", agent.target()));
+            terminal.shows("joined: alice");
+            terminal.types(typed.trim_end());
+            terminal.shows("several rows half a");
+            terminal.press(keys);
+            terminal.types("!");
+            terminal.shows("!");
+            // After that, the prompt is drawn anew.
+            tokio::runtime::Handle::current().block_on(room.say("line 20")).unwrap();
+            terminal.shows("bob: line 20");
+            for columns in [60, 90, 150] {
+                terminal.resize(columns, 16);
+                let prompt = |screen: &str| {
+                    let rows = screen.lines().filter(|row| row.starts_with("lobby> "));
+                    matches!(rows.collect::<Vec<_>>()[..], [row] if row.len() > 40)
+                };
+                let is_whole = |screen: &str| {
+                    let lines = (16..=20).all(|n| screen.contains(&format!("bob: line {n}\n")));
+                    lines && prompt(screen)
+                };
+                terminal.becomes("all is there once", is_whole);
+            }
+        });
+    }
+}

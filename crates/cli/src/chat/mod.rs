@@ -5,6 +5,7 @@
 //! | `show` | what happens in a room, as lines of text |
 //! | `typed` | what is typed, as something to do |
 //! | `prompt` | a prompt that lines which come in do not tear apart |
+//! | `widen` | the same on a terminal that becomes wider |
 //! | `speak` | does what is typed |
 //! | `ahead` | what is typed while that is done |
 //! | `pipe` | stdin that is no terminal |
@@ -18,6 +19,7 @@ mod prompt;
 mod show;
 mod speak;
 mod typed;
+mod widen;
 
 use crate::args::Chat;
 use crate::event::Ended;

@@ -5,6 +5,7 @@
 //! so whoever ends the process first gives the terminal back as it was.
 
 use super::typed::{Typed, typed};
+use super::widen::Widening;
 use nix::errno::Errno;
 use nix::sys::signal::{SigSet, Signal};
 use rexec_client::{Outcome, printable};
@@ -55,8 +56,10 @@ impl Prompt {
     fn open(room: &str, to: mpsc::Sender<Typed>) -> Result<Self, ReadlineError> {
         let before = tcgetattr(io::stdin()).map_err(io::Error::from)?;
         let config = Config::builder().auto_add_history(true).build();
-        let mut editor: Editor<(), MemHistory> =
+        let mut editor: Editor<Widening, MemHistory> =
             Editor::with_history(config.clone(), MemHistory::with_config(&config))?;
+        let prompt = format!("{room}> ");
+        editor.set_helper(Some(Widening::of(&prompt)));
         let mut printer = editor.create_external_printer()?;
         let (lines, mut queue) = mpsc::channel(QUEUE);
         thread::Builder::new().spawn(move || {
@@ -71,7 +74,6 @@ impl Prompt {
                 }
             }
         })?;
-        let prompt = format!("{room}> ");
         thread::Builder::new().spawn(move || {
             let _ = stops().thread_unblock();
             loop {
