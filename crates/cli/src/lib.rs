@@ -45,6 +45,7 @@ pub mod tty;
 pub mod values;
 pub mod wall;
 pub mod who;
+mod zone;
 
 use args::{Named, Request, Run, Usage};
 use event::{End, Ended, Left};

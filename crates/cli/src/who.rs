@@ -4,6 +4,7 @@ use crate::args::Who;
 use crate::people::{ask, refused};
 use crate::status::{VERSION, json_line, time};
 use crate::table::table;
+use crate::zone::Zone;
 use rexec_client::{ConnectionInfo, JobId, printable};
 use serde::Serialize;
 use std::io::{self, Write};
@@ -26,11 +27,13 @@ struct Line<'a> {
 
 /// Asks, and prints a table, or one JSON object a line.
 pub fn run(who: Who) -> ExitCode {
+    // Before there is another thread.
+    let zone = Zone::here();
     let asked =
         ask(&who.target, who.connect, async |session: rexec_client::Session| session.who().await);
     match asked {
         Ok(all) if who.json => crate::written(json(&all)),
-        Ok(all) => crate::written(io::stdout().write_all(shown(&all).as_bytes())),
+        Ok(all) => crate::written(io::stdout().write_all(shown(&all, zone).as_bytes())),
         Err(ended) => refused(ended, who.json),
     }
 }
@@ -57,18 +60,18 @@ fn json(all: &[ConnectionInfo]) -> io::Result<()> {
 }
 
 /// The columns that may be long are the last.
-fn shown(all: &[ConnectionInfo]) -> String {
+fn shown(all: &[ConnectionInfo], zone: Zone) -> String {
     let titles = ["ID", "USER", "FROM", "SINCE", "IN", "OUT", "ROOMS", "JOBS"];
-    table(titles, all.iter().map(row).collect())
+    table(titles, all.iter().map(|info| row(info, zone)).collect())
 }
 
-fn row(info: &ConnectionInfo) -> [String; 8] {
+fn row(info: &ConnectionInfo, zone: Zone) -> [String; 8] {
     let list = |all: Vec<String>| if all.is_empty() { "-".to_owned() } else { all.join(",") };
     [
         info.id.to_string(),
         printable(&info.user),
         printable(&info.from),
-        time(moment(info.since_ms)),
+        zone.day_and_time(info.since_ms),
         bytes(info.received),
         bytes(info.sent),
         list(info.rooms.iter().map(ToString::to_string).collect()),
@@ -114,7 +117,7 @@ mod tests {
             received: 1023,
             sent: 5_000_000,
         };
-        let table = shown(&[info]);
+        let table = shown(&[info], Zone::utc());
         let lines: Vec<&str> = table.lines().collect();
         assert!(lines[0].starts_with("ID  USER"), "{table}");
         assert!(lines[1].starts_with("3   al\\u{1b}[1mice  192.0.2.7:40000"), "{table}");

@@ -289,8 +289,10 @@ impl Talk {
 
     async fn tell(&self, room: &Room, event: &RoomEvent) -> Result<(), Outcome> {
         // What was typed at the prompt stands there already.
-        let is_echo = self.is_prompt() && room.is_own_line(event);
-        match self.show.event(event).filter(|_| !is_echo) {
+        if self.is_prompt() && room.is_own_line(event) {
+            return Ok(());
+        }
+        match self.show.event(event) {
             Some(line) => self.print(line).await,
             None => Ok(()),
         }
