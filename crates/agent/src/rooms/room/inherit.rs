@@ -1,7 +1,10 @@
 //! A room that goes from an agent to the next: the same opening, the same numbers, the same members.
 //! Whoever was in it comes back as after a cut, and misses nothing.
 
+use super::state::Record;
 use super::*;
+use rexec_protocol::msgpack;
+use serde::{Deserialize, Serialize};
 
 /// No agent has counted so many events, lines or members of a room.
 const BEYOND: u64 = 1 << 62;
