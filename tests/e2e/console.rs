@@ -66,6 +66,9 @@ async fn it_shows_what_the_agent_does() {
     let table = text(&agent.ctl(&["jobs"]));
     assert!(table.starts_with("JOB ") && table.contains("sleep 1000"), "{table}");
     assert!(text(&agent.ctl(&["who"])).starts_with("ID "));
+    let rooms = serde_json::json!([{"room": "lobby", "members": 1, "lines": 0}]);
+    assert_eq!(agent.data(&["rooms"]), rooms);
+    assert!(text(&agent.ctl(&["rooms"])).starts_with("ROOM "));
     let output = agent.ctl(&["reboot"]);
     assert_eq!(output.status.code(), Some(1));
     assert!(text(&output).contains("'reboot' means nothing here"), "{output:?}");
@@ -346,7 +349,7 @@ fn help_as_json_is_json() {
     let agent = agent();
     let output = agent.ctl(&["--json", "help"]);
     let help: Value = serde_json::from_slice(&output.stdout).unwrap();
-    assert_eq!((&help["ok"], &help["data"][4]["words"]), (&true.into(), &"kill JOB".into()));
+    assert_eq!((&help["ok"], &help["data"][5]["words"]), (&true.into(), &"kill JOB".into()));
     assert!(help["text"].as_str().unwrap().contains("\nexit "), "{help}");
     let mut command = agent.ctl_command();
     command.arg("--json").stdin(Stdio::piped()).stdout(Stdio::piped());
@@ -495,9 +498,10 @@ async fn every_action_is_on_record() {
     let child = session.command("sleep").arg("1000").spawn().await.unwrap();
     let id = child.job().as_str().to_owned();
     let help = agent.data(&["help"]);
-    let actions: [&[&str]; 9] = [
+    let actions: [&[&str]; 10] = [
         &["status"],
         &["who"],
+        &["rooms"],
         &["jobs"],
         &["kill", &id],
         &["kick", "alice", "go", "home"],

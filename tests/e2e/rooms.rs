@@ -141,6 +141,44 @@ users = ['root']
 wall = true
 ";
 
+/// The rooms of jobs too: only those who may watch a job know that it has one.
+#[tokio::test(flavor = "multi_thread")]
+async fn only_rooms_that_one_may_be_in_are_listed() {
+    let user = own_user();
+    let policy = format!(
+        "{STRICT}[[rule]]\nname = 'run'\nusers = ['alice']\nas = ['{user}']\ncommands = 'any'\n"
+    );
+    let agent = TestAgent::with_both(FAST, &policy);
+    let (alice, bob) = (agent.session().await, agent.session_as("bob").await);
+    let carol = agent.session_as("carol").await;
+    let id = JobId::new("deploy").unwrap();
+    let child = alice.command("sleep").arg("1000").id(id).spawn().await.unwrap();
+    let lobby = alice.join("lobby").await.unwrap();
+    let _others = (alice.join("ops-1").await.unwrap(), alice.join("job:deploy").await.unwrap());
+    lobby.say("hi").await.unwrap();
+    let listed = async |session: &rexec_client::Session| -> Vec<String> {
+        let all = session.rooms().await.unwrap();
+        all.iter().map(|info| format!("{} {} {}", info.room, info.members, info.lines)).collect()
+    };
+    assert_eq!(listed(&alice).await, ["job:deploy 1 0", "lobby 1 1", "ops-1 1 0"]);
+    assert_eq!(listed(&bob).await, ["lobby 1 1"]);
+    assert_eq!(listed(&carol).await, [""; 0]);
+    let shown = |json: &[&str]| {
+        let output = agent.rexec().arg("rooms").args(json).arg(agent.target()).output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let table = "ROOM        MEMBERS  LINES\njob:deploy  1        0\nlobby       1        1\nops-1       1        0\n";
+    assert_eq!(shown(&[]), table);
+    let json = shown(&["--json"]);
+    let lines: Vec<serde_json::Value> =
+        json.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let second =
+        serde_json::json!({"v": 1, "type": "room", "room": "lobby", "members": 1, "lines": 1});
+    assert_eq!((lines.len(), &lines[1]), (3, &second));
+    drop(child);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn rooms_are_permissions_like_any_other() {
     let agent = TestAgent::with_both(FAST, STRICT);

@@ -270,6 +270,7 @@ impl Session {
             Message::Remove(remove) => return self.remove(stream, &remove.job, standing),
             Message::Join(join) => return self.join(stream, &join.clone(), standing),
             Message::Who(who) => return self.who(stream, who.room.as_ref(), standing),
+            Message::Rooms(_) => return self.rooms(stream, standing),
             Message::Wall(_) => return self.wall(&frame, standing),
             Message::Goodbye(_) => self.goodbye = true,
             Message::Detach(_) => {

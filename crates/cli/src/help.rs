@@ -149,7 +149,7 @@ Examples:
   rexec chat web1 --read-only           show what is said, until Ctrl-C
 
 At the prompt:
-  /me TEXT, /who, /quit, /help; two slashes begin a line that is to begin with one
+  /me TEXT, /who, /rooms, /quit, /help; two slashes begin a line that is to begin with one
 
 A connection that is lost is made again: no line is missed or comes twice. Who does not keep up is
 told how many lines were missed.";

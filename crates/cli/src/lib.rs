@@ -32,6 +32,7 @@ pub mod plan;
 pub mod pump;
 mod reader;
 pub mod render;
+mod rooms;
 mod rows;
 pub mod run;
 pub mod ssh;
@@ -200,6 +201,10 @@ fn run_named(named: Named) -> ExitCode {
         Named::Wall(wall) => {
             start_logging(plan::log_level(&wall.connect));
             wall::run(*wall)
+        }
+        Named::Rooms(rooms) => {
+            start_logging(plan::log_level(&rooms.connect));
+            rooms::run(rooms)
         }
         Named::Who(who) => {
             start_logging(plan::log_level(&who.connect));

@@ -68,7 +68,7 @@ pub use rexec_protocol::files::{Target, Update};
 pub use rexec_protocol::line::{NoLine, line};
 pub use rexec_protocol::message::{
     ConnectionInfo, Drain, From as Place, Happening, HappeningKind, JobInfo, MAX_LINE, Notice,
-    Offsets, OnDisconnect, OnFull, TerminalSize, Usage, Walled,
+    Offsets, OnDisconnect, OnFull, RoomInfo, TerminalSize, Usage, Walled,
 };
 pub use rexec_protocol::printable::{is_harmless, printable};
 pub use rexec_protocol::short_id;

@@ -83,6 +83,7 @@ impl Asked {
         let is_last = match &frame.message {
             Message::Listing(listing) => !listing.more,
             Message::Present(present) => !present.more,
+            Message::Directory(directory) => !directory.more,
             Message::Removed(_) | Message::Walled(_) => true,
             other => return Ok(no(other).map(Err)),
         };

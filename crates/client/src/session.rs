@@ -13,7 +13,7 @@ use rexec_net::credentials::Files;
 use rexec_net::handshake::{Connection, Deadline};
 use rexec_protocol::message::{
     self, ConnectionInfo, Exec, ExecSpec, JobInfo, JobList, Jobs, Message, Notice, Ping, Pong,
-    PresentList, Remove, Wall, Walled, Who,
+    PresentList, Remove, RoomInfo, RoomList, Rooms, Wall, Walled, Who,
 };
 use rexec_protocol::{Algorithm, Frame, JobId, ProtocolError, StreamId, msgpack};
 use std::ffi::OsStr;
@@ -171,6 +171,12 @@ impl Session {
     /// pass them through [`crate::printable`] before a terminal shows them.
     pub async fn who(&self) -> Result<Vec<ConnectionInfo>, Error> {
         self.present(Who { room: None }).await
+    }
+
+    /// The rooms of the agent that are open and that this identity may be in, by their names.
+    pub async fn rooms(&self) -> Result<Vec<RoomInfo>, Error> {
+        let frames = self.0.0.ask(|stream| Frame::new(stream, Rooms {}.into())).await?;
+        list_of(frames, |part| Ok(msgpack::decode::<RoomList>(part, msgpack::BODY)?.rooms))
     }
 
     pub(crate) async fn present(&self, who: Who) -> Result<Vec<ConnectionInfo>, Error> {

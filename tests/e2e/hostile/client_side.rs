@@ -436,7 +436,7 @@ async fn the_agent_is_told_even_if_the_session_is_dropped_at_once() {
 async fn an_answer_that_never_ends_is_given_up() {
     // A client that has given up still takes what comes, or its last words would be lost.
     const PARTS: usize = 200;
-    for (verb, asked) in [("listing", "jobs"), ("present", "who")] {
+    for (verb, asked) in [("listing", "jobs"), ("present", "who"), ("directory", "rooms")] {
         let fake = FakeAgent::new();
         let serving = fake.serve(fake.config(), move |mut raw| {
             let body = vec![0; MAX_BODY as usize];
@@ -449,6 +449,7 @@ async fn an_answer_that_never_ends_is_given_up() {
         let session = connect(&fake).await;
         let error = match asked {
             "jobs" => session.jobs().await.map(|jobs| jobs.len()),
+            "rooms" => session.rooms().await.map(|all| all.len()),
             _ => session.who().await.map(|all| all.len()),
         };
         let error = error.unwrap_err().to_string();

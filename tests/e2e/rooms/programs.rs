@@ -398,6 +398,8 @@ async fn two_terminals_talk() {
     tmux.shows("bob", "* alice waves");
     tmux.enter("bob", "/who");
     tmux.shows("bob", "2 are here:");
+    tmux.enter("bob", "/rooms");
+    tmux.shows("bob", "1 room is open:");
     tmux.enter("bob", "/dance");
     tmux.shows("bob", "/dance is no command here");
     // The agent is started again.

@@ -7,6 +7,7 @@ use rexec_protocol::outcome::printable;
 pub const HELP: &str = "\
 status               how the agent is doing
 who                  who is connected: from where, since when, in which rooms, on which jobs
+rooms                the rooms that are open: how many are in each, and how many lines were said
 jobs                 the jobs that run, and those whose end waits for somebody
 kick USER|ID [WHY]   end the connection of this number in 'who', otherwise those of an identity
 kill JOB             end a job with all that it has started; a part of a long id is enough
@@ -36,6 +37,8 @@ pub enum Action {
     Status,
     /// Who is connected.
     Who,
+    /// Which rooms are open.
+    Rooms,
     /// Which jobs there are.
     Jobs,
     /// End connections.
@@ -84,6 +87,7 @@ impl Action {
         Ok(match words.as_slice() {
             ["status"] => Self::Status,
             ["who"] => Self::Who,
+            ["rooms"] => Self::Rooms,
             ["jobs"] => Self::Jobs,
             ["kick", whose, reason @ ..] => {
                 let reason = reason.join(" ");
@@ -114,7 +118,10 @@ impl Action {
 
     /// Whether it only shows something. The rest is on record before it is done, or is not done.
     pub fn only_shows(&self) -> bool {
-        matches!(self, Self::Status | Self::Who | Self::Jobs | Self::LogLevel { level: None })
+        matches!(
+            self,
+            Self::Status | Self::Who | Self::Rooms | Self::Jobs | Self::LogLevel { level: None }
+        )
     }
 
     /// The first word, by which policy knows it.
@@ -122,6 +129,7 @@ impl Action {
         match self {
             Self::Status => "status",
             Self::Who => "who",
+            Self::Rooms => "rooms",
             Self::Jobs => "jobs",
             Self::Kick { .. } => "kick",
             Self::Kill { .. } => "kill",
@@ -147,6 +155,7 @@ mod tests {
         for (line, name) in [
             ("status", "status"),
             ("who", "who"),
+            ("rooms", "rooms"),
             ("jobs", "jobs"),
             ("kick bob", "kick"),
             ("kick 7 go home", "kick"),

@@ -8,7 +8,7 @@ use crate::reload;
 use crate::server::Agent;
 use crate::supervisor::Control;
 use rexec_net::tls::Refreshed;
-use rexec_protocol::message::{Cancel, ConnectionInfo, HappeningKind, JobInfo};
+use rexec_protocol::message::{Cancel, ConnectionInfo, HappeningKind, JobInfo, RoomInfo};
 use rexec_protocol::outcome::printable;
 use rexec_protocol::{Signal, short_id};
 use serde_json::{Map, Value, json};
@@ -40,6 +40,7 @@ pub(super) async fn perform(agent: &Arc<Agent>, user: &str, action: Action) -> A
     match action {
         Action::Status => status(agent),
         Action::Who => who(&agent.everybody.list()),
+        Action::Rooms => rooms(&agent.rooms.list()),
         Action::Jobs => jobs(&agent.jobs.list(|_| true)),
         Action::Kick { whose, reason } => kick(agent, &whose, reason),
         Action::Kill { job } => kill(agent, user, &job),
@@ -105,6 +106,12 @@ fn who(all: &[ConnectionInfo]) -> Answer {
     };
     let titles = ["ID", "USER", "FROM", "FOR", "IN", "OUT", "ROOMS", "JOBS"];
     Answer::yes(columns(titles, all.iter().map(row).collect()), all)
+}
+
+fn rooms(all: &[RoomInfo]) -> Answer {
+    let row =
+        |info: &RoomInfo| [info.room.to_string(), info.members.to_string(), info.lines.to_string()];
+    Answer::yes(columns(["ROOM", "MEMBERS", "LINES"], all.iter().map(row).collect()), all)
 }
 
 fn jobs(all: &[JobInfo]) -> Answer {

@@ -34,7 +34,7 @@ pub use settings::Settings;
 
 use pace::Pace;
 use rexec_guard::holds;
-use rexec_protocol::message::{HappeningKind, Join, Joined};
+use rexec_protocol::message::{HappeningKind, Join, Joined, RoomInfo};
 use rexec_protocol::{JobId, RoomName};
 use room::{Cursor, Departure, LeftRoom, Limits, Seat};
 use std::cmp::Reverse;
@@ -171,6 +171,13 @@ impl Rooms {
         if let Some(room) = self.find(&RoomName::of_job(job)) {
             room.announce(kind, user, "");
         }
+    }
+
+    /// All that are open, by their names.
+    pub fn list(&self) -> Vec<RoomInfo> {
+        let mut list: Vec<RoomInfo> = self.all().iter().map(|room| room.info()).collect();
+        list.sort_by(|one, other| one.room.as_str().cmp(other.room.as_str()));
+        list
     }
 
     /// How many are open, and how many members are in them together.

@@ -8,7 +8,7 @@
 
 use crate::log::now_ms;
 use rexec_guard::holds;
-use rexec_protocol::message::{ConnectionInfo, Happening, HappeningKind, Join, Joined};
+use rexec_protocol::message::{ConnectionInfo, Happening, HappeningKind, Join, Joined, RoomInfo};
 use rexec_protocol::{Frame, RoomName};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -239,6 +239,13 @@ impl Room {
             sent: 0,
         };
         state.members.iter().map(info).collect()
+    }
+
+    /// It, as in a list of rooms.
+    pub fn info(&self) -> RoomInfo {
+        let state = self.lock();
+        let members = state.members.len() as u64;
+        RoomInfo { room: self.name.clone(), members, lines: state.lines }
     }
 
     /// How many are in it.

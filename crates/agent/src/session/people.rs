@@ -8,11 +8,16 @@ use crate::rooms::room::Departure;
 use rexec_protocol::RoomName;
 use rexec_protocol::line::line;
 use rexec_protocol::message::{
-    ConnectionInfo, HappeningKind, Join, Present, PresentList, Refusal, Said, Say, Unsaid, Walled,
+    ConnectionInfo, Directory, HappeningKind, Join, Present, PresentList, Refusal, RoomInfo,
+    RoomList, Said, Say, Unsaid, Walled,
 };
+use serde::Serialize;
 
 /// A body of a listing has at most about this many bytes; one connection takes less than 64 KiB.
 const LISTED: usize = 256 * 1024;
+
+/// Frames of an answer, each of which says whether there are more.
+type PartOf<T> = fn(Vec<T>, bool) -> (Message, Vec<u8>);
 
 impl Session {
     pub(super) fn join(
@@ -167,9 +172,19 @@ impl Session {
     ) -> Result<(), ProtocolError> {
         let permitted = standing.permits(&self.agent, SystemTime::now());
         match permitted.and_then(|()| self.who_is_there(room)) {
-            Ok(all) => self.answer_all(present(stream, all)),
+            Ok(all) => self.answer_all(parts(stream, all, present)),
             Err(message) => self.refuse_request(stream, Refusal::Denied, message),
         }
+    }
+
+    /// Which rooms are open, of those that this client may be in.
+    pub(super) fn rooms(&self, stream: StreamId, standing: &Standing) -> Result<(), ProtocolError> {
+        if let Err(message) = standing.permits(&self.agent, SystemTime::now()) {
+            return self.refuse_request(stream, Refusal::Denied, message);
+        }
+        let mut all = self.agent.rooms.list();
+        all.retain(|info| holds("rooms.listed", self.may_use(&info.room, false).is_ok()));
+        self.answer_all(parts(stream, all, directory))
     }
 
     /// Whoever is in a room sees who else is; from where they are, and who is elsewhere, is a
@@ -282,21 +297,29 @@ fn may_use(
     allowed.map_err(|denied| denied.message)
 }
 
+fn present(connections: Vec<ConnectionInfo>, more: bool) -> (Message, Vec<u8>) {
+    (Present { more }.into(), msgpack::encode(&PresentList { connections }))
+}
+
+fn directory(rooms: Vec<RoomInfo>, more: bool) -> (Message, Vec<u8>) {
+    (Directory { more }.into(), msgpack::encode(&RoomList { rooms }))
+}
+
 /// The frames of an answer; at least one.
-fn present(stream: StreamId, all: Vec<ConnectionInfo>) -> Vec<Frame> {
+fn parts<T: Serialize>(stream: StreamId, all: Vec<T>, part: PartOf<T>) -> Vec<Frame> {
     let mut frames = Vec::new();
     let mut rest = all.into_iter().peekable();
     loop {
-        let mut list = PresentList { connections: Vec::new() };
-        let mut size = 0;
+        let (mut some, mut size) = (Vec::new(), 0);
         while size < LISTED
             && let Some(info) = rest.next()
         {
             size += msgpack::encode(&info).len();
-            list.connections.push(info);
+            some.push(info);
         }
         let more = rest.peek().is_some();
-        frames.push(Frame::with_body(stream, Present { more }.into(), msgpack::encode(&list)));
+        let (message, body) = part(some, more);
+        frames.push(Frame::with_body(stream, message, body));
         if !more {
             return frames;
         }

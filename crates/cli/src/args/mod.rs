@@ -126,6 +126,8 @@ pub enum Named {
     Wall(Box<Wall>),
     /// Show who is connected to an agent, in which rooms and on which jobs
     Who(Who),
+    /// List the rooms of an agent that you may be in
+    Rooms(Rooms),
     /// Check this machine's files, and the way to an agent, and say what to mend
     Doctor(Doctor),
     /// List the jobs on an agent that you may know of
@@ -207,6 +209,20 @@ pub struct Wall {
 #[derive(Debug, Args)]
 pub struct Who {
     /// Print one JSON object for each connection
+    #[arg(long)]
+    pub json: bool,
+    /// Which agent; a USER@ before it makes no difference
+    #[arg(value_name = "HOST[:PORT]", value_hint = ValueHint::Hostname)]
+    pub target: OsString,
+    /// How to connect.
+    #[command(flatten)]
+    pub connect: ConnectOptions,
+}
+
+/// List the rooms of an agent.
+#[derive(Debug, Args)]
+pub struct Rooms {
+    /// Print one JSON object for each room
     #[arg(long)]
     pub json: bool,
     /// Which agent; a USER@ before it makes no difference

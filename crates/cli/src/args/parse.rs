@@ -56,6 +56,7 @@ fn is_subcommand(word: &str) -> bool {
             | "chat"
             | "wall"
             | "who"
+            | "rooms"
             | "doctor"
             | "ca"
             | "completions"

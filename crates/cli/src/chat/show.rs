@@ -3,7 +3,7 @@
 
 use crate::table::table;
 use crate::zone::Zone;
-use rexec_client::{ConnectionInfo, Happening, HappeningKind, RoomEvent, printable};
+use rexec_client::{ConnectionInfo, Happening, HappeningKind, RoomEvent, RoomInfo, printable};
 use std::cell::Cell;
 use time::Date;
 
@@ -51,17 +51,15 @@ impl Show {
     /// Who is in the room, in the words and the order of `rexec who`.
     pub(super) fn members(&self, members: &[ConnectionInfo]) -> String {
         let title = match members.len() {
-            1 => "-- 1 is here:".to_owned(),
-            count => format!("-- {count} are here:"),
+            1 => "1 is here:".to_owned(),
+            count => format!("{count} are here:"),
         };
         let rows = members.iter().map(|member| {
             // Who may not know it is told none.
             let from = if member.from.is_empty() { "-" } else { &member.from };
             [printable(&member.user), printable(from), self.zone.day_and_time(member.since_ms)]
         });
-        let table = table(["USER", "FROM", "SINCE"], rows.collect());
-        let lines = table.lines().map(|line| format!("--   {line}"));
-        std::iter::once(title).chain(lines).collect::<Vec<_>>().join("\n")
+        told(&title, &table(["USER", "FROM", "SINCE"], rows.collect()))
     }
 
     /// What rexec says itself begins with two dashes and what it is about; what people say, with their
@@ -89,6 +87,21 @@ impl Show {
             HappeningKind::Other => return None,
         })
     }
+}
+
+/// Which rooms there are, as `rexec rooms` shows them.
+pub(super) fn rooms(rooms: &[RoomInfo]) -> String {
+    let title = match rooms.len() {
+        1 => "1 room is open:".to_owned(),
+        count => format!("{count} rooms are open:"),
+    };
+    told(&title, &crate::rooms::shown(rooms))
+}
+
+/// A table, as what rexec says itself.
+fn told(title: &str, table: &str) -> String {
+    let lines = table.lines().map(|line| format!("--   {line}"));
+    std::iter::once(format!("-- {title}")).chain(lines).collect::<Vec<_>>().join("\n")
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@
 
 use super::Talk;
 use super::ahead::{Ahead, Unsaid};
+use super::show;
 use super::typed::{self, Typed};
 use rexec_client::{Error, Link, Outcome, Voice};
 use std::time::Duration;
@@ -48,6 +49,7 @@ impl<'a> Speaker<'a> {
                 Typed::NoWord(command) => self.talk.note(&typed::no_word(command)).await?,
                 Typed::Refused(why) => self.refused(&why).await?,
                 Typed::Who => self.who(&mut ahead).await?,
+                Typed::Rooms => self.rooms(&mut ahead).await?,
                 Typed::Say(text) => {
                     self.say(&mut ahead, &text, async || voice.say(&text).await).await?;
                 }
@@ -67,6 +69,14 @@ impl<'a> Speaker<'a> {
             Some(Ok(members)) => self.talk.print(self.talk.show.members(&members)).await,
             Some(Err(error)) => self.told(&error).await,
             // Whoever asked has left.
+            None => Ok(()),
+        }
+    }
+
+    async fn rooms(&self, ahead: &mut Ahead<'_>) -> Result<(), Outcome> {
+        match ahead.asking(self.talk.session.rooms()).await {
+            Some(Ok(rooms)) => self.talk.print(show::rooms(&rooms)).await,
+            Some(Err(error)) => self.told(&error).await,
             None => Ok(()),
         }
     }

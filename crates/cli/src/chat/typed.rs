@@ -8,6 +8,7 @@ pub(super) const HELP: &str = "\
 -- a line goes to everybody in the room
 --   /me TEXT   say what you do
 --   /who       who is in the room
+--   /rooms     which rooms there are
 --   /quit      leave; Ctrl-D and Ctrl-C do the same
 --   /help      this
 -- to say a line that begins with a slash, write two";
@@ -24,6 +25,7 @@ pub(super) enum Typed {
     Say(String),
     Act(String),
     Who,
+    Rooms,
     Quit,
     Help,
     /// A word with a slash that means nothing.
@@ -49,9 +51,11 @@ pub(super) fn typed(line: &str) -> Typed {
     match command.split_once(char::is_whitespace).unwrap_or((command, "")) {
         ("me", text) if !text.trim().is_empty() => spoken(text.trim(), Typed::Act),
         ("who", "") => Typed::Who,
+        ("rooms", "") => Typed::Rooms,
         ("quit", "") => Typed::Quit,
         ("help", "") => Typed::Help,
         ("who", _) => Typed::NoWord("who"),
+        ("rooms", _) => Typed::NoWord("rooms"),
         ("quit", _) => Typed::NoWord("quit"),
         ("help", _) => Typed::NoWord("help"),
         (word, _) => Typed::Unknown(word.to_owned()),
@@ -94,6 +98,8 @@ mod tests {
             (" hi ", say("hi")),
             ("/quit", Typed::Quit),
             ("/who ", Typed::Who),
+            ("/rooms", Typed::Rooms),
+            ("/rooms all", Typed::NoWord("rooms")),
             ("/who bob", Typed::NoWord("who")),
             ("/quit now", Typed::NoWord("quit")),
             ("/help me", Typed::NoWord("help")),

@@ -27,8 +27,9 @@ pub use jobs::{
     Resize,
 };
 pub use rooms::{
-    ConnectionInfo, Event, Happening, HappeningKind, Join, Joined, MAX_LINE, Missed, Notice,
-    Present, PresentList, Resume, Said, Say, Unsaid, Wall, Walled, Who,
+    ConnectionInfo, Directory, Event, Happening, HappeningKind, Join, Joined, MAX_LINE, Missed,
+    Notice, Present, PresentList, Resume, RoomInfo, RoomList, Rooms, Said, Say, Unsaid, Wall,
+    Walled, Who,
 };
 
 use crate::digest::Digest;
@@ -165,6 +166,8 @@ verbs! {
     Wall "wall" Role::Client => Opens, body: true;
     /// Ask who is there.
     Who "who" Role::Client => Opens, body: false;
+    /// Ask which rooms are open.
+    Rooms "rooms" Role::Client => Opens, body: false;
     /// This client is in the room.
     Joined "joined" Role::Agent => Stream, body: false;
     /// Something happened in the room; the body is a [`Happening`].
@@ -181,6 +184,8 @@ verbs! {
     Walled "walled" Role::Agent => Stream, body: false;
     /// Some of those who are there; the body is a [`PresentList`].
     Present "present" Role::Agent => Stream, body: true;
+    /// Some of the rooms; the body is a [`RoomList`].
+    Directory "directory" Role::Agent => Stream, body: true;
     /// Something that people on this connection may want to know.
     Notice "notice" Role::Agent => Connection, body: false;
     /// Are you there?

@@ -213,6 +213,36 @@ pub struct ConnectionInfo {
     pub sent: u64,
 }
 
+/// Opens a stream and asks which rooms are open; answered with `directory` frames or `refused`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rooms {}
+
+/// Some rooms; the body is a [`RoomList`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Directory {
+    /// Another `directory` follows; the one without is the last frame of the stream.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub more: bool,
+}
+
+/// The body of a [`Directory`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RoomList {
+    /// Those that the client may be in, by their names.
+    pub rooms: Vec<RoomInfo>,
+}
+
+/// A room.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RoomInfo {
+    /// Its name.
+    pub room: RoomName,
+    /// How many are in it.
+    pub members: u64,
+    /// How many lines were said in it.
+    pub lines: u64,
+}
+
 /// Something that whoever is on this connection may want to know. Nothing depends on it, and under
 /// load some are left out.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

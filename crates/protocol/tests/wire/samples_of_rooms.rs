@@ -34,6 +34,9 @@ pub(crate) fn golden() -> Vec<(&'static str, Frame)> {
         ("who-all", on(10, Who { room: None }.into())),
         ("present", present(true)),
         ("present-last", present(false)),
+        ("rooms", on(11, Rooms {}.into())),
+        ("directory", directory(true)),
+        ("directory-last", directory(false)),
         ("notice", on(0, notice(Some(job()), words()).into())),
         ("notice-watching", on(0, watching().into())),
     ]
@@ -78,6 +81,12 @@ fn present(more: bool) -> Frame {
     };
     let list = PresentList { connections: vec![info] };
     Frame::with_body(StreamId(10), Present { more }.into(), msgpack::encode(&list))
+}
+
+fn directory(more: bool) -> Frame {
+    let info = RoomInfo { room: lobby(), members: 3, lines: 250 };
+    let list = RoomList { rooms: vec![info] };
+    Frame::with_body(StreamId(11), Directory { more }.into(), msgpack::encode(&list))
 }
 
 fn notice(job: Option<rexec_protocol::JobId>, text: String) -> Notice {

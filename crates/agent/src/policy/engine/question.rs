@@ -105,8 +105,8 @@ pub enum Action<'a> {
 }
 
 /// What can be done on the agent's own console.
-pub const CONSOLE: [&str; 9] =
-    ["status", "who", "jobs", "kick", "kill", "drain", "reload", "log-level", "quit"];
+pub const CONSOLE: [&str; 10] =
+    ["status", "who", "rooms", "jobs", "kick", "kill", "drain", "reload", "log-level", "quit"];
 
 /// Says which actions there are, if this is none of them.
 pub fn console_action(name: &str) -> Result<(), String> {
