@@ -100,6 +100,21 @@ impl Everybody {
         told.count() as u64
     }
 
+    /// Tells those who are at a job what somebody says in its room; but for those who are in there, and for
+    /// the one who says it.
+    pub fn overhear(&self, room: &RoomName, said: &Notice) {
+        for presence in self.all() {
+            let is_meant = {
+                let state = presence.lock();
+                let is_there = state.jobs.iter().any(|at| Some(&at.job) == said.job.as_ref());
+                is_there && !state.rooms.contains(room)
+            };
+            if is_meant && presence.identity.name() != said.user {
+                presence.tell(said);
+            }
+        }
+    }
+
     /// Tells the connections that are at a job, but for this attachment, what happens there.
     pub fn tell_others(&self, but: Attachment, kind: HappeningKind, user: &str, job: &JobId) {
         self.tell_some(kind, user, job, |at| at.attachment != but);

@@ -1,5 +1,5 @@
-//! What the agent wants the people on a connection to know while a command runs: who watches it, and
-//! what somebody tells everybody; and what a script has to know as well: who takes it away.
+//! What the agent wants the people on a connection to know while a command runs: who watches it, what is said
+//! in its room, and what somebody tells everybody; and what a script has to know as well: who takes it away.
 
 use crate::exit::Notes;
 use crate::rows::{columns, rows};
@@ -59,6 +59,12 @@ fn words(notice: &Notice) -> Option<String> {
         HappeningKind::Watching => Some(format!("{user} has come to job{job}")),
         HappeningKind::Unwatching => Some(format!("{user} has left job{job}")),
         HappeningKind::Wall => Some(format!("{user} to all: {}", printable(&notice.text))),
+        HappeningKind::Said => {
+            Some(format!("{user} in the room of job{job}: {}", printable(&notice.text)))
+        }
+        HappeningKind::Action => {
+            Some(format!("in the room of job{job}: * {user} {}", printable(&notice.text)))
+        }
         HappeningKind::Feeding => Some(format!(
             "warning: {user} sends the stdin of job{job} from now on; what is sent from here does not reach it"
         )),
@@ -86,6 +92,10 @@ mod tests {
         assert_eq!(shown, "bob\\u{7} has come to job deploy");
         let shown = words(&notice(HappeningKind::Wall)).unwrap();
         assert_eq!(shown, "bob\\u{7} to all: reboot\\u{1b}[2J");
+        let shown = words(&notice(HappeningKind::Said)).unwrap();
+        assert_eq!(shown, "bob\\u{7} in the room of job deploy: reboot\\u{1b}[2J");
+        let shown = words(&notice(HappeningKind::Action)).unwrap();
+        assert_eq!(shown, "in the room of job deploy: * bob\\u{7} reboot\\u{1b}[2J");
         let shown = words(&notice(HappeningKind::Ending)).unwrap();
         assert!(shown.ends_with("machine (bob\\u{7}) ends job deploy"), "{shown}");
         assert_eq!(words(&notice(HappeningKind::Other)), None);

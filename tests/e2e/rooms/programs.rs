@@ -472,6 +472,9 @@ async fn the_terminal_of_a_job_s_owner_shows_who_watches() {
     }
     let watching = bob.attach(jobs[0].job.clone()).join().await.unwrap();
     tmux.shows("owner", "rexec: bob has come to job");
+    let room = bob.join(&format!("job:{}", jobs[0].job)).await.unwrap();
+    room.say("what is it?").await.unwrap();
+    tmux.shows("owner", &format!("rexec: bob in the room of job {}: what is it?", jobs[0].job));
     watching.detach().await.unwrap();
     tmux.shows("owner", "rexec: bob has left job");
     bob.wall("reboot in 5").await.unwrap();

@@ -106,6 +106,52 @@ async fn coming_to_a_job_over_and_over_floods_nobody() {
     child.kill().await.unwrap();
 }
 
+/// On their terminals, if they are not in the room themselves; not each line of many.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_is_at_a_job_hears_of_what_is_said_in_its_room() {
+    let agent = agent();
+    let (alice, bob) = (agent.session().await, agent.session_as("bob").await);
+    let carol = agent.session_as("carol").await;
+    let (mut at_job, mut in_room, mut elsewhere) =
+        (alice.notices(), bob.notices(), carol.notices());
+    let mut child = alice.command("sleep").arg("1000").spawn().await.unwrap();
+    let job = child.job().clone();
+    let watching = bob.attach(job.clone()).join().await.unwrap();
+    let name = format!("job:{job}");
+    let (room, mut bobs) = (carol.join(&name).await.unwrap(), bob.join(&name).await.unwrap());
+    room.act("waves").await.unwrap();
+    for n in 0..20 {
+        room.say(&format!("line {n}")).await.unwrap();
+    }
+    // Also its owner, from a connection of its own, is told nothing by itself.
+    let other = agent.session().await;
+    other.join(&name).await.unwrap().say("mine").await.unwrap();
+    carol.join("lobby").await.unwrap().say("elsewhere").await.unwrap();
+    carol.wall("the end").await.unwrap();
+    let mut told = Vec::new();
+    loop {
+        let notice = timeout(PATIENCE, at_job.recv()).await.unwrap().unwrap();
+        match notice.kind {
+            HappeningKind::Wall => break,
+            HappeningKind::Watching => {}
+            kind => {
+                assert_eq!((notice.user.as_str(), notice.job.as_ref()), ("carol", Some(&job)));
+                told.push(format!("{kind:?} {}", notice.text));
+            }
+        }
+    }
+    assert_eq!(told[..2], ["Action waves", "Said line 0"]);
+    assert!((5..20).contains(&told.len()), "{told:?}");
+    // In the room is all of it.
+    let before = until_heard(&mut bobs, "alice: mine").await;
+    assert!(before.contains(&"carol: line 19".to_owned()), "{before:?}");
+    let heard = timeout(PATIENCE, in_room.recv()).await.unwrap().unwrap();
+    assert_eq!(heard.kind, HappeningKind::Wall, "who is in the room is not told twice");
+    assert!(elsewhere.try_recv().is_err(), "who is at no job is not told");
+    drop(watching);
+    child.kill().await.unwrap();
+}
+
 /// To watch over and over, or to want nothing to see, hides nothing of what comes after it.
 #[tokio::test(flavor = "multi_thread")]
 async fn who_comes_to_control_a_job_is_told_and_on_record_whatever_it_did_before() {

@@ -46,6 +46,10 @@ use std::time::Instant;
 /// The room that is there for everybody, and for which there is always a place.
 pub const LOBBY: &str = "lobby";
 
+/// How many lines of a job's room those are told a second who are at the job, and how many at once: they
+/// have a terminal in front of them to work at.
+const OVERHEARD: (u32, u32) = (1, 10);
+
 /// All rooms of an agent.
 #[derive(Debug)]
 pub struct Rooms {
@@ -54,6 +58,8 @@ pub struct Rooms {
     pace: Pace,
     /// Who has talked much may still have to tell everybody something.
     walls: Pace,
+    /// By job: how often those who are at it are told what is said in its room.
+    overheard: Pace,
 }
 
 impl Rooms {
@@ -65,7 +71,8 @@ impl Rooms {
         let rooms = chosen(left, settings.rooms).into_iter();
         let rooms = rooms.filter_map(|left| Room::inherit(left, limits));
         let table = rooms.map(|room| (room.name.clone(), Arc::new(room))).collect();
-        Self { settings, table: Mutex::new(table), pace, walls }
+        let overheard = Pace::new(OVERHEARD.0, OVERHEARD.1);
+        Self { settings, table: Mutex::new(table), pace, walls, overheard }
     }
 
     /// What the next agent gets.
@@ -152,6 +159,11 @@ impl Rooms {
         Err(format!(
             "too fast: {allowed} lines to all a second are allowed (rooms.lines_per_second)"
         ))
+    }
+
+    /// Counts a line in the room of a job; false if those who are at the job were told too many.
+    pub fn may_be_overheard(&self, job: &JobId) -> bool {
+        self.overheard.allows(job.as_str(), Instant::now())
     }
 
     /// The room of this name, if it is open.

@@ -2,14 +2,15 @@
 //! watch each other's jobs.
 
 use super::*;
+use crate::log::now_ms;
 use crate::policy;
 use crate::rooms::member::StillMay;
 use crate::rooms::room::Departure;
 use rexec_protocol::RoomName;
 use rexec_protocol::line::line;
 use rexec_protocol::message::{
-    ConnectionInfo, Directory, HappeningKind, Join, Present, PresentList, Refusal, RoomInfo,
-    RoomList, Said, Say, Unsaid, Walled,
+    ConnectionInfo, Directory, HappeningKind, Join, Notice, Present, PresentList, Refusal,
+    RoomInfo, RoomList, Said, Say, Unsaid, Walled,
 };
 use serde::Serialize;
 
@@ -109,10 +110,18 @@ impl Session {
             .map_err(|message| (Refusal::Denied, message))?;
         let paced = self.agent.rooms.may_talk(self.identity.name());
         paced.map_err(|message| (Refusal::Busy, message))?;
-        match member.room.say(&member.seat, say.id, text, say.action) {
-            true => Ok(()),
-            false => Err((Refusal::Invalid, "a line of this id was said already".to_owned())),
+        if !member.room.say(&member.seat, say.id, text, say.action) {
+            return Err((Refusal::Invalid, "a line of this id was said already".to_owned()));
         }
+        if let Some(job) = member.room.name.job()
+            && self.agent.rooms.may_be_overheard(&job)
+        {
+            let kind = if say.action { HappeningKind::Action } else { HappeningKind::Said };
+            let (user, text) = (self.identity.name().to_owned(), text.to_owned());
+            let said = Notice { time_ms: now_ms(), kind, user, job: Some(job), text };
+            self.agent.everybody.overhear(&member.room.name, &said);
+        }
+        Ok(())
     }
 
     /// The end of a stay that did not end by itself, or of which the task has reported.
