@@ -15,6 +15,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::Notify;
+use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 mod inherit;
@@ -30,6 +31,12 @@ use state::{Known, Membership, Remembered, State};
 const REMEMBERED: usize = 1024;
 /// How long an empty room in which nothing was said waits for those who were cut off from it.
 pub const UNUSED: Duration = Duration::from_secs(300);
+
+/// From so many members on, what happens waits a moment for what happens next: to wake each of them, and to
+/// write to it, costs the same for one event as for several.
+const CROWD: usize = 100;
+/// How long; nobody notices.
+const MOMENT: Duration = Duration::from_millis(50);
 
 /// A room.
 #[derive(Debug)]
@@ -222,6 +229,9 @@ impl Room {
                 return frame;
             }
             appended.await;
+            if self.population() >= CROWD {
+                sleep(MOMENT).await;
+            }
         }
     }
 

@@ -241,3 +241,26 @@ async fn a_reader_waits_for_what_is_said() {
     let (frame, _) = tokio::join!(reading, said);
     assert_eq!(frame.message, Event { seq: 2 }.into());
 }
+
+/// One at a time would wake each of many for each of many lines.
+#[tokio::test]
+async fn in_a_crowd_several_events_go_together() {
+    let limits = Limits { members: CROWD + 1, events: 1000, ..LIMITS };
+    let room = Room::new(RoomName::new("lobby").unwrap(), "alice", limits);
+    let (seat, mut cursor, _) = enter(&room, "alice", None);
+    for _ in 0..CROWD {
+        enter(&room, "bob", None);
+    }
+    read(&room, &mut cursor);
+    let hearing = async {
+        room.next(&mut cursor).await;
+        room.lock().lines
+    };
+    let saying = async {
+        assert!(room.say(&seat, 1, "one", false));
+        tokio::task::yield_now().await;
+        assert!(room.say(&seat, 2, "two", false));
+    };
+    let (there, ()) = tokio::join!(hearing, saying);
+    assert_eq!(there, 2, "the second was said before the first was sent");
+}
