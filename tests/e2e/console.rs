@@ -7,7 +7,7 @@ use crate::support::proc::eventually;
 use crate::support::tmux;
 use crate::support::{TestAgent, program};
 use nix::unistd::Uid;
-use rexec_client::{Connector, Outcome};
+use rexec_client::{Connector, OnDisconnect, Outcome};
 use serde_json::Value;
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -20,7 +20,7 @@ use tokio::task::block_in_place;
 
 impl TestAgent {
     /// `rexec-agent ctl WORDS…`.
-    fn ctl(&self, words: &[&str]) -> Output {
+    pub(crate) fn ctl(&self, words: &[&str]) -> Output {
         self.ctl_command().args(words).stdin(Stdio::null()).output().unwrap()
     }
 
@@ -292,6 +292,29 @@ async fn quit_waits_for_running_commands_or_ends_them() {
     agent.data(&["quit", "now"]);
     assert_ne!(child.wait().await.unwrap().code(), Some(0));
     assert!(block_in_place(|| agent.wait()).success());
+}
+
+/// Nobody waits for the end of a detached job: it is neither held up for nor ended, whoever looks on.
+#[tokio::test(flavor = "multi_thread")]
+async fn quit_wait_leaves_what_goes_on_without_a_client() {
+    let config = "[limits]\nkill_grace = '200ms'\ndrain = '300ms'";
+    let mut agent = TestAgent::with_both(config, &open_to_all());
+    let session = agent.session().await;
+    let gate = agent.path("gate");
+    let line = format!("until test -e {}; do sleep 0.01; done; exit 7", gate.display());
+    let detached = session.shell(&line).detach().await.unwrap();
+    let kept = session.shell(&line).on_disconnect(OnDisconnect::Keep {}).spawn().await.unwrap();
+    let mut watcher = session.attach(detached).output(false).join().await.unwrap();
+    let mut kept = kept;
+    let other = agent.session().await;
+    let mut ended = other.command("sleep").arg("1000").spawn().await.unwrap();
+    agent.data(&["quit", "wait"]);
+    assert_ne!(ended.wait().await.unwrap().code(), Some(0), "its time was over");
+    assert!(block_in_place(|| agent.wait()).success());
+    block_in_place(|| agent.start_again());
+    fs::write(gate, "").unwrap();
+    assert_eq!(watcher.wait().await.unwrap().code(), Some(7));
+    assert_eq!(kept.wait().await.unwrap().code(), Some(7));
 }
 
 #[tokio::test(flavor = "multi_thread")]

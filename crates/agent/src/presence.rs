@@ -84,6 +84,13 @@ impl Everybody {
         self.all().iter().map(|presence| presence.info()).collect()
     }
 
+    /// Whether all jobs that they are at are of this kind.
+    pub fn are_only_at(&self, is_meant: impl Fn(&JobId) -> bool) -> bool {
+        let is_elsewhere =
+            |presence: &Presence| presence.lock().jobs.iter().any(|at| !is_meant(&at.job));
+        !self.all().iter().any(|presence| is_elsewhere(presence))
+    }
+
     /// How many there are.
     pub fn count(&self) -> usize {
         self.lock().all.len()

@@ -174,7 +174,8 @@ impl Server {
     }
 
     /// Serves until [`Agent::leave`], and leaves the running commands to the next agent; or until
-    /// [`Agent::stop`], then until the running commands have ended or the time for that is over;
+    /// [`Agent::stop`], then until the commands have ended for which somebody is there, or the time for that is
+    /// over;
     /// [`Agent::abort`] ends them at once.
     ///
     /// # Errors

@@ -14,7 +14,7 @@ kill JOB             end a job with all that it has started; a part of a long id
 drain [off]          take no new commands and wait for the running ones; 'off': take them again
 reload               look at certificates, revocation lists and policy now
 log-level [LEVEL]    show or set what is logged: error, warn, info, debug, trace, or directives
-quit [wait|now]      stop; what runs is left to the next agent; 'wait': may finish; 'now': is ended";
+quit [wait|now]      stop; what runs is left to the next agent; 'wait': if nobody is there for it; 'now': is ended";
 
 /// What is no action of the agent's: it ends the prompt, or what comes out of a pipe.
 pub const EXIT: &str = "exit                 leave the console; so does Ctrl-D at its prompt";
@@ -74,7 +74,7 @@ pub enum Action {
 pub enum Running {
     /// The next agent takes them over, as after SIGTERM.
     Left,
-    /// They may finish, as after SIGINT.
+    /// Those may finish for which somebody is there, as after SIGINT; the others are left.
     Awaited,
     /// They end.
     Ended,

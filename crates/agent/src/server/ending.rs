@@ -1,18 +1,23 @@
-//! How an agent ends: when the running commands have ended, at once, or leaving them to the next one.
+//! How an agent ends: when the commands have ended for which somebody is there, at once, or leaving them to the
+//! next one.
 
 use super::Agent;
+use crate::jobs::Job;
 use crate::rooms::handover;
+use rexec_protocol::JobId;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::task::spawn_blocking;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 /// How long the connections have to end, after the time their commands have to end.
 const LAST: Duration = Duration::from_secs(10);
+/// How often it is looked whether the last command has ended for which somebody is there.
+const LOOK: Duration = Duration::from_millis(50);
 
 impl Agent {
     /// Takes nothing new, and leaves the running commands to the next agent; false, and nothing, if
@@ -46,8 +51,8 @@ impl Agent {
         self.farewell.cancelled().await;
     }
 
-    /// Takes no new connections and no new commands, and lets the running ones finish; false, and
-    /// nothing, if the agent ends already.
+    /// Takes no new connections and no new commands, and lets those finish for which somebody is there; what
+    /// is to go on without a client is left to the next agent. False, and nothing, if the agent ends already.
     #[must_use]
     pub fn stop(&self) -> bool {
         let is_first = self.begin_to_end();
@@ -101,20 +106,48 @@ impl Agent {
     }
 }
 
-/// Lets the running commands finish, or ends them when the time for that is over.
-pub(super) async fn drain(agent: &Agent, sessions: &TaskTracker) {
+/// Lets the commands finish for which somebody is there, and ends them when the time for that is over. What is
+/// to go on without a client is left to the next agent.
+pub(super) async fn drain(agent: &Arc<Agent>, sessions: &TaskTracker) {
     sessions.close();
     agent.jobs.tasks.close();
-    let drained = async {
-        tokio::select! {
-            _ = async { tokio::join!(sessions.wait(), agent.jobs.tasks.wait()) } => {}
-            () = agent.abort.cancelled() => {}
-        }
-    };
-    if timeout(agent.config.limits.drain, drained).await.is_err() {
-        tracing::warn!("the time for running commands is over; ending them");
+    tokio::select! {
+        () = finish(agent) => agent.leave.cancel(),
+        () = agent.abort.cancelled() => end_all(agent, sessions).await,
     }
-    agent.abort.cancel();
+    hand_over(agent, sessions).await;
+}
+
+/// Returns once nothing runs that is not to be left, and the clients have what had ended.
+async fn finish(agent: &Agent) {
+    let limits = &agent.config.limits;
+    if timeout(limits.drain, until_only(agent, |job| !job.is_awaited())).await.is_ok() {
+        return;
+    }
+    tracing::warn!(
+        "the time for running commands is over; ending those that do not go on without a client"
+    );
+    let running = agent.jobs.running();
+    running.iter().filter(|job| !job.is_kept()).for_each(|job| job.shut_down());
+    if timeout(limits.kill_grace + LAST, until_only(agent, Job::is_kept)).await.is_err() {
+        tracing::error!("connections or commands do not end; leaving them");
+    }
+}
+
+/// Waits until all jobs that run are `left`, and no client is at any other.
+async fn until_only(agent: &Agent, left: impl Fn(&Job) -> bool) {
+    loop {
+        let running = agent.jobs.running();
+        let others = running.iter().any(|job| !left(job));
+        let is_left = |id: &JobId| running.iter().any(|job| job.id == *id);
+        if !others && agent.everybody.are_only_at(is_left) {
+            return;
+        }
+        sleep(LOOK).await;
+    }
+}
+
+async fn end_all(agent: &Agent, sessions: &TaskTracker) {
     agent.jobs.running().iter().for_each(|job| job.shut_down());
     let all = async { tokio::join!(sessions.wait(), agent.jobs.tasks.wait()) };
     if timeout(agent.config.limits.kill_grace + LAST, all).await.is_err() {

@@ -205,6 +205,12 @@ impl Job {
         self.lock().holder == Some(attachment)
     }
 
+    /// Whether somebody is there for it, or has to come: it does not go on without a client, or has one.
+    pub fn is_awaited(&self) -> bool {
+        let state = self.lock();
+        !state.kept || state.holder.is_some()
+    }
+
     /// Whether anybody holds the job.
     pub fn is_held(&self) -> bool {
         self.lock().holder.is_some()
