@@ -60,6 +60,9 @@ pub struct Remembered {
     ending: Ending,
     /// Since when it is only remembered, in milliseconds since the system started.
     pub since_ms: u64,
+    /// For how long its keeper waits from then on, if it runs and that has an end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    lease_ms: Option<u64>,
 }
 
 impl Remembered {
@@ -67,7 +70,18 @@ impl Remembered {
     pub fn new(job: JobId, past: &Past, since_ms: u64) -> Self {
         let Past { body, algorithm, owner, exit, .. } = past;
         let (owner, ending) = (owner.clone(), Ending::from(exit));
-        Self { job, owner, body: *body, digest: *algorithm, ending, since_ms }
+        Self { job, owner, body: *body, digest: *algorithm, ending, since_ms, lease_ms: None }
+    }
+
+    /// The same of a job whose keeper waits for an agent no longer than this.
+    pub fn with_lease(self, lease: Option<Duration>) -> Self {
+        let ms = |lease: Duration| u64::try_from(lease.as_millis()).unwrap_or(u64::MAX);
+        Self { lease_ms: lease.map(ms), ..self }
+    }
+
+    /// For how long its keeper waits for an agent, if that has an end.
+    pub fn lease(&self) -> Option<Duration> {
+        self.lease_ms.map(Duration::from_millis)
     }
 
     /// What is remembered of it.

@@ -1,7 +1,7 @@
 //! What the table of jobs gets from the agent before this one, and leaves to the next.
 
 use super::handover::{self, Handover, Remembered};
-use super::journal::{DIED, Past};
+use super::journal::{DIED, Past, UNATTENDED};
 use super::meta::{End, Ending, Meta};
 use super::store::Left;
 use super::{Controls, Held, Job, Jobs, Table};
@@ -94,7 +94,7 @@ impl Jobs {
     /// where the job ended otherwise, or is declared lost by [`Jobs::give_up_pending`].
     pub fn declare_lost(&self, id: &JobId) -> bool {
         let mut table = self.lock();
-        let is_waited_for = table.pending.contains_key(id) || table.expected.contains(id);
+        let is_waited_for = table.pending.contains_key(id) || table.expected.contains_key(id);
         // Of one that had a begin and no end the journal knows as well, and nobody has put that on record.
         let has_end = table.past.get(id).is_some_and(|past| !is_loss(&past.exit));
         let is_on_record = has_end || table.jobs.contains_key(id);
@@ -108,13 +108,22 @@ impl Jobs {
         let expected = std::mem::take(&mut table.expected);
         table.after_kill = false;
         let pending = std::mem::take(&mut table.pending);
-        table.declared_lost.extend(expected.iter().chain(pending.keys()).cloned());
-        let known = |id: JobId| table.past.get(&id).cloned().map(|past| (id, past));
-        let only_known = expected.into_iter().filter(|id| !pending.contains_key(id));
-        let mut lost: Vec<_> = only_known.filter_map(known).collect();
+        table.declared_lost.extend(expected.keys().chain(pending.keys()).cloned());
+        let now = Instant::now();
+        let is_over = |id: &JobId| expected.get(id).copied().flatten().is_some_and(|at| at <= now);
+        let mut lost = Vec::new();
+        for id in expected.keys().filter(|id| !pending.contains_key(*id)) {
+            let Some(past) = table.past.get_mut(id) else { continue };
+            if is_over(id) && is_loss(&past.exit) {
+                let outcome = Outcome::Lost { message: UNATTENDED.to_owned() };
+                past.exit = Exit::of_nothing(outcome, past.algorithm);
+            }
+            lost.push((id.clone(), past.clone()));
+        }
         drop(table);
         for left in pending.into_values() {
-            let end = left.lost();
+            let why = if is_over(&left.meta.job) { UNATTENDED } else { DIED };
+            let end = left.lost(why);
             let (id, meta) = (left.meta.job.clone(), &left.meta);
             let ended = UNIX_EPOCH + Duration::from_millis(end.ended_ms);
             let (body, algorithm, owner) = (meta.body, meta.algorithm, meta.owner.name.clone());
@@ -169,12 +178,20 @@ impl Jobs {
             past(job, Exit::of_nothing(outcome, job.algorithm))
         };
         let running = self.running();
-        let running = running.iter().map(|job| Remembered::new(job.id.clone(), &lost(job), now_ms));
+        let leases = self.leases();
+        let running = running.iter().map(|job| {
+            let remembered = Remembered::new(job.id.clone(), &lost(job), now_ms);
+            remembered.with_lease(job.lease_without_agent(leases))
+        });
         let mut running: Vec<_> = running.collect();
         let table = self.lock();
-        for id in &table.expected {
+        for (id, until) in &table.expected {
+            // Its keeper waits already.
+            let lease = until.map(|until| until.saturating_duration_since(at));
             let past = table.past.get(id);
-            running.extend(past.map(|past| Remembered::new(id.clone(), past, now_ms)));
+            running.extend(
+                past.map(|past| Remembered::new(id.clone(), past, now_ms).with_lease(lease)),
+            );
         }
         let (since, dropped) = table.generated.complete();
         let since_ms = since_boot((at, uptime), since);
@@ -231,7 +248,12 @@ impl Table {
         let dropped = handover.dropped.iter();
         let dropped = dropped.map(|(owner, since)| (owner.clone(), instant_of(uptime, *since)));
         self.generated.inherit(instant_of(uptime, since), dropped.collect());
-        self.expected = handover.running.iter().map(|running| running.job.clone()).collect();
+        let lease_of = |running: &Remembered| {
+            let since = instant_of(uptime, running.since_ms);
+            running.lease().and_then(|lease| since.checked_add(lease))
+        };
+        let expected = handover.running.iter();
+        self.expected = expected.map(|running| (running.job.clone(), lease_of(running))).collect();
         for remembered in handover.remembered.iter().chain(&handover.running) {
             if self.past.contains_key(&remembered.job) {
                 // On disk for longer.
@@ -257,7 +279,8 @@ impl Table {
 
 /// Whether nobody knows how it ended, so that its keeper may still come with it.
 fn is_loss(exit: &Exit) -> bool {
-    matches!(&exit.outcome, Outcome::Lost { message } if message == DIED)
+    // By its keeper's clock, which stands still while the system sleeps, the lease may not be over.
+    matches!(&exit.outcome, Outcome::Lost { message } if [DIED, UNATTENDED].contains(&&**message))
 }
 
 fn past(job: &Job, exit: Exit) -> Past {
@@ -288,7 +311,7 @@ mod tests {
     use super::super::{Sent, Settings, Submission, Submitted};
     use super::*;
     use crate::ledger::Ledger;
-    use rexec_protocol::message::{Command, ExecSpec};
+    use rexec_protocol::message::{Command, ExecSpec, OnDisconnect};
     use rexec_protocol::{Algorithm, Digest};
 
     const ALGORITHM: Algorithm = Algorithm::Sha256;
@@ -339,6 +362,46 @@ mod tests {
         job.ended(1);
         jobs.ended(&job, &exit).await;
         assert!(adopt().is_none(), "it has ended");
+    }
+
+    /// It was no agent's death that ended it.
+    #[tokio::test]
+    async fn a_job_whose_lease_ended_without_an_agent_is_said_to_have_ended_so() {
+        let state = tempfile::tempdir().unwrap();
+        let before = open(state.path());
+        let leases = [("over", 0), ("lasts", 600_000), ("unwritten", 0)].map(|(name, ms)| {
+            let submission = Submission {
+                id: JobId::new(name).unwrap(),
+                body: Digest::of(ALGORITHM, b"request"),
+                owner: Owner { name: "alice".to_owned(), groups: Vec::new() },
+                algorithm: ALGORITHM,
+                durable: false,
+                resumable: true,
+                detach: false,
+            };
+            let then = Some(OnDisconnect::Lease { ms });
+            let command = Command::Argv(vec![b"true".to_vec().into()]);
+            let spec = ExecSpec { on_disconnect: then, ..ExecSpec::new(command) };
+            let Submitted::New(job, controls) = before.submit(submission, &spec, Sent::First)
+            else {
+                panic!("it is not new")
+            };
+            job.started(7);
+            (job, controls)
+        });
+        leases[0].0.rest().unwrap();
+        leases[1].0.rest().unwrap();
+        before.hand_over(state.path()).unwrap();
+        drop((leases, before));
+        let jobs = open(state.path());
+        let lost = jobs.give_up_pending();
+        let why = |name: &str| {
+            let (_, past) = lost.iter().find(|(id, _)| id.as_str() == name).unwrap();
+            past.exit.outcome.to_string()
+        };
+        assert!(why("over").contains("lease was over"), "{}", why("over"));
+        assert!(why("unwritten").contains("lease was over"), "{}", why("unwritten"));
+        assert!(why("lasts").contains("the agent died"), "{}", why("lasts"));
     }
 
     /// After a kill nothing is on disk of a job whose output was not kept, but the journal has its id.

@@ -23,6 +23,10 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 pub(super) const DIED: &str =
     "the agent died while this job ran, or before it began; how it ended is not known";
 
+/// The same of one whose keeper did not wait for ever.
+pub(super) const UNATTENDED: &str =
+    "its lease was over before there was an agent again, so it was ended; with what is not known";
+
 /// A file of fewer lines is not worth the work of writing it anew.
 const SHORT: usize = 20_000;
 /// A command of which no end is known may still run: it is remembered for so many times longer.

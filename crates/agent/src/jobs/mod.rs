@@ -70,8 +70,9 @@ struct Table {
     past: HashMap<JobId, Past>,
     /// What is on disk of jobs that ran when the agent before ended, until their keepers come.
     pending: HashMap<JobId, Left>,
-    /// Jobs that the agent before has left running, and whose keepers have not come yet.
-    expected: HashSet<JobId>,
+    /// Jobs that the agent before has left running, and whose keepers have not come yet; and when the lease of
+    /// each is over, if it has one.
+    expected: HashMap<JobId, Option<Instant>>,
     /// Jobs whose loss is on record.
     declared_lost: HashSet<JobId>,
     /// The agent before was killed, and its keepers may still come.
@@ -136,7 +137,7 @@ impl Jobs {
             dropped: 0,
             past,
             pending: HashMap::new(),
-            expected: HashSet::new(),
+            expected: HashMap::new(),
             declared_lost: HashSet::new(),
             after_kill: matches!(before, Before::Killed),
             generated: Generated::new(Instant::now()),

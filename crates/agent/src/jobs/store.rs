@@ -1,6 +1,5 @@
 //! The output of jobs that are kept, on disk.
 
-use super::journal::DIED;
 use super::meta::{End, Ending, Meta};
 use super::settings::Settings;
 use crate::log::Log;
@@ -35,15 +34,14 @@ pub struct Left {
 }
 
 impl Left {
-    /// The end of a job whose agent died, and that nobody has adopted. What it has printed until then is
-    /// kept. Blocks.
-    pub fn lost(&self) -> End {
+    /// The end of a job that nobody has adopted, and `why`. What it has printed until then is kept. Blocks.
+    pub fn lost(&self, why: &str) -> End {
         if let Err(full) = self.log.claim_all() {
             tracing::error!(job = %self.meta.job, %full, "some of its last output is not to be read");
         }
         self.log.eof(Channel::Out);
         self.log.eof(Channel::Err);
-        let outcome = Outcome::Lost { message: DIED.to_owned() };
+        let outcome = Outcome::Lost { message: why.to_owned() };
         let (stdout, stderr) = (self.log.tally(Channel::Out), self.log.tally(Channel::Err));
         let nothing = Exit::of_nothing(outcome, self.meta.algorithm);
         let exit = Exit { stdout, stderr, ..nothing };
