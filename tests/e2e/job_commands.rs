@@ -48,7 +48,7 @@ impl TestAgent {
     }
 
     /// Runs `steps` to their end, each once the agent has read the bytes that the one before printed.
-    fn in_steps(&self, steps: &[(&str, u64)]) -> String {
+    pub(crate) fn in_steps(&self, steps: &[(&str, u64)]) -> String {
         let gate = |n: usize| self.path(&format!("gate{n}"));
         let wait = |n| format!("until test -e {}; do sleep 0.01; done", gate(n).display());
         let steps_and_gates =
@@ -930,4 +930,112 @@ fn altered_output_is_not_verified() {
         let logs = agent.jobs(words);
         assert_eq!(code(&logs), 254, "{words:?}: {:?}", text(&logs.stderr));
     }
+}
+
+/// Nothing else would say why it does not go on, and what helps.
+#[test]
+fn a_job_that_waits_for_room_says_so() {
+    let agent = TestAgent::with("[jobs]\nmax_output = '2MiB'");
+    let id = agent.detached("seq 1000000");
+    let job = || lines(&agent.jobs(&["jobs", "--json", "HOST"])).remove(0);
+    eventually("it waits", || job()["state"] == "waiting");
+    assert!(job()["waiting"].as_str().unwrap().contains("'jobs.max_output'"), "{}", job());
+    let waits = |table: &Output| text(&table.stdout).contains(" waiting ");
+    assert!(waits(&agent.jobs(&["jobs", "HOST"])) && waits(&agent.ctl(&["jobs"])));
+    let there = [&["wait"][..], &["logs", "-f"], &["attach", "--read-only"]].map(|words| {
+        let mut command = agent.job_command(&[words, &["HOST", &id]].concat());
+        let mut there = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut stderr = BufReader::new(there.stderr.take().unwrap());
+        let mut said = String::new();
+        stderr.read_line(&mut said).unwrap();
+        assert!(said.contains("waits until there is room"), "{words:?}: {said}");
+        assert!(said.contains("'rexec attach'"), "{words:?}: {said}");
+        (there, stderr)
+    });
+    let owner = agent.jobs(&["attach", "-n", "HOST", &id]);
+    assert_eq!((code(&owner), text(&owner.stderr)), (0, ""), "its owner reads");
+    for (mut there, mut stderr) in there {
+        assert!(there.wait().unwrap().code().is_some());
+        let mut more = String::new();
+        stderr.read_to_string(&mut more).unwrap();
+        assert!(!more.contains("waits until"), "once: {more}");
+    }
+    assert_eq!(job()["state"], "exited");
+    assert_eq!(job()["waiting"], Value::Null);
+}
+
+/// Its output is not there to be distrusted.
+#[test]
+fn logs_of_a_job_that_was_removed_say_that_it_was() {
+    let agent = TestAgent::start();
+    let id = agent.detached("seq 10; exit 3");
+    agent.jobs(&["wait", "HOST", &id]);
+    assert_eq!(code(&agent.jobs(&["rm", "HOST", &id])), 0);
+    for words in [&["logs"][..], &["logs", "--verify"], &["logs", "-f"]] {
+        let logs = agent.jobs(&[words, &["HOST", &id]].concat());
+        let said = text(&logs.stderr);
+        assert_eq!(code(&logs), 254, "{said}");
+        assert!(said.contains("the job was removed") && said.contains("status 3"), "{said}");
+        assert!(!said.contains("trust"), "{said}");
+    }
+}
+
+/// To attach to it would be refused.
+#[test]
+fn of_a_job_that_its_agent_does_not_know_nobody_is_sent_back_to_it() {
+    let mut agent = TestAgent::start();
+    let mark = format!("2505.{}", agent.pid());
+    // Not in the words of the client, which are looked for, too.
+    let script = agent.path("script");
+    fs::write(&script, format!("#!/bin/sh\necho up; exec sleep {mark}\n")).unwrap();
+    let script = script.to_str().unwrap();
+    let mut running = agent
+        .job_command(&["--on-disconnect", "kill", "--json", "--script", script, "HOST"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut stdout = BufReader::new(running.stdout.take().unwrap());
+    eventually("it is up", || {
+        let mut event = String::new();
+        stdout.read_line(&mut event).unwrap();
+        event.contains("stdout")
+    });
+    agent.kill();
+    eventually("its tree is gone", || running_with(&mark).is_empty());
+    agent.start_again();
+    let (mut events, mut said) = (String::new(), String::new());
+    stdout.read_to_string(&mut events).unwrap();
+    running.stderr.take().unwrap().read_to_string(&mut said).unwrap();
+    assert_eq!(running.wait().unwrap().code(), Some(255), "{said}");
+    let end: Value = serde_json::from_str(events.lines().last().unwrap()).unwrap();
+    assert_eq!((&end["outcome"], &end["attach"]), (&"lost".into(), &Value::Null), "{end}");
+    assert!(said.contains("nothing to come back to") && !said.contains("rexec attach"), "{said}");
+}
+
+/// It would otherwise be there for as long as it tries to connect.
+#[test]
+fn who_leaves_while_there_is_no_connection_is_gone_at_once() {
+    let mut agent = TestAgent::start();
+    let mut running = agent
+        .job_command(&["-v", "--on-disconnect", "keep", "HOST", "echo up; exec sleep 1000"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    BufReader::new(running.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    let mut stderr = BufReader::new(running.stderr.take().unwrap());
+    agent.kill();
+    let mut said = String::new();
+    while !said.contains("connection lost") {
+        assert!(stderr.read_line(&mut said).unwrap() > 0, "{said}");
+    }
+    kill(Pid::from_raw(running.id() as i32), Signal::SIGTERM).unwrap();
+    assert_eq!(running.wait().unwrap().code(), Some(128 + 15));
+    stderr.read_to_string(&mut said).unwrap();
+    assert!(said.contains("because of SIGTERM; the command goes on there"), "{said}");
+    agent.start_again();
+    let id = lines(&agent.jobs(&["jobs", "--json", "HOST"])).remove(0)["id"].clone();
+    assert_eq!(code(&agent.jobs(&["kill", "HOST", id.as_str().unwrap()])), 0);
 }

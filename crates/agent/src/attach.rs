@@ -2,18 +2,20 @@
 
 use crate::jobs::journal::Past;
 use crate::jobs::{Attachment, Job, Stage};
-use crate::log::{Item, Place};
+use crate::log::{Item, Place, now_ms};
 use crate::stdin::{self, From};
 use rexec_net::Outbox;
 use rexec_net::credit::SendCredit;
 use rexec_net::outbox::Gone;
 use rexec_protocol::message::{
-    Channel, Detach, Eof, Exit, Gap, Message, Offsets, Refusal, Refused, Started, Stop, Window,
+    Channel, Detach, Eof, Exit, Gap, HappeningKind, Message, Notice, Offsets, Refusal, Refused,
+    Started, Stop, Window,
 };
 use rexec_protocol::outcome::Outcome;
 use rexec_protocol::stream::Tally;
 use rexec_protocol::{Frame, JobId, StreamId};
 use std::collections::VecDeque;
+use std::convert::Infallible;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio_util::sync::CancellationToken;
@@ -207,6 +209,16 @@ impl Attached {
                 return Ok(());
             }
         }
+    }
+
+    /// Tells the connection, once, that the job's command waits and nobody makes room; for as long as this is
+    /// polled.
+    pub async fn tell_of_waiting(&self) -> Infallible {
+        let why = self.job.waits_in_vain().await;
+        let (kind, job) = (HappeningKind::Waiting, Some(self.job.id.clone()));
+        let notice = Notice { time_ms: now_ms(), kind, user: String::new(), job, text: why };
+        self.outbox.try_notice(Frame::new(StreamId::CONNECTION, notice.into()));
+        std::future::pending().await
     }
 
     /// The client leaves, and hears it if its job is not as safe as it wants it to be.

@@ -126,6 +126,7 @@ impl Intake {
     pub fn hurry(&mut self, urgency: Urgency) {
         self.urgency = urgency;
         self.full = None;
+        self.job.has_room();
     }
 
     /// Waits for output, and puts it in the log. Safe to cancel.
@@ -294,6 +295,7 @@ impl Intake {
             }
             (Some(channel), Ok(taken)) => {
                 self.complained = false;
+                self.job.has_room();
                 match taken {
                     Taken::Nothing => return Got::Nothing,
                     Taken::End => self.close(channel),
@@ -309,6 +311,7 @@ impl Intake {
             self.complained = true;
             tracing::warn!(job = %self.job.id, %full, "a command has to wait");
         }
+        self.job.waits_for_room(full);
         self.full = Some(Instant::now() + RETRY);
     }
 

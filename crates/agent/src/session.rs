@@ -337,9 +337,15 @@ impl Session {
         self.streams.insert(stream, Arc::clone(&attached));
         self.presence.at_job(attached.attachment, &attached.job.id);
         let done = self.done.clone();
+        // Who holds the job, or came to end it, reads or knows.
+        let is_told = self.terms.notices && wish.follow && !attached.control;
         self.senders.spawn(async move {
+            let end = tokio::select! {
+                end = attached.run(wish) => end,
+                never = attached.tell_of_waiting(), if is_told => match never {},
+            };
             // Otherwise the session, which is about to hear of it, knows how the connection ended.
-            if attached.run(wish).await.is_ok() {
+            if end.is_ok() {
                 // A session that is over does not keep books any more.
                 let _ = done.send(stream).await;
             }

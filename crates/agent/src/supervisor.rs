@@ -441,7 +441,7 @@ impl Supervisor {
         let (stdout, stderr) = (log.tally(Channel::Out), log.tally(Channel::Err));
         let nothing = || Tally::nothing(self.job.algorithm);
         let stdin = self.job.feed.as_ref().map_or_else(nothing, |feed| feed.tally());
-        let exit = Exit { outcome, stdout, stderr, stdin, held: self.held, usage };
+        let exit = Exit { outcome, stdout, stderr, stdin, held: self.held, usage, unknown: false };
         self.keeper.release().await;
         exit
     }

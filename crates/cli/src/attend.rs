@@ -2,6 +2,7 @@
 //!
 //! Whatever brings a user to a job, a command to run or one that runs already, goes through here.
 
+use crate::event::Parting;
 use crate::exit::Notes;
 use crate::interrupt::{self, Interrupts};
 use crate::link::{self, LinkLine};
@@ -18,6 +19,7 @@ use rexec_client::{
 };
 use std::pin::{Pin, pin};
 use std::time::{Duration, Instant};
+use tokio::sync::watch;
 use tokio::time::{Sleep, sleep, timeout};
 use tokio_util::task::AbortOnDropHandle;
 
@@ -61,6 +63,8 @@ impl OnSignal {
 pub enum Stop {
     /// What is known instead.
     Outcome(Outcome),
+    /// The same where the agent knows nothing of the job.
+    Unknown(Outcome),
     /// This client leaves; with a signal, because of that.
     Left(Option<Signal>),
 }
@@ -100,13 +104,17 @@ pub struct Visit {
     pub closed: Vec<Output>,
     /// The signal that asked for the end: the first one, or the first that was a request.
     pub asked: Option<Signal>,
-    /// There was a second one.
-    pub left: bool,
+    /// Whether the job goes on without a client, as far as that is known.
+    pub is_kept: Option<bool>,
+    /// The user does not wait any more.
+    pub left: Option<Parting>,
+    connection: Option<watch::Receiver<Link>>,
 }
 
 impl From<Error> for Stop {
     fn from(error: Error) -> Self {
-        Self::Outcome(error.outcome().clone())
+        let outcome = error.outcome().clone();
+        if error.is_unknown_job() { Self::Unknown(outcome) } else { Self::Outcome(outcome) }
     }
 }
 
@@ -130,7 +138,9 @@ impl Visit {
             notices: None,
             closed: Vec::new(),
             asked: None,
-            left: false,
+            is_kept: None,
+            left: None,
+            connection: None,
         })
     }
 
@@ -150,6 +160,7 @@ impl Visit {
             let (port, time) = (endpoint.port, begin.elapsed().as_millis());
             format!("{}: connected to port {port} in {time} ms", self.shown)
         });
+        self.connection = Some(session.link());
         self.link = (!endpoint.reconnect_for.is_zero())
             .then(|| LinkLine::new(&session, &endpoint.host, endpoint.reconnect_for, self.notes));
         self.notices = Some(notices::show(&session, self.notes));
@@ -228,6 +239,27 @@ impl Visit {
         Ok(child)
     }
 
+    /// Whether a signal has made this client leave, which the agent has not answered yet. That is not waited
+    /// for without a connection.
+    fn is_leaving(&self) -> bool {
+        self.asked.is_some_and(|signal| self.on_signal.leaves(signal))
+    }
+
+    fn is_away(&self) -> bool {
+        self.connection.as_ref().is_some_and(|link| *link.borrow() != Link::Up)
+    }
+
+    /// What becomes of a job that this client leaves without a word but a goodbye.
+    fn parting(&self) -> Parting {
+        match (self.is_kept, self.is_away()) {
+            (Some(true), _) => Parting::GoesOn,
+            (Some(false), false) => Parting::Ends,
+            (Some(false), true) => Parting::EndsWithLease,
+            (None, false) => Parting::MayGoOn,
+            (None, true) => Parting::MayGoOnWithoutLease,
+        }
+    }
+
     /// This client has left its job, which goes on.
     fn detached(&self) -> Stop {
         Stop::Left(self.asked.filter(|signal| self.on_signal.leaves(*signal)))
@@ -289,7 +321,7 @@ impl Visit {
                 (stdout, stderr) => pump::apart(stdout, stderr, leaves).await,
             }
         });
-        let (mut sent, mut written) = (false, false);
+        let (mut sent, mut written, mut connection) = (false, false, child.session().link());
         let mut eased = pin!(None);
         loop {
             tokio::select! {
@@ -327,6 +359,7 @@ impl Visit {
                     end?;
                     sent = true;
                 }
+                () = away(&mut connection), if self.is_leaving() => return Ok(Err(self.detached())),
                 never = link::tell(&mut self.link) => match never {},
             }
         }
@@ -368,8 +401,13 @@ impl Visit {
             // rsync gets Ctrl-C as this process does, and then sends it one of its own.
             Some(_) if !interrupt::is_a_request(signal) => return Ok(Heed::Nothing),
             Some(first) if interrupt::is_a_request(first) => {
-                self.left = true;
-                let message = "interrupted twice, so the end of the command was not waited for";
+                let (parting, message) = if self.is_away() {
+                    (self.parting(), "interrupted twice, so the connection was not waited for")
+                } else {
+                    let message = "interrupted twice, so the end of the command was not waited for";
+                    (Parting::Told, message)
+                };
+                self.left = Some(parting);
                 return Err(Outcome::Lost { message: message.to_owned() }.into());
             }
             // What came before may have been for this process alone, and the command has heard nothing of it.
@@ -379,7 +417,15 @@ impl Visit {
         let (heed, said) = match signal {
             other if self.on_signal.leaves(other) => (
                 Heed::Leave,
-                format!("leaving {shown} because of SIG{other}; the command goes on there"),
+                match self.parting() {
+                    Parting::MayGoOnWithoutLease => format!(
+                        "leaving {shown} because of SIG{other}, without a connection; a command that was \
+                         to go on without a client does, and any other ends when its lease is over"
+                    ),
+                    _ => {
+                        format!("leaving {shown} because of SIG{other}; the command goes on there")
+                    }
+                },
             ),
             Signal::INT => (
                 Heed::Cancel,
@@ -418,7 +464,15 @@ fn unanswered(stop: Stop) -> Stop {
             let message = "interrupted before the agent has answered".to_owned();
             Outcome::Lost { message }.into()
         }
-        Stop::Outcome(_) => stop,
+        Stop::Outcome(_) | Stop::Unknown(_) => stop,
+    }
+}
+
+/// Waits until there is no connection.
+async fn away(connection: &mut watch::Receiver<Link>) {
+    if connection.wait_for(|link| *link != Link::Up).await.is_err() {
+        // The session is over, which is told elsewhere.
+        std::future::pending().await
     }
 }
 

@@ -40,12 +40,40 @@ pub struct Ended {
     pub status: Option<ExitStatus>,
     /// Which outputs were closed on this side before their end.
     pub closed: Vec<Output>,
-    /// The user does not wait: nothing after this may take time.
-    pub left: bool,
+    /// The user does not wait, nothing after this may take time; and what becomes of the job.
+    pub left: Option<Parting>,
+    /// The agent knows nothing of the job, so that there is nothing to come back to.
+    pub is_unknown: bool,
     /// What to type to come back to it, where that may be of use.
     pub again: Option<String>,
     /// It was about a job that was there already, so there was nothing to start.
     pub is_visit: bool,
+}
+
+/// What becomes of a job whose client has left without waiting for an answer, as far as is known here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Parting {
+    /// It was told to end.
+    Told,
+    /// It goes on without this client.
+    GoesOn,
+    /// Somebody else sends what it reads.
+    InOtherHands,
+    /// It is ended now, if nobody else is there for it.
+    Ends,
+    /// The same, unless it was to go on without a client, which is not known here.
+    MayGoOn,
+    /// There is no connection: it is ended when its lease is over.
+    EndsWithLease,
+    /// The same, unless it was to go on without a client, which is not known here.
+    MayGoOnWithoutLease,
+}
+
+impl Parting {
+    /// Whether there is something to come back to, as far as is known.
+    pub fn may_be_there(self) -> bool {
+        !matches!(self, Self::Told | Self::Ends)
+    }
 }
 
 /// A client has left a job on purpose.
@@ -75,7 +103,8 @@ impl Ended {
             outcome,
             status: None,
             closed: Vec::new(),
-            left: false,
+            left: None,
+            is_unknown: false,
             again: None,
             is_visit: false,
         }

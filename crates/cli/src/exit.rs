@@ -1,7 +1,7 @@
 //! The end of a run in words, for stderr. Every message says where, what happened, whether the
 //! command may have run, and what to do.
 
-use crate::event::{Ended, Left};
+use crate::event::{Ended, Left, Parting};
 use crate::stdio::Output;
 use crate::tty::guard::is_raw;
 use crate::values::LogLevel;
@@ -178,11 +178,14 @@ fn sentence(ended: &Ended) -> Option<(Weight, String)> {
                      there is a stdin (-n: none)"
             ),
         ),
-        Outcome::Lost { .. } if ended.left => (
+        Outcome::Lost { .. } if let Some(parting) = ended.left => {
+            (Weight::Error, left(parting, &job) + &again)
+        }
+        Outcome::Lost { .. } if ended.is_unknown => (
             Weight::Error,
             format!(
-                "left without waiting; the command{job} may run on until the agent notices that \
-                     the connection is gone{again}"
+                "lost: {outcome}; so there is nothing to come back to{job}: look there what it has \
+                 done before you run it again. Of an id of your own (--id) an agent knows for a week"
             ),
         ),
         Outcome::Lost { .. } => (
@@ -192,6 +195,8 @@ fn sentence(ended: &Ended) -> Option<(Weight, String)> {
                      known{again}"
             ),
         ),
+        // What is wrong or gone is said, and the command is not this one's.
+        Outcome::Incomplete { .. } if ended.is_visit => (Weight::Error, outcome.to_string()),
         Outcome::Incomplete { .. } => (
             Weight::Error,
             format!(
@@ -205,6 +210,29 @@ fn sentence(ended: &Ended) -> Option<(Weight, String)> {
         | Outcome::Unreachable { .. } => (Weight::Error, outcome.to_string()),
     };
     Some((weight, host(ended) + &text))
+}
+
+/// What becomes of a job that was left without waiting for an answer.
+fn left(parting: Parting, job: &str) -> String {
+    let then = match parting {
+        Parting::Told => "was told to end, and may still be at it",
+        Parting::GoesOn => "goes on",
+        Parting::InOtherHands => "goes on with the one who sends its stdin now",
+        Parting::Ends => "is ended now, unless somebody else is there for it",
+        Parting::MayGoOn => {
+            "goes on if it was to do so without a client, or if somebody else is there for it; \
+             otherwise it is ended now"
+        }
+        Parting::EndsWithLease => {
+            "does not hear of it, and is ended when its lease is over, unless somebody else is there \
+             for it"
+        }
+        Parting::MayGoOnWithoutLease => {
+            "does not hear of it, and goes on if it was to do so without a client; otherwise it is \
+             ended when its lease is over"
+        }
+    };
+    format!("left without waiting; the command{job} {then}")
 }
 
 /// What a message begins with.
@@ -274,6 +302,15 @@ mod tests {
         let unreachable = ended(Outcome::Unreachable { message: message() });
         let visit = Ended { is_visit: true, ..unreachable };
         assert!(!sentence(&visit).unwrap().1.contains("started"), "it may run for all we know");
+        let lost = Ended { is_unknown: true, ..ended(Outcome::Lost { message: message() }) };
+        let unknown = sentence(&lost).unwrap().1;
+        assert!(
+            unknown.contains("nothing to come back to") && unknown.contains("--id"),
+            "{unknown}"
+        );
+        let lost = ended(Outcome::Lost { message: message() });
+        let hung_up = Ended { left: Some(Parting::Ends), ..lost };
+        assert!(sentence(&hung_up).unwrap().1.contains("(job j1) is ended now, unless"));
         let reason = NeverStarted::Conflict;
         let conflict = ended(Outcome::NeverStarted { reason, message: message() });
         assert!(sentence(&conflict).unwrap().1.contains("-n"));

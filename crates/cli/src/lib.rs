@@ -121,7 +121,7 @@ fn run_command(run: Run) -> ExitCode {
 /// Has the renderer show the end. If that cannot be written, the end is another one.
 async fn close(mut end: End, renderer: &mut Renderer) -> End {
     let line = line(&end);
-    let waits = matches!(&end, End::Over(ended) if !ended.left);
+    let waits = matches!(&end, End::Over(ended) if ended.left.is_none());
     let shown = if waits {
         renderer.ended(line).await
     } else {

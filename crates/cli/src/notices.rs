@@ -49,7 +49,7 @@ fn fitted(words: &str) -> String {
 
 /// Whether it is about this client, and not only for people.
 fn is_warning(kind: HappeningKind) -> bool {
-    matches!(kind, HappeningKind::Feeding | HappeningKind::Ending)
+    matches!(kind, HappeningKind::Feeding | HappeningKind::Ending | HappeningKind::Waiting)
 }
 
 fn words(notice: &Notice) -> Option<String> {
@@ -71,6 +71,11 @@ fn words(notice: &Notice) -> Option<String> {
         HappeningKind::Ending => {
             Some(format!("warning: an operator of the agent's machine ({user}) ends job{job}"))
         }
+        HappeningKind::Waiting => Some(format!(
+            "job{job} waits until there is room for its output: {}; 'rexec attach' reads it and makes room, \
+             'rexec kill' ends it, and with '--on-full discard-oldest' it would not have waited",
+            printable(&notice.text)
+        )),
         _ => None,
     }
 }

@@ -1,7 +1,7 @@
 //! A plan carried out: connect, start, carry the streams, wait for the end; and again, if that is safe.
 
 use crate::attend::{OnSignal, Stop, Streams, Visit};
-use crate::event::{End, Ended, Left, Started};
+use crate::event::{End, Ended, Left, Parting, Started};
 use crate::exit::Notes;
 use crate::forward::Route;
 use crate::plan::{Plan, Terminal, Work};
@@ -35,10 +35,11 @@ pub async fn run_telling(
         Some(OnDisconnect::Keep {}) => OnSignal::CtrlC,
         _ => OnSignal::Cancel,
     };
-    let visit = match Visit::new(&host, notes, on_signal) {
+    let mut visit = match Visit::new(&host, notes, on_signal) {
         Ok(visit) => visit,
         Err(outcome) => return End::Over(Box::new(Ended::of(Some(host), outcome))),
     };
+    visit.is_kept = Some(on_signal == OnSignal::CtrlC);
     if plan.retries > 0 {
         // An id that the agent has on its disk before it starts anything.
         plan.id.get_or_insert_with(new_job_id);
@@ -51,9 +52,13 @@ pub async fn run_telling(
     // this for a broken line.
     tokio::task::yield_now().await;
     let Run { visit, job, asked_for, .. } = run;
-    let (outcome, status) = match end {
-        Ok(status) => (status.outcome().clone(), Some(status)),
-        Err(Stop::Outcome(outcome)) => (outcome, None),
+    let (outcome, status, is_unknown) = match end {
+        Ok(status) => {
+            let is_unknown = status.is_unknown_job();
+            (status.outcome().clone(), Some(status), is_unknown)
+        }
+        Err(Stop::Outcome(outcome)) => (outcome, None, false),
+        Err(Stop::Unknown(outcome)) => (outcome, None, true),
         Err(Stop::Left(signal)) => {
             let Some(job) = job else {
                 return End::Over(Box::new(Ended::of(Some(host), Outcome::Cancelled)));
@@ -65,10 +70,11 @@ pub async fn run_telling(
     let outcome = if several { with_hint(outcome) } else { outcome };
     let is_lost = matches!(outcome, Outcome::Lost { .. });
     let job = job.or(asked_for.filter(|_| is_lost));
-    let again = job.as_ref().filter(|_| is_lost).map(|job| format!("{again} {job}"));
     let Visit { closed, left, .. } = visit;
+    let is_there = is_lost && !is_unknown && left.is_none_or(Parting::may_be_there);
+    let again = job.as_ref().filter(|_| is_there).map(|job| format!("{again} {job}"));
     let known = Ended::of(Some(host), outcome);
-    End::Over(Box::new(Ended { job, status, closed, left, again, ..known }))
+    End::Over(Box::new(Ended { job, status, closed, left, is_unknown, again, ..known }))
 }
 
 struct Run<F> {

@@ -274,6 +274,11 @@ impl ExitStatus {
         self.missing
     }
 
+    /// True if the agent knows nothing of the job any more, so that there is nothing to come back to.
+    pub fn is_unknown_job(&self) -> bool {
+        self.exit.unknown
+    }
+
     /// True for exit status 0 and nothing else.
     pub fn success(&self) -> bool {
         self.exit.outcome.success()

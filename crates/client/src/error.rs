@@ -1,6 +1,7 @@
 //! The one error of this crate: an outcome that is no exit status.
 
 use rexec_net::NetError;
+use rexec_protocol::message::Exit;
 use rexec_protocol::{NeverStarted, Outcome};
 
 /// A command has no proven exit status. [`Error::outcome`] tells why, and whether it may have run.
@@ -9,6 +10,7 @@ use rexec_protocol::{NeverStarted, Outcome};
 pub struct Error {
     outcome: Outcome,
     is_busy: bool,
+    is_unknown_job: bool,
 }
 
 impl Error {
@@ -21,6 +23,12 @@ impl Error {
     /// after a while. Lines that are said too fast, for one.
     pub fn is_busy(&self) -> bool {
         self.is_busy
+    }
+
+    /// True if the agent has answered that it knows nothing of the job, so that there is nothing to come
+    /// back to; [`Outcome::Lost`] says that the command may have run.
+    pub fn is_unknown_job(&self) -> bool {
+        self.is_unknown_job
     }
 
     /// True if it is certain that the command was not started, so that a retry is safe.
@@ -51,6 +59,11 @@ impl Error {
         Outcome::Incomplete { message: message.into() }.into()
     }
 
+    /// Of the end of a job that never started, for all that is known here.
+    pub(crate) fn of_exit(exit: &Exit) -> Self {
+        Self { is_unknown_job: exit.unknown, ..exit.outcome.clone().into() }
+    }
+
     pub(crate) fn invalid(message: &str) -> Self {
         let reason = NeverStarted::Invalid;
         Outcome::NeverStarted { reason, message: message.to_owned() }.into()
@@ -59,7 +72,7 @@ impl Error {
 
 impl From<Outcome> for Error {
     fn from(outcome: Outcome) -> Self {
-        Self { outcome, is_busy: false }
+        Self { outcome, is_busy: false, is_unknown_job: false }
     }
 }
 

@@ -221,7 +221,7 @@ impl Remote {
             Ok(Progress::Started(started) | Progress::Over(Some(started), _)) => {
                 Ok(started.clone())
             }
-            Ok(Progress::Over(None, Ok(End::Exit(exit)))) => Err(exit.outcome.clone().into()),
+            Ok(Progress::Over(None, Ok(End::Exit(exit)))) => Err(Error::of_exit(exit)),
             Ok(Progress::Over(None, Err(error))) => Err(error.clone()),
             // `self` holds the sender.
             Ok(Progress::Requested | Progress::Over(None, Ok(End::Detached))) | Err(_) => {

@@ -276,6 +276,14 @@ impl AsyncWrite for ChildStdin {
     }
 }
 
+impl ChildStdin {
+    /// Whether the command takes no more from here: it has closed its stdin, is over, or gets what somebody
+    /// else sends.
+    pub fn is_stopped(&self) -> bool {
+        self.remote.input.is_stopped()
+    }
+}
+
 impl Drop for ChildStdin {
     fn drop(&mut self) {
         if self.ended || self.remote.input.is_stopped() {

@@ -116,7 +116,8 @@ fn rooms(all: &[RoomInfo]) -> Answer {
 
 fn jobs(all: &[JobInfo]) -> Answer {
     let row = |job: &JobInfo| {
-        let state = job.outcome.as_ref().map_or_else(|| "running".to_owned(), ToString::to_string);
+        let running = if job.waiting.is_some() { "waiting" } else { "running" };
+        let state = job.outcome.as_ref().map_or_else(|| running.to_owned(), ToString::to_string);
         [
             job.job.to_string(),
             printable(&job.owner),
@@ -197,7 +198,7 @@ fn quit(agent: &Agent, running: Running) -> Answer {
         Running::Left => (agent.leave(), "stopping; running commands are left to the next agent"),
         Running::Awaited => (
             agent.stop(),
-            "stopping once the running commands have ended; those that still run after limits.drain are ended",
+            "stopping once the commands have ended whose clients are there; those that still run after limits.drain are ended. What goes on without a client is left to the next agent",
         ),
         Running::Ended => {
             agent.abort();

@@ -3,6 +3,7 @@
 mod heard;
 mod holding;
 mod visitors;
+mod waiting;
 
 pub use heard::Heard;
 pub(super) use holding::then;
@@ -29,6 +30,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use visitors::Visitors;
+use waiting::Waiting;
 
 /// A job. Whoever holds it can see and do everything: who may is decided before.
 #[derive(Debug)]
@@ -66,6 +68,7 @@ pub struct Job {
     control: Desk,
     stage: watch::Sender<Stage>,
     attendance: watch::Sender<Attendance>,
+    waiting: Waiting,
     state: Mutex<State>,
 }
 
@@ -154,6 +157,7 @@ impl Job {
             control,
             stage: watch::Sender::new(Stage::Launching),
             attendance,
+            waiting: Waiting::default(),
             state: Mutex::new(State { kept: keep || detach, ..State::default() }),
         };
         (Arc::new(job), Controls { orders, attended })
@@ -224,6 +228,7 @@ impl Job {
             control,
             stage: watch::Sender::new(Stage::Started { pid }),
             attendance,
+            waiting: Waiting::default(),
             state: Mutex::new(state),
         });
         (job, Controls { orders, attended })
@@ -466,6 +471,8 @@ impl Job {
             Stage::Started { pid } => *pid,
             Stage::Launching | Stage::Not(_) => 0,
         };
+        // Before the lock: who waits for a change of this looks there, too.
+        let waiting = self.waiting.borrow().clone();
         let state = self.lock();
         JobInfo {
             job: self.id.clone(),
@@ -480,6 +487,7 @@ impl Job {
             kept_from,
             attached: state.attached,
             detached: state.kept && state.holder.is_none(),
+            waiting,
             terminal: self.has_terminal,
             terminal_size: self.terminal_size,
         }

@@ -157,7 +157,7 @@ impl From<&Exit> for Ending {
 impl From<Ending> for Exit {
     fn from(Ending { outcome, stdout, stderr, stdin, held, usage }: Ending) -> Self {
         let (stdout, stderr, stdin) = (stdout.into(), stderr.into(), stdin.into());
-        Self { outcome, stdout, stderr, stdin, held, usage }
+        Self { outcome, stdout, stderr, stdin, held, usage, unknown: false }
     }
 }
 

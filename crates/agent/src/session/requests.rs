@@ -140,7 +140,9 @@ impl Session {
                 let message = format!(
                     "this agent knows nothing of job {id}: it was restarted since, or the job ended too long ago; whether the command ran is not known"
                 );
-                return self.refuse(stream, algorithm, Outcome::Lost { message });
+                self.record_refusal(&message);
+                let exit = Exit::of_nothing(Outcome::Lost { message }, algorithm);
+                return self.answer(stream, Exit { unknown: true, ..exit }.into());
             }
         }
         Ok(())

@@ -1,6 +1,7 @@
 //! A visit to a job that has a terminal: keys, sizes and escapes, until the job ends or the person leaves.
 
 use super::{GRACE, Heed, Stop, Visit};
+use crate::event::Parting;
 use crate::link;
 use crate::pump::cannot_write;
 use crate::render::Sink;
@@ -43,6 +44,7 @@ impl Visit {
             link.stay_at_the_bottom(tty.key());
         }
         let (gaps, mut connection) = (Notify::new(), child.session().link());
+        let mut leaving = connection.clone();
         let mut output = pin!(show(child.stdout.take(), sink, &gaps));
         let mut written = false;
         // Whoever comes later has not seen what made the screen what it is.
@@ -79,7 +81,10 @@ impl Visit {
                     }
                     Event::Escape(Escape::Leave) => {
                         tty.leave_screen();
-                        self.left = true;
+                        self.left = Some(match &typing.stdin {
+                            Some(stdin) if stdin.is_stopped() => Parting::InOtherHands,
+                            _ => self.parting(),
+                        });
                         let message = "left on request".to_owned();
                         return Ok(Err(Outcome::Lost { message }.into()));
                     }
@@ -103,6 +108,10 @@ impl Visit {
                     });
                 }
                 () = gaps.notified() => redraw(child, &mut redrawing),
+                () = super::away(&mut leaving), if self.is_leaving() => {
+                    tty.leave_screen();
+                    return Ok(Err(self.detached()));
+                }
                 () = back(&mut connection) => redraw(child, &mut redrawing),
                 () = done(&mut redrawing) => redrawing = None,
                 never = link::tell(&mut self.link) => match never {},
@@ -131,11 +140,8 @@ impl Typing {
         let Some(stdin) = &mut self.stdin else { return };
         match stdin.write(&self.bytes).await {
             Ok(n) => self.bytes.advance(n),
-            // The command takes no more, or is over.
-            Err(_) => {
-                self.stdin = None;
-                self.bytes.clear();
-            }
+            // The command takes no more from here, or is over.
+            Err(_) => self.bytes.clear(),
         }
     }
 }

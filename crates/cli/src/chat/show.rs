@@ -84,7 +84,7 @@ impl Show {
             HappeningKind::Ending => {
                 format!("{time} -- ends the job, as operator of the agent's machine: {user}")
             }
-            HappeningKind::Other => return None,
+            HappeningKind::Waiting | HappeningKind::Other => return None,
         })
     }
 }

@@ -27,6 +27,8 @@ pub fn run(attach: Attach) -> ExitCode {
     let stdin = !(read_only || no_stdin || stdin_is_null());
     let (mut end, trace) = call.visit(on_signal, async |place| {
         let Found { id, info } = place.find_with_info(&name.job).await?;
+        // Of one that somebody holds the list does not say whether it would go on alone.
+        place.visit.is_kept = info.as_ref().and_then(|job| job.detached.then_some(true));
         let shows_terminal = !json && info.is_some_and(|job| job.terminal);
         let has_terminal = shows_terminal && !read_only;
         looks_on = shows_terminal && read_only;

@@ -59,6 +59,7 @@ pub(super) mod tests {
             kept_from: Offsets::default(),
             attached: 1,
             detached: false,
+            waiting: None,
             terminal: false,
             terminal_size: None,
         }

@@ -23,8 +23,10 @@ struct Line<'a> {
     /// The local user it runs as.
     user: &'a str,
     command: &'a str,
-    /// `running`, or the name of its outcome.
+    /// `running`, `waiting`, or the name of its outcome.
     state: &'static str,
+    /// Why it waits.
+    waiting: Option<&'a str>,
     /// What `rexec wait` would end with.
     code: Option<u8>,
     pid: u32,
@@ -72,7 +74,8 @@ pub fn run(jobs: Jobs) -> ExitCode {
 
 /// The name of a job's state.
 pub(super) fn state(job: &JobInfo) -> &'static str {
-    job.outcome.as_ref().map_or("running", Outcome::name)
+    let running = if job.waiting.is_some() { "waiting" } else { "running" };
+    job.outcome.as_ref().map_or(running, Outcome::name)
 }
 
 /// A time of the agent.
@@ -92,6 +95,7 @@ impl<'a> Line<'a> {
             user: &job.user,
             command: &job.command,
             state: state(job),
+            waiting: job.waiting.as_deref(),
             code: job.outcome.as_ref().map(Outcome::exit_code),
             pid: job.pid,
             started: time(moment(job.started_ms)),

@@ -2,7 +2,7 @@
 
 use super::find::Found;
 use super::list::moment;
-use super::{Call, Place, local, verified, whole};
+use super::{Call, Place, local, there, verified, whole};
 use crate::args::Logs;
 use crate::attend::{OnSignal, Stop, Streams};
 use crate::render::cast::Header;
@@ -38,8 +38,10 @@ pub fn run(logs: &Logs) -> ExitCode {
         }
         show(&call, place, &mut renderer, logs, found).await
     });
-    let end = end.and_then(|status| {
-        if logs.verify || is_gone { verified(status) } else { whole(status, wanted(logs)) }
+    let end = end.and_then(|status| match () {
+        () if is_gone => there(status),
+        () if logs.verify => verified(status),
+        () => whole(status, wanted(logs)),
     });
     let has_shown = end.is_ok();
     let end = call.end(end, trace);

@@ -20,7 +20,7 @@ pub use wait::run as wait;
 
 use crate::args::{ConnectOptions, Report};
 use crate::attend::{OnSignal, Stop, Visit};
-use crate::event::{End, Ended, Left, Started};
+use crate::event::{End, Ended, Left, Parting, Started};
 use crate::exit::Notes;
 use crate::plan::{self, Endpoint};
 use crate::render::Renderer;
@@ -58,7 +58,7 @@ struct Place {
 struct Trace {
     job: Option<JobId>,
     closed: Vec<Output>,
-    left: bool,
+    left: Option<Parting>,
     /// The client was there to end the job, not only to look on.
     controls: bool,
 }
@@ -116,22 +116,27 @@ impl Call {
     fn end(&self, end: Result<ExitStatus, Stop>, trace: Trace) -> End {
         let Trace { job, closed, left, controls } = trace;
         let host = self.endpoint.host.clone();
-        let (outcome, status) = match end {
-            Ok(status) => (status.outcome().clone(), Some(status)),
-            Err(Stop::Outcome(outcome)) => (outcome, None),
+        let (outcome, status, is_unknown) = match end {
+            Ok(status) => {
+                let is_unknown = status.is_unknown_job();
+                (status.outcome().clone(), Some(status), is_unknown)
+            }
+            Err(Stop::Outcome(outcome)) => (outcome, None, false),
+            Err(Stop::Unknown(outcome)) => (outcome, None, true),
             Err(Stop::Left(signal)) => match job {
                 Some(job) => {
                     let again =
                         (controls && signal.is_none()).then(|| format!("{} {job}", self.again));
                     return End::Left(Left { host, job, signal, again });
                 }
-                None => (Outcome::Cancelled, None),
+                None => (Outcome::Cancelled, None, false),
             },
         };
         let is_lost = controls && status.is_none() && matches!(outcome, Outcome::Lost { .. });
-        let again = job.as_ref().filter(|_| is_lost).map(|job| format!("{} {job}", self.again));
-        let known = Ended::of(Some(host), outcome);
-        End::Over(Box::new(Ended { job, status, closed, left, again, is_visit: true, ..known }))
+        let is_there = is_lost && !is_unknown && left.is_none_or(Parting::may_be_there);
+        let again = job.as_ref().filter(|_| is_there).map(|job| format!("{} {job}", self.again));
+        let known = Ended { is_visit: true, is_unknown, ..Ended::of(Some(host), outcome) };
+        End::Over(Box::new(Ended { job, status, closed, left, again, ..known }))
     }
 
     /// Tells of the end wherever that is wanted.
@@ -182,6 +187,18 @@ fn verified(status: ExitStatus) -> Result<ExitStatus, Stop> {
             "some of the output is gone, so it cannot be verified: there were {out} bytes of stdout and {err} of stderr; the command itself {outcome}"
         ),
     };
+    Err(Outcome::Incomplete { message }.into())
+}
+
+/// The same for a job of which the agent remembers the end alone.
+fn there(status: ExitStatus) -> Result<ExitStatus, Stop> {
+    if status.is_verified() {
+        return Ok(status);
+    }
+    let (out, err, outcome) = (status.stdout().size, status.stderr().size, status.outcome());
+    let message = format!(
+        "the job was removed, or kept for long enough: its output is gone, {out} bytes of stdout and {err} of stderr; the command itself {outcome}"
+    );
     Err(Outcome::Incomplete { message }.into())
 }
 

@@ -1,6 +1,6 @@
 //! Jobs as a table for people.
 
-use super::list::moment;
+use super::list::{self, moment};
 use crate::table::table;
 use rexec_client::{JobInfo, Outcome, printable};
 use std::time::{Duration, SystemTime};
@@ -36,7 +36,7 @@ fn row(job: &JobInfo, now: SystemTime, is_cut: bool) -> [String; 8] {
 
 fn state(job: &JobInfo) -> String {
     match &job.outcome {
-        None => "running".to_owned(),
+        None => list::state(job).to_owned(),
         Some(Outcome::Exited { code }) => format!("exited {code}"),
         Some(Outcome::Signaled { signal, .. }) => format!("killed {signal}"),
         Some(other) => other.name().replace('_', " "),

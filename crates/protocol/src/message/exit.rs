@@ -1,3 +1,4 @@
+use super::exec::is_false;
 use crate::digest::Algorithm;
 use crate::outcome::Outcome;
 use crate::stream::Tally;
@@ -21,6 +22,9 @@ pub struct Exit {
     /// What it cost.
     #[serde(default)]
     pub usage: Usage,
+    /// With [`Outcome::Lost`]: the agent knows nothing of this job, so that there is nothing to attach to.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub unknown: bool,
 }
 
 impl Exit {
@@ -28,7 +32,8 @@ impl Exit {
     pub fn of_nothing(outcome: Outcome, algorithm: Algorithm) -> Self {
         let nothing = Tally::nothing(algorithm);
         let (stdout, stderr, stdin) = (nothing, nothing, nothing);
-        Self { outcome, stdout, stderr, stdin, held: false, usage: Usage::default() }
+        let usage = Usage::default();
+        Self { outcome, stdout, stderr, stdin, held: false, usage, unknown: false }
     }
 }
 

@@ -150,6 +150,9 @@ pub struct JobInfo {
     pub attached: u32,
     /// It goes on without a client.
     pub detached: bool,
+    /// The command waits until there is room for what it prints: why there is none, for people.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub waiting: Option<String>,
     /// It has a terminal.
     #[serde(default, skip_serializing_if = "is_false")]
     pub terminal: bool,

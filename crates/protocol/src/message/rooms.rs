@@ -109,6 +109,8 @@ pub enum HappeningKind {
     Feeding,
     /// The operator of the agent's machine ends the room's job.
     Ending,
+    /// What the room's job prints finds no room, so that its command waits.
+    Waiting,
     /// A kind that this build does not know.
     #[serde(other)]
     Other,
@@ -257,7 +259,7 @@ pub struct Notice {
     /// About which job.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub job: Option<JobId>,
-    /// The words of a `wall`.
+    /// The words of a `wall`; with `waiting`, why there is no room.
     #[serde(default, skip_serializing_if = "String::is_empty", deserialize_with = "text::string")]
     pub text: String,
 }

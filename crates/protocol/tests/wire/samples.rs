@@ -55,6 +55,7 @@ pub(crate) fn golden() -> Vec<(&'static str, Frame)> {
         ("refused", on(5, Refused { reason: Refusal::UnknownJob, message: no_job() }.into())),
         ("listing", listing()),
         ("listing-terminal", listing_of_a_terminal()),
+        ("listing-waiting", listing_of_a_waiting_job()),
         ("removed", on(7, Removed {}.into())),
         ("ping", on(0, Ping { nonce: 7 }.into())),
         ("pong", on(0, Pong { nonce: 7, time_ms: Some(1_763_764_800_123) }.into())),
@@ -207,6 +208,7 @@ fn listing() -> Frame {
         kept_from: Offsets::default(),
         attached: 1,
         detached: false,
+        waiting: None,
         terminal: false,
         terminal_size: None,
     };
@@ -237,6 +239,7 @@ fn listing_of_a_terminal() -> Frame {
         kept_from: Offsets::default(),
         attached: 1,
         detached: false,
+        waiting: None,
         terminal: true,
         terminal_size: Some(TerminalSize { columns: 132, rows: 43, width: 0, height: 0 }),
     };
@@ -301,12 +304,14 @@ fn exits() -> Vec<(&'static str, Frame)> {
     let killed = Outcome::Signaled { signal: Sig::KILL, out_of_memory: false };
     let denied = Outcome::Denied { message: "not as root".into() };
     let lost = Outcome::Lost { message: "its keeper died".into() };
+    let unknown = Outcome::Lost { message: "no such job".into() };
     let not_run = |outcome| Exit { usage: Usage::default(), ..exit(outcome, b"") };
     [
         ("exit-signaled", Exit { outcome: killed, held: true, ..ran.clone() }),
         ("exit-timed-out", Exit { outcome: Outcome::TimedOut, ..ran.clone() }),
         ("exit-cancelled", Exit { outcome: Outcome::Cancelled, ..ran.clone() }),
         ("exit-lost", Exit { outcome: lost, ..ran.clone() }),
+        ("exit-unknown", Exit { unknown: true, ..not_run(unknown) }),
         ("exit-never-started", not_run(not_found)),
         ("exit-denied", not_run(denied)),
         ("exit", ran),
@@ -323,6 +328,7 @@ fn exit(outcome: Outcome, stdout: &[u8]) -> Exit {
         stderr: tally(b""),
         stdin: tally(b""),
         held: false,
+        unknown: false,
         usage: Usage { wall_ms: 3, user_ms: 1, system_ms: 2, max_rss_kib: 1980 },
     }
 }
@@ -342,4 +348,26 @@ fn expired() -> Error {
 
 fn unknown() -> String {
     "this version does not know the verb".into()
+}
+
+fn listing_of_a_waiting_job() -> Frame {
+    let job = JobInfo {
+        job: job(),
+        owner: "alice".into(),
+        user: "deploy".into(),
+        command: "make test".into(),
+        outcome: None,
+        pid: 4711,
+        started_ms: 1_763_764_800_123,
+        ended_ms: None,
+        size: Offsets { out: 70_000, err: 0 },
+        kept_from: Offsets::default(),
+        attached: 0,
+        detached: true,
+        waiting: Some("there is no room".into()),
+        terminal: false,
+        terminal_size: None,
+    };
+    let list = JobList { jobs: vec![job] };
+    Frame::with_body(StreamId(6), Listing { more: false }.into(), msgpack::encode(&list))
 }

@@ -39,6 +39,7 @@ pub(crate) fn golden() -> Vec<(&'static str, Frame)> {
         ("directory-last", directory(false)),
         ("notice", on(0, notice(Some(job()), words()).into())),
         ("notice-watching", on(0, watching().into())),
+        ("notice-waiting", on(0, waiting().into())),
     ]
 }
 
@@ -95,4 +96,9 @@ fn notice(job: Option<rexec_protocol::JobId>, text: String) -> Notice {
 
 fn watching() -> Notice {
     Notice { kind: HappeningKind::Watching, ..notice(Some(job()), String::new()) }
+}
+
+fn waiting() -> Notice {
+    let text = "there is no room".into();
+    Notice { kind: HappeningKind::Waiting, user: String::new(), ..notice(Some(job()), text) }
 }
