@@ -142,3 +142,61 @@ fn who_looks_on_leaves_with_its_reader() {
         assert_eq!(code(&agent.jobs(&["kill", "HOST", &job])), 0, "it went on");
     }
 }
+
+/// Both streams together, in the order of their arrival, however far back that is.
+#[test]
+fn the_tail_is_the_last_lines_of_both_streams() {
+    let agent = TestAgent::start();
+    let id = agent.in_steps(&[
+        ("echo first >&2", 6),
+        ("seq 100000", 588_895),
+        ("echo bad >&2", 4),
+        ("echo end; printf half", 8),
+    ]);
+    let tail = |words: &[&str]| {
+        let logs = agent.jobs(&[&["logs", "--tail"], words, &["HOST", &id]].concat());
+        assert_eq!(code(&logs), 0, "{words:?}: {}", said(&logs));
+        (String::from_utf8(logs.stdout.clone()).unwrap(), said(&logs))
+    };
+    let pair = |out: &str, err: &str| (out.to_owned(), err.to_owned());
+    assert_eq!(tail(&["1"]), pair("half", ""));
+    assert_eq!(tail(&["3"]), pair("end\nhalf", "bad\n"));
+    assert_eq!(tail(&["3", "--stdout"]), pair("100000\nend\nhalf", ""));
+    assert_eq!(tail(&["2", "--stderr", "-f"]), pair("", "first\nbad\n"));
+    assert_eq!(tail(&["0"]), pair("", ""));
+    // More than is looked at first.
+    let (out, _) = tail(&["90000"]);
+    assert_eq!((out.lines().count(), out.lines().next()), (89_999, Some("10004")));
+    let (out, err) = tail(&["1000000"]);
+    assert_eq!((out.lines().count(), err.as_str()), (100_002, "first\nbad\n"));
+    for nonsense in [&["--since", "0"][..], &["--verify"], &["--asciicast"]] {
+        let logs = agent.jobs(&[&["logs", "--tail", "1"], nonsense, &["HOST", &id]].concat());
+        assert_eq!(code(&logs), 125, "{nonsense:?}");
+        assert!(said(&logs).contains("--tail"), "{}", said(&logs));
+    }
+}
+
+/// What comes is after that, and nothing twice.
+#[test]
+fn a_tail_is_followed() {
+    let agent = TestAgent::start();
+    let gate = agent.path("gate");
+    let id = agent.detached(&format!(
+        "seq 5; until test -e {}; do sleep 0.01; done; echo more",
+        gate.display()
+    ));
+    eventually("it was read", || {
+        code(&agent.jobs(&["logs", "--tail", "1", "HOST", &id])) == 0
+            && agent.jobs(&["logs", "HOST", &id]).stdout == b"1\n2\n3\n4\n5\n"
+    });
+    let mut command = agent.job_command(&["logs", "-f", "--tail", "2", "HOST", &id]);
+    let mut logs = command.stdout(Stdio::piped()).spawn().unwrap();
+    let mut stdout = BufReader::new(logs.stdout.take().unwrap());
+    let mut seen = String::new();
+    stdout.read_line(&mut seen).unwrap();
+    stdout.read_line(&mut seen).unwrap();
+    std::fs::write(gate, "").unwrap();
+    stdout.read_line(&mut seen).unwrap();
+    assert_eq!(seen, "4\n5\nmore\n");
+    assert!(logs.wait().unwrap().success());
+}

@@ -62,6 +62,10 @@ pub struct Logs {
     /// in 2026-11-22T20:30:00Z; or so long ago, as in 10m
     #[arg(long, value_name = "WHEN", value_parser = values::since, conflicts_with = "verify")]
     pub since: Option<Since>,
+    /// Begin with the last N lines that there are, of stdout and stderr together; with -f go on from there
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(..=1_000_000))]
+    #[arg(conflicts_with_all = ["since", "verify", "asciicast"])]
+    pub tail: Option<u32>,
     /// Print stdout only
     #[arg(long, conflicts_with = "stderr")]
     pub stdout: bool,

@@ -2,7 +2,7 @@
 
 use super::find::Found;
 use super::list::moment;
-use super::{Call, Place, local, there, verified, whole};
+use super::{Call, Place, local, tail, there, verified, whole};
 use crate::args::Logs;
 use crate::attend::{OnSignal, Stop, Streams};
 use crate::render::cast::Header;
@@ -96,6 +96,12 @@ async fn begin(place: &mut Place, logs: &Logs, info: Option<&JobInfo>) -> Result
         let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         Begin::Time { ms: u64::try_from(since.as_millis()).unwrap_or(u64::MAX) }
     };
+    if let (Some(count), Some(job)) = (logs.tail, info) {
+        let (session, count) =
+            (place.session.clone(), usize::try_from(count).unwrap_or(usize::MAX));
+        let looking = tail::begin(&session, job, count, wanted(logs));
+        return Ok(Begin::Offsets(place.visit.ask(looking).await?));
+    }
     Ok(match logs.since {
         None => Begin::Start {},
         Some(Since::Offset(at)) => {

@@ -9,6 +9,7 @@ mod list;
 mod logs;
 mod remove;
 mod table;
+mod tail;
 mod wait;
 
 pub use attach::run as attach;
