@@ -899,7 +899,7 @@ fn who_detaches_a_job_that_runs_already_keeps_it() {
         BufReader::new(client.stdout.take().unwrap()).read_line(&mut up).unwrap();
         if id == "kept" {
             let second = agent.jobs(&["-d", "--id", id, "HOST", &line]);
-            assert_eq!((code(&second), &*text(&second.stdout)), (0, "kept\n"), "{second:?}");
+            assert_eq!((code(&second), text(&second.stdout)), (0, "kept\n"), "{second:?}");
         }
         client.kill().unwrap();
         client.wait().unwrap();
