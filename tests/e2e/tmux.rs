@@ -190,7 +190,7 @@ fn escapes_are_for_this_side() {
     terminal.enter(&format!("sleep {mark}"));
     eventually("it sleeps", || !running_with(&mark).is_empty());
     terminal.types("~.");
-    terminal.shows("unless");
+    terminal.shows("without waiting");
     terminal.enter("clear; echo code=$?");
     is_restored(&terminal);
     eventually("it was hung up", || running_with(&mark).is_empty());

@@ -59,7 +59,7 @@ pub enum Parting {
     GoesOn,
     /// Somebody else sends what it reads.
     InOtherHands,
-    /// It is ended now, if nobody else is there for it.
+    /// It is ended now.
     Ends,
     /// The same, unless it was to go on without a client, which is not known here.
     MayGoOn,

@@ -218,15 +218,11 @@ fn left(parting: Parting, job: &str) -> String {
         Parting::Told => "was told to end, and may still be at it",
         Parting::GoesOn => "goes on",
         Parting::InOtherHands => "goes on with the one who sends its stdin now",
-        Parting::Ends => "is ended now, unless somebody else is there for it",
+        Parting::Ends => "is ended now",
         Parting::MayGoOn => {
-            "goes on if it was to do so without a client, or if somebody else is there for it; \
-             otherwise it is ended now"
+            "goes on if it was to do so without a client; otherwise it is ended now"
         }
-        Parting::EndsWithLease => {
-            "does not hear of it, and is ended when its lease is over, unless somebody else is there \
-             for it"
-        }
+        Parting::EndsWithLease => "does not hear of it, and is ended when its lease is over",
         Parting::MayGoOnWithoutLease => {
             "does not hear of it, and goes on if it was to do so without a client; otherwise it is \
              ended when its lease is over"
@@ -310,7 +306,7 @@ mod tests {
         );
         let lost = ended(Outcome::Lost { message: message() });
         let hung_up = Ended { left: Some(Parting::Ends), ..lost };
-        assert!(sentence(&hung_up).unwrap().1.contains("(job j1) is ended now, unless"));
+        assert!(sentence(&hung_up).unwrap().1.contains("(job j1) is ended now"));
         let reason = NeverStarted::Conflict;
         let conflict = ended(Outcome::NeverStarted { reason, message: message() });
         assert!(sentence(&conflict).unwrap().1.contains("-n"));
