@@ -8,6 +8,7 @@
 //! |---|---|
 //! | [`frame`] | frames: lengths, header, body, and the limits checked before anything is allocated |
 //! | [`msgpack`] | the subset of MessagePack a header may use |
+//! | [`bounded`] | how many words and variables a request has at most |
 //! | [`message`] | the verbs, one file each, and the table of who may send which when |
 //! | [`hello`] | versions, features, negotiation |
 //! | [`digest`] | prefix digests, and [`digest::Verified`], the proof that one matched |
@@ -21,6 +22,7 @@
 //! | [`short_id`] | a job by a part of its id |
 //! | [`error`] | what a peer did wrong, and the code it is told |
 
+pub mod bounded;
 pub mod digest;
 pub mod error;
 pub mod files;

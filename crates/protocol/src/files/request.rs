@@ -1,6 +1,7 @@
 //! What is asked of an agent: fetch these, or put something there.
 
 use super::is_default;
+use crate::bounded::{MAX_WORDS, up_to};
 use crate::digest::Algorithm;
 use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
@@ -20,6 +21,7 @@ pub enum FilesRequest {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Get {
     /// What to send; at least one.
+    #[serde(deserialize_with = "up_to::<_, _, MAX_WORDS>")]
     pub paths: Vec<ByteBuf>,
     /// Folders too, with all that is in them.
     #[serde(default, skip_serializing_if = "is_default")]
@@ -52,7 +54,11 @@ pub struct Put {
     pub name: Option<ByteBuf>,
     /// Without `name`: the paths, on another machine, of what will be sent. Nothing with another name may
     /// come. Empty: anything may.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(
+        default,
+        skip_serializing_if = "Vec::is_empty",
+        deserialize_with = "up_to::<_, _, MAX_WORDS>"
+    )]
     pub sources: Vec<ByteBuf>,
     /// They are patterns.
     #[serde(default, skip_serializing_if = "is_default")]
@@ -142,6 +148,10 @@ impl FilesRequest {
         let has_nul = |path: &ByteBuf| path.contains(&0);
         if self.paths().is_empty() {
             return Some("no file is named");
+        }
+        let sources = if let Self::Put(put) = self { put.sources.len() } else { 0 };
+        if self.paths().len().max(sources) > MAX_WORDS {
+            return Some("there are more than 32768 paths, which is the limit");
         }
         if self.paths().iter().any(has_nul) {
             return Some("a path holds a NUL byte");

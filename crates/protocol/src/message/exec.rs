@@ -1,4 +1,5 @@
 use super::data::Channel;
+use crate::bounded::{MAX_VARIABLES, MAX_WORDS, up_to};
 use crate::digest::Algorithm;
 use crate::files::FilesRequest;
 use crate::ids::JobId;
@@ -102,7 +103,11 @@ pub struct ExecSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user: Option<String>,
     /// Variables to add to the environment that the agent builds.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(
+        default,
+        skip_serializing_if = "Vec::is_empty",
+        deserialize_with = "up_to::<_, _, MAX_VARIABLES>"
+    )]
     pub env: Vec<(ByteBuf, ByteBuf)>,
     /// The working directory; `None`: the user's home.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -191,7 +196,11 @@ pub struct Terminal {
     pub size: TerminalSize,
     /// The language and characters of who sits at it: `LANG` and `LC_…`. They come with the
     /// terminal; an agent leaves out what [`is_locale`] refuses.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(
+        default,
+        skip_serializing_if = "Vec::is_empty",
+        deserialize_with = "up_to::<_, _, MAX_VARIABLES>"
+    )]
     pub locale: Vec<(ByteBuf, ByteBuf)>,
 }
 
@@ -225,7 +234,7 @@ pub struct TerminalSize {
 pub enum Command {
     /// Words that reach `execve` as they are. The first is looked up in the command's `PATH` unless
     /// it holds a slash.
-    Argv(Vec<ByteBuf>),
+    Argv(#[serde(deserialize_with = "up_to::<_, _, MAX_WORDS>")] Vec<ByteBuf>),
     /// A line for the user's login shell: `SHELL -c LINE`.
     Line(ByteBuf),
     /// A program sent along, run by its `#!` line or, without one, by `/bin/sh`.
@@ -233,6 +242,7 @@ pub enum Command {
         /// The file's contents.
         text: ByteBuf,
         /// The words after the script's own name.
+        #[serde(deserialize_with = "up_to::<_, _, MAX_WORDS>")]
         args: Vec<ByteBuf>,
     },
     /// The user's login shell, as login(1) starts it: with a `-` before its name, and no words.
@@ -394,6 +404,13 @@ impl ExecSpec {
             }
         };
         let no_program = matches!(&self.command, Command::Argv(words) if words.first().is_none_or(|w| w.is_empty()));
+        if words.len() > MAX_WORDS {
+            return Some("the command has more than 32768 words, which is the limit");
+        }
+        let locale = self.terminal.as_ref().map_or(&[][..], |terminal| &terminal.locale);
+        if self.env.len() > MAX_VARIABLES || locale.len() > MAX_VARIABLES {
+            return Some("there are more than 1024 environment variables, which is the limit");
+        }
         if no_program {
             return Some("the command is empty");
         }
@@ -464,6 +481,9 @@ impl ExecSpec {
         if !holds("files.plain", self.is_plain()) {
             return Some("a file transfer has no variables, no directory and no terminal");
         }
+        if self.on_disconnect == Some(OnDisconnect::Keep {}) {
+            return Some("a file transfer does not go on without its client");
+        }
         (!self.stdin).then_some("a file transfer needs its stdin")
     }
 }
@@ -503,7 +523,53 @@ mod tests {
         let env = vec![(ByteBuf::from("LD_PRELOAD"), ByteBuf::from("x"))];
         assert!(ExecSpec { env, ..spec.clone() }.fault().is_some());
         assert!(ExecSpec { cwd: Some(ByteBuf::from("/")), ..spec.clone() }.fault().is_some());
+        let on_disconnect = Some(OnDisconnect::Keep {});
+        assert!(ExecSpec { on_disconnect, ..spec.clone() }.fault().is_some());
         assert!(ExecSpec { stdin: false, ..spec }.fault().is_some());
+    }
+
+    /// A word of no bytes takes one on the way, and dozens in memory.
+    #[test]
+    fn a_request_of_many_tiny_elements_takes_little_memory() {
+        let empty = |n| vec![ByteBuf::new(); n];
+        let read = |spec: &ExecSpec| -> ExecSpec {
+            crate::msgpack::decode(&crate::msgpack::encode(spec), crate::msgpack::BODY).unwrap()
+        };
+        let words =
+            |n| ExecSpec::new(Command::Argv([vec![b"x".to_vec().into()], empty(n - 1)].concat()));
+        let script = Command::Script { text: ByteBuf::new(), args: empty(200_000) };
+        let pairs = |n| vec![(ByteBuf::from("LC_A"), ByteBuf::new()); n];
+        let (columns, rows, width, height) = (80, 24, 0, 0);
+        let size = TerminalSize { columns, rows, width, height };
+        let terminal = |n| Terminal { term: ByteBuf::new(), size, locale: pairs(n) };
+        for (spec, most) in [
+            (words(200_000), MAX_WORDS),
+            (ExecSpec::new(script), MAX_WORDS),
+            (ExecSpec { env: pairs(60_000), ..words(1) }, MAX_VARIABLES),
+            (ExecSpec { terminal: Some(terminal(60_000)), ..words(1) }, MAX_VARIABLES),
+        ] {
+            let read = read(&spec);
+            let said = read.fault().unwrap();
+            assert!(said.contains(&format!("more than {most} ")), "{said}");
+            assert_eq!(spec.fault(), Some(said), "who sends it knows it too");
+            let elements = match &read.command {
+                Command::Argv(words) | Command::Script { args: words, .. } => words.len(),
+                _ => 0,
+            };
+            let locale = read.terminal.map_or(0, |terminal| terminal.locale.len());
+            assert!(elements.max(read.env.len()).max(locale) == most + 1);
+        }
+        // seq 100000 | xargs, and a long line for a shell.
+        let numbers: Vec<ByteBuf> =
+            (1..=23_696).map(|n| n.to_string().into_bytes().into()).collect();
+        let line = Command::Line(vec![b'x'; 200 * 1024].into());
+        for spec in [
+            ExecSpec::new(Command::Argv(numbers)),
+            ExecSpec::new(line),
+            ExecSpec { env: pairs(MAX_VARIABLES), ..words(MAX_WORDS) },
+        ] {
+            assert_eq!((read(&spec).fault(), read(&spec) == spec), (None, true));
+        }
     }
 
     #[test]

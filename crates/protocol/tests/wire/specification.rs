@@ -125,6 +125,8 @@ fn limits_and_numbers_are_the_ones_in_force() {
     let (header, body) = (msgpack::HEADER.values, msgpack::BODY.values);
     for sentence in [
         format!("A header has at most {header} values, a body at most {body}."),
+        format!("more than {} words in `argv`", bounded::MAX_WORDS),
+        format!("or {} variables in `env`", bounded::MAX_VARIABLES),
         format!("A map has at most {} entries.", msgpack::MAX_ENTRIES),
         format!("Containers nest at most {} deep", msgpack::MAX_DEPTH),
         format!("1 to {} characters of `A-Z a-z 0-9 . _ -`", JobId::MAX),
