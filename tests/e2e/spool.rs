@@ -255,10 +255,10 @@ async fn a_full_disk_is_a_limit_as_any_other() {
     assert!(seen.stdout[..] == lines(300_000)[seen.missing as usize..]);
 }
 
-/// The output of jobs that have ended makes room for others.
+/// The output of jobs that have ended makes room for others. One identity has half of what there is.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_oldest_job_that_has_ended_is_dropped_first() {
-    let config = "[jobs]\nmax_output = '4MiB'\nmax_output_total = '5MiB'";
+    let config = "[jobs]\nmax_output = '4MiB'\nmax_output_total = '10MiB'";
     let agent = TestAgent::with(config);
     let session = agent.session().await;
     let mut jobs = Vec::new();

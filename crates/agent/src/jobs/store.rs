@@ -60,7 +60,9 @@ impl Store {
     /// Opens the folder `jobs` in the agent's state folder.
     pub fn open(state: &Path, settings: &Settings) -> io::Result<Self> {
         let folder = Folder::open(state.join("jobs"))?;
-        let quota = Quota::new(settings.max_output_total.0);
+        let (one, all) = (settings.max_output.0, settings.max_output_total.0);
+        // One job may have what one job may have.
+        let quota = Quota::new(all, (all / 2).max(one));
         Ok(Self { folder, limit: settings.max_output.0, quota })
     }
 
@@ -68,14 +70,20 @@ impl Store {
     pub fn keep(&self, meta: &Meta, log: &Log) -> Result<(), Full> {
         log.spool(|checkpoint| {
             let spool = self.folder.create(meta, checkpoint.clone())?;
-            Ok(Disk::new(spool, self.quota.share(), self.limit, meta.on_full, checkpoint))
+            Ok(Disk::new(
+                spool,
+                self.quota.share(&meta.owner.name),
+                self.limit,
+                meta.on_full,
+                checkpoint,
+            ))
         })
     }
 
     /// The output of a job that has ended may go when others need the room.
-    pub fn ended(&self, log: &Arc<Log>) {
+    pub fn ended(&self, owner: &str, log: &Arc<Log>) {
         if log.disk().is_some() {
-            self.quota.ended(log);
+            self.quota.ended(owner, log);
         }
     }
 
@@ -104,7 +112,7 @@ impl Store {
         if end.is_some() {
             spool.close();
         }
-        let share = self.quota.share();
+        let share = self.quota.share(&meta.owner.name);
         share.force(content.size());
         let last = Checkpoint {
             serial: 0,

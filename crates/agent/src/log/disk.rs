@@ -59,8 +59,11 @@ pub enum Full {
     /// The job has as much as one job may.
     #[error("the kept output of this job is at its limit, 'jobs.max_output'")]
     Job,
-    /// All jobs have as much as all may, and none of them has ended.
-    #[error("the kept output of all jobs is at its limit, 'jobs.max_output_total'")]
+    /// The jobs of one identity have as much as one may, or all have as much as all may, and none that could go has
+    /// ended.
+    #[error(
+        "the kept output of its owner's jobs is at its limit, half of 'jobs.max_output_total', or that of all jobs is"
+    )]
     Total,
     /// The disk is full, or does not work.
     #[error("cannot write the output of this job to disk: {0}")]

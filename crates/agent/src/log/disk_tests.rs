@@ -28,7 +28,7 @@ impl Kept {
     fn new(on_full: OnFull) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let folder = Arc::new(Folder::open(dir.path().join("jobs")).unwrap());
-        Self::within(dir, folder, &Quota::new(u64::MAX), "job", on_full)
+        Self::within(dir, folder, &Quota::new(u64::MAX, u64::MAX), "job", on_full)
     }
 
     fn within(
@@ -72,7 +72,7 @@ impl Kept {
     fn spool(&self) {
         let make = |checkpoint: crate::spool::Checkpoint| {
             let spool = self.folder.create(&self.meta, checkpoint.clone())?;
-            Ok(Disk::new(spool, self.quota.share(), LIMIT, self.meta.on_full, checkpoint))
+            Ok(Disk::new(spool, self.quota.share("alice"), LIMIT, self.meta.on_full, checkpoint))
         };
         self.log.spool(make).unwrap();
     }
@@ -104,7 +104,8 @@ impl Kept {
     fn again(&self) -> Log {
         let found = self.folder.find(&self.meta.job).unwrap();
         let last = crate::spool::Checkpoint::start(Algorithm::Sha256);
-        let disk = Disk::new(found.spool, self.quota.share(), LIMIT, self.meta.on_full, last);
+        let disk =
+            Disk::new(found.spool, self.quota.share("alice"), LIMIT, self.meta.on_full, last);
         let log = Log::resumed(Algorithm::Sha256, &found.content, disk);
         log.claim_all().unwrap();
         if let Some(end) = found.end {
@@ -261,7 +262,7 @@ fn what_cannot_be_kept_at_all_is_a_gap_for_one_that_was_asked_to_end() {
 fn the_oldest_job_that_has_ended_makes_room_for_others() {
     let dir = tempfile::tempdir().unwrap();
     let folder = Arc::new(Folder::open(dir.path().join("jobs")).unwrap());
-    let quota = Quota::new(900_000);
+    let quota = Quota::new(900_000, 900_000);
     let mut jobs: Vec<Kept> = ["first", "second", "third"]
         .into_iter()
         .map(|name| {
@@ -276,7 +277,7 @@ fn the_oldest_job_that_has_ended_makes_room_for_others() {
         }
         if job.meta.job.as_str() != "third" {
             job.end();
-            quota.ended(&job.log);
+            quota.ended("alice", &job.log);
         }
     }
     let mut written = 0;
@@ -300,7 +301,7 @@ fn the_oldest_job_that_has_ended_makes_room_for_others() {
 fn a_dropped_output_makes_room_while_somebody_still_holds_it() {
     let dir = tempfile::tempdir().unwrap();
     let folder = Arc::new(Folder::open(dir.path().join("jobs")).unwrap());
-    let quota = Quota::new(700_000);
+    let quota = Quota::new(700_000, 700_000);
     let mut jobs = ["first", "second", "third"].map(|name| {
         let unused = tempfile::tempdir().unwrap();
         Kept::within(unused, Arc::clone(&folder), &quota, name, OnFull::Block)
@@ -311,7 +312,7 @@ fn a_dropped_output_makes_room_while_somebody_still_holds_it() {
             job.write(Channel::Out, &[1; 50_000]).unwrap();
         }
         job.end();
-        quota.ended(&job.log);
+        quota.ended("alice", &job.log);
     }
     let held = [jobs[0].log.disk(), jobs[1].log.disk()];
     jobs[2].spool();
