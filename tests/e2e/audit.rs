@@ -1,5 +1,6 @@
 //! The audit log of a real agent.
 
+use crate::support::agent::own_user;
 use crate::support::proc::eventually;
 use crate::support::raw::{Raw, wire};
 use crate::support::{SmallDisk, TestAgent, cli, program};
@@ -270,4 +271,26 @@ async fn a_full_disk_refuses_commands_and_recovers() {
     let of = |event: &str| records(&file).iter().filter(|it| it["event"] == event).count();
     eventually("every intent has its end", || of("exec") == of("ended"));
     assert_good(&agent);
+}
+
+/// Who may run nothing says as much as it likes, and the disk is everybody's.
+#[tokio::test(flavor = "multi_thread")]
+async fn refusals_fill_neither_the_audit_log_nor_the_agents_own() {
+    let user = own_user();
+    let agent = TestAgent::with_policy(&format!(
+        "[[rule]]\nname = 'alice'\nusers = ['alice']\nas = ['{user}']\ncommands = ['true']\n"
+    ));
+    let session = agent.session().await;
+    let long = "x".repeat(10_000);
+    for _ in 0..400 {
+        let refused = session.command("false").arg(&long).output().await.unwrap_err();
+        assert!(refused.nothing_ran());
+    }
+    let log = agent.log();
+    let lines = |text| log.lines().filter(|line| line.contains(text)).count();
+    assert!((100..300).contains(&lines("command refused")), "{}", lines("command refused"));
+    assert_eq!(lines("command requested") + lines("command ended"), 0);
+    assert!(log.lines().all(|line| line.len() < 1500));
+    assert!(session.command("true").status().await.unwrap().success());
+    eventually("it is in the log", || agent.log().contains("command requested"));
 }

@@ -17,8 +17,8 @@ use crate::server::Agent;
 use crate::supervisor::{Leftovers, Supervisor, Watched};
 use rexec_guard::holds;
 use rexec_net::Identity;
-use rexec_protocol::message::{Channel, ExecSpec, Exit};
-use rexec_protocol::outcome::shorten;
+use rexec_protocol::message::{Channel, Command, ExecSpec, Exit};
+use rexec_protocol::outcome::{printable, shorten};
 use rexec_protocol::{JobId, NeverStarted, Outcome};
 use std::convert::Infallible;
 use std::io;
@@ -31,6 +31,8 @@ use tokio::time::Instant;
 
 /// How long to wait before trying again to record an end.
 const RETRY: Duration = Duration::from_secs(1);
+/// How much of a command, or of why it was refused, is in the log; the audit log has more. In bytes.
+const LOGGED: usize = 300;
 
 /// A submission to be carried out.
 pub struct Request {
@@ -77,32 +79,34 @@ impl Request {
     /// Runs the command; returns once it has ended and its log is complete.
     pub async fn run(self, agent: &Agent) {
         let job = Arc::clone(&self.job);
-        let (id, user) = (&job.id, &job.owner.name);
         if agent.is_leaving() && job.is_acknowledged() {
             // Its client asks the next agent, which knows that it was not begun.
-            return agent.jobs.withdraw(id);
+            return agent.jobs.withdraw(&job.id);
         }
-        tracing::info!(job = %id, user, command = self.spec.command.to_string(), "command requested");
-        let outcome = match self.launch(agent).await {
+        match self.launch(agent).await {
             Ok(launched) => return self.begin(agent, launched).await.supervise(agent).await,
             Err(outcome) => {
-                let exit = Exit::of_nothing(outcome.clone(), job.algorithm);
+                let exit = Exit::of_nothing(outcome, job.algorithm);
                 if job.log.disk().is_some() {
                     let end = End { pid: 0, ended_ms: now_ms(), exit: Ending::from(&exit) };
                     put_end(&job, &end).await;
                 }
                 agent.jobs.ended(&job, &exit).await;
                 job.not_started(exit);
-                outcome
             }
-        };
-        tracing::info!(job = %id, user, %outcome, "command ended");
+        }
     }
 
     /// `Err`: the outcome of a command that did not start, which is on record.
     async fn launch(&self, agent: &Agent) -> Result<Launched, Outcome> {
         let permit = self.permit(agent).await?;
         let places = self.places(agent, &permit)?;
+        if let Err(too_many) = agent.admission.may_fail(self.identity.name()) {
+            return Err(self.reject(agent, NeverStarted::Busy, too_many));
+        }
+        let (id, user) = (&self.job.id, &self.job.owner.name);
+        let command = brief(self.spec.command.to_string());
+        tracing::info!(job = %id, user, command, "command requested");
         self.job.permitted(&permit.account().name, &permit.spec().command);
         if let Err(error) = agent.jobs.commit(&self.job).await {
             let message = format!("the agent cannot put the job on its disk: {error}");
@@ -151,6 +155,10 @@ impl Request {
             let message = "a connection, or a port, cannot be detached from its client";
             return Err(self.reject(agent, NeverStarted::Invalid, message));
         }
+        if matches!(self.spec.command, Command::Files(_)) && self.job.is_kept() {
+            let message = "a transfer of files cannot be detached from its client";
+            return Err(self.reject(agent, NeverStarted::Invalid, message));
+        }
         // One version of the policy for all of this decision.
         let policy = agent.policy.current();
         let permit = authorize(agent, &policy, &self.identity, self.from.ip(), &self.spec).await;
@@ -162,6 +170,7 @@ impl Request {
             let caller = Caller::new(&self.identity, self.from);
             if let Some(left_out) = agent.admission.may_record_denial(&self.identity) {
                 let words = with_left_out(refused.to_string(), left_out);
+                self.log_refusal(&words);
                 agent.audit.record(&Event::denied(&self.job.id, caller, &self.spec, rule, &words));
             }
             refused.outcome()
@@ -181,7 +190,9 @@ impl Request {
         let message = message.to_string();
         if let Some(left_out) = agent.admission.may_record_denial(&self.identity) {
             let caller = Caller::new(&self.identity, self.from);
-            let text = Text::of(with_left_out(message.clone(), left_out));
+            let words = with_left_out(message.clone(), left_out);
+            self.log_refusal(&words);
+            let text = Text::of(words);
             agent.audit.record(&Event::Rejected { job: Some(&self.job.id), caller, reason: text });
         }
         Outcome::NeverStarted { reason, message: shorten(message) }
@@ -196,10 +207,20 @@ impl Request {
             LaunchError::Unknown { message } => Outcome::Lost { message: shorten(message) },
         };
         let job = &self.job;
+        agent.admission.has_failed(self.identity.name());
+        tracing::info!(job = %job.id, user = job.owner.name, %outcome, "command ended");
         let exit = Exit::of_nothing(outcome, job.algorithm);
         let ended = Event::ended(&job.id, &job.owner.name, None, &exit, job.algorithm);
         agent.audit.record(&ended);
         exit.outcome
+    }
+
+    /// As seldom as refusals go on record: whoever may run nothing must not fill the log.
+    fn log_refusal(&self, words: &str) {
+        let (id, user) = (&self.job.id, &self.job.owner.name);
+        let command = brief(self.spec.command.to_string());
+        let reason = brief(printable(words));
+        tracing::info!(job = %id, user, command, reason, "command refused");
     }
 
     async fn begin(self, agent: &Agent, launched: Launched) -> Begun {
@@ -231,6 +252,16 @@ impl Request {
         };
         Begun { job, controls, pid, watched, places }
     }
+}
+
+/// As much of a text as a line of the log has of it.
+fn brief(mut text: String) -> String {
+    if text.len() > LOGGED {
+        let length = text.len();
+        text.truncate(text.floor_char_boundary(LOGGED));
+        text.push_str(&format!("… ({length} bytes)"));
+    }
+    text
 }
 
 /// Leaves a command to the next agent. If it is to end with this one, the time to wait for another is
@@ -346,4 +377,16 @@ async fn settle(agent: &Agent, job: &Arc<Job>, end: End, mut is_recorded: bool) 
 pub fn new_job_id() -> JobId {
     let id = uuid::Uuid::now_v7().to_string();
     JobId::new(&id).unwrap_or_else(|| unreachable!("a UUID is a job id"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_log_has_a_few_words_of_a_long_command() {
+        assert_eq!(brief("true".to_owned()), "true");
+        let logged = brief("é".repeat(1000));
+        assert!(logged.len() < LOGGED + 20 && logged.ends_with("é… (2000 bytes)"), "{logged}");
+    }
 }

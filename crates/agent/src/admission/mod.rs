@@ -13,6 +13,8 @@
 //! | frames and errors ([`rexec_net::rates`]) | connection | told `flood`, closed |
 //! | commands | identity, agent | that command is `never_started`, `busy` |
 //! | forwarded connections and ports | identity, with the commands agent | the same |
+//! | commands that were permitted, and could not be started | identity | `busy` |
+//! | entries of lists | identity | the connection is not read for a while |
 //! | coming to a job | identity, identity and job | it comes there, and that is not on record |
 //!
 //! What is closed before TLS costs the agent one accept(2). Counting is by RAII: [`Handshake`] and
@@ -51,7 +53,7 @@ use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// What all connections of an agent have in use.
 #[derive(Debug)]
@@ -71,6 +73,10 @@ pub struct Admission {
     attaches_in_all: Pace,
     /// By identity, job and rights: how often others there are told.
     told: Pace,
+    /// By identity: commands whose start was on record, and that did not start.
+    failed: Pace,
+    /// By identity: entries that are looked at for lists.
+    lists: Pace,
     /// By identity: what of it is not on record.
     unrecorded: Mutex<HashMap<String, LeftOut>>,
     /// What of each identity's denials went on record.
@@ -79,6 +85,14 @@ pub struct Admission {
 
 /// Beyond this many identities, those are forgotten that have not been denied anything lately.
 const DENIED: usize = 1024;
+
+/// How many commands of one identity may fail to start in a second, and at once. Each takes two lines of the audit
+/// log, and nothing else holds it up.
+const FAILED: (u32, u32) = (20, 200);
+
+/// How many entries are looked at for the lists of one identity in a second, and at once: each takes some
+/// microseconds.
+const LISTED: (u32, u32) = (50_000, 100_000);
 
 /// What happens before anybody is known.
 #[derive(Debug)]
@@ -137,6 +151,8 @@ impl Admission {
         let Limits { attaches_per_second: rate, attaches_burst: burst, .. } = limits;
         let (attaches, told) = (Pace::new(rate, burst), Pace::new(rate, burst));
         let attaches_in_all = Pace::new(rate.saturating_mul(4), burst.saturating_mul(2));
+        let failed = Pace::new(FAILED.0, FAILED.1);
+        let lists = Pace::new(LISTED.0, LISTED.1);
         let (unrecorded, denials) = Default::default();
         Self {
             limits,
@@ -148,6 +164,8 @@ impl Admission {
             attaches,
             attaches_in_all,
             told,
+            failed,
+            lists,
             unrecorded,
             denials,
         }
@@ -297,6 +315,32 @@ impl Admission {
         self.told.allows(&format!("{who}\0{job}\0in"), Instant::now())
     }
 
+    /// Whether another command of this identity may be put on record as one that is started, after those that did
+    /// not start.
+    pub fn may_fail(&self, name: &str) -> Result<(), String> {
+        let may = self.failed.would_allow(name, Instant::now());
+        if holds("admission.failed", may) {
+            return Ok(());
+        }
+        let whose = printable(name);
+        Err(format!(
+            "too many commands of '{whose}' could not be started lately; try again in a second"
+        ))
+    }
+
+    /// A command of this identity was on record as one that is started, and did not start.
+    pub fn has_failed(&self, name: &str) {
+        self.failed.rest_after(name, 1, Instant::now());
+    }
+
+    /// Counts a list for which so many entries were looked at; says for how long the connection that asked for it
+    /// is not to be read.
+    pub fn rest_after_list(&self, who: &str, looked_at: usize) -> Duration {
+        // Also a list of nothing costs something.
+        let entries = u32::try_from(looked_at).unwrap_or(u32::MAX).saturating_add(1);
+        self.lists.rest_after(who, entries, Instant::now())
+    }
+
     /// As [`Admission::may_record_refusal`], for commands of one identity that are not started.
     pub fn may_record_denial(&self, identity: &Identity) -> Option<u64> {
         let now = Instant::now();
@@ -426,6 +470,36 @@ mod tests {
         assert!((200..300).contains(&records(false)));
         // What it may do there is on record of each job all the same.
         assert_eq!(records(true), jobs.len());
+    }
+
+    /// Each takes two lines of the audit log, and no process holds them up. Those that start are not counted.
+    #[test]
+    fn commands_that_cannot_be_started_are_paced() {
+        let admission = Admission::new(Limits::default());
+        let fails = |name: &str| {
+            let is_let = admission.may_fail(name).is_ok();
+            if is_let {
+                admission.has_failed(name);
+            }
+            is_let
+        };
+        let failed = (0..1000).filter(|_| fails("mallory")).count();
+        assert!((200..300).contains(&failed), "{failed}");
+        let said = admission.may_fail("mallory").unwrap_err();
+        assert!(said.contains("'mallory' could not be started lately"), "{said}");
+        assert!((0..10_000).all(|_| admission.may_fail("alice").is_ok()));
+    }
+
+    /// Two workers would otherwise do nothing else.
+    #[test]
+    fn lists_are_paced_by_what_they_cost() {
+        let admission = Admission::new(Limits::default());
+        let rest = |who, entries| admission.rest_after_list(who, entries);
+        let waited: Vec<_> = (0..30).map(|_| rest("mallory", 6000)).collect();
+        assert_eq!(waited[0], Duration::ZERO);
+        assert!(waited[29] > Duration::from_millis(1500), "{waited:?}");
+        assert_eq!(rest("alice", 6000), Duration::ZERO);
+        assert!((0..10_000).all(|_| rest("bob", 1).is_zero()), "short lists are free");
     }
 
     /// To watch over and over hides nothing of what comes then, and what is left out is not lost.

@@ -17,7 +17,9 @@ use std::os::unix::ffi::OsStrExt;
 /// Room for the words of a command, and for the names of its variables, in bytes of JSON. With the
 /// groups (64 names of 128 bytes) and two short texts a record stays below 64 KiB.
 const ARGV: usize = 32 * 1024;
-const ENV_NAMES: usize = 8 * 1024;
+const ENV_NAMES: usize = 1024;
+/// A folder, which may be as long as the one that asks wants it.
+const FOLDER: usize = 512;
 
 /// One event.
 #[derive(Debug, Serialize)]
@@ -241,7 +243,7 @@ impl<'a> Event<'a> {
             groups: identity.groups(),
             run_as: &account.name,
             what: What::of(spec, account.shell.as_os_str().as_bytes()),
-            cwd: spec.cwd.as_ref().map(Text::of),
+            cwd: spec.cwd.as_ref().map(|cwd| Text::up_to(FOLDER, cwd)),
             env_names: words(names, ENV_NAMES),
             rule: Text::of(permit.rule()),
             peer,

@@ -23,8 +23,13 @@ impl Text {
     /// `bytes`, escaped, and cut after 4 KiB: then it ends in `\cut{words=1 bytes=N sha256=HASH}`,
     /// of the whole as [`words`] has it.
     pub fn of(bytes: impl AsRef<[u8]>) -> Self {
+        Self::up_to(MAX_TEXT, bytes)
+    }
+
+    /// The same, cut after this many bytes.
+    pub fn up_to(most: usize, bytes: impl AsRef<[u8]>) -> Self {
         let bytes = bytes.as_ref();
-        Self(words([bytes].into_iter(), MAX_TEXT).into_iter().map(|text| text.0).collect())
+        Self(words([bytes].into_iter(), most).into_iter().map(|text| text.0).collect())
     }
 }
 

@@ -43,6 +43,15 @@ impl Pace {
         true
     }
 
+    /// Counts so many, however many they are; says how long it takes until no more than a burst is counted.
+    pub(crate) fn rest_after(&self, who: &str, count: u32, now: Instant) -> Duration {
+        let mut due = self.lock();
+        due.tidy(now);
+        let next = due.of(who, now) + self.cost.saturating_mul(count);
+        due.all.insert(who.to_owned(), next);
+        (next - now).saturating_sub(self.burst)
+    }
+
     /// Whether it would be allowed now.
     pub(crate) fn would_allow(&self, who: &str, now: Instant) -> bool {
         self.lock().of(who, now) + self.cost - now <= self.burst
