@@ -203,6 +203,10 @@ impl Session {
                 () = at(overdue), if overdue.is_some() => break NetError::Deadline { phase: "ending the commands", limit: ABORT },
             };
             match next {
+                // What was read ahead may be a thousand questions, and nobody is there to be answered.
+                Next::Frame(Ok(frame)) if asks_for_a_list(&frame) && self.outbox.is_gone() => {
+                    break NetError::Cut(None);
+                }
                 Next::Frame(Ok(frame)) => {
                     if let Err(fault) = self.route(frame, standing) {
                         break fault.into();
@@ -269,7 +273,9 @@ impl Session {
             Message::Jobs(_) => return self.list(stream, standing),
             Message::Remove(remove) => return self.remove(stream, &remove.job, standing),
             Message::Join(join) => return self.join(stream, &join.clone(), standing),
-            Message::Who(who) => return self.who(stream, who.room.as_ref(), standing),
+            Message::Who(who) => {
+                return self.who(stream, who.room.clone().as_ref(), standing);
+            }
             Message::Rooms(_) => return self.rooms(stream, standing),
             Message::Wall(_) => return self.wall(&frame, standing),
             Message::Goodbye(_) => self.goodbye = true,
@@ -359,7 +365,21 @@ impl Session {
     }
 
     fn answer_all(&self, frames: Vec<Frame>) -> Result<(), ProtocolError> {
-        let (outbox, place) = (self.outbox.clone(), self.answers.take(&frames));
+        let place = self.answers.take(&frames);
+        self.send_all(frames, place)
+    }
+
+    /// Answers with a list for which `looked_at` entries were looked at: nothing more is read until it is on its
+    /// way, and until the identity has not asked for too much.
+    fn answer_list(&mut self, frames: Vec<Frame>, looked_at: usize) -> Result<(), ProtocolError> {
+        let rest = self.agent.admission.rest_after_list(self.identity.name(), looked_at);
+        self.answers.rest(rest);
+        let place = self.answers.take_all();
+        self.send_all(frames, place)
+    }
+
+    fn send_all(&self, frames: Vec<Frame>, place: answers::Place) -> Result<(), ProtocolError> {
+        let outbox = self.outbox.clone();
         self.senders.spawn(async move {
             let _place = place;
             for frame in frames {
@@ -371,6 +391,11 @@ impl Session {
         });
         Ok(())
     }
+}
+
+/// Whether this is a question whose answer takes a while to put together, and changes nothing.
+fn asks_for_a_list(frame: &Frame) -> bool {
+    matches!(frame.message, Message::Jobs(_) | Message::Who(_) | Message::Rooms(_))
 }
 
 /// The feed of a job's stdin; `None` if there is nothing to feed any more.

@@ -105,6 +105,11 @@ impl Outbox {
         self.data.send(Box::new(frame)).await.map_err(|_| Gone)
     }
 
+    /// Whether nothing will be written any more.
+    pub fn is_gone(&self) -> bool {
+        self.data.is_closed()
+    }
+
     /// The data lane itself, for those who must poll for room.
     pub fn data_lane(&self) -> mpsc::Sender<Box<Frame>> {
         self.data.clone()

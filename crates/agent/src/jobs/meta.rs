@@ -11,7 +11,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 /// Who submitted a job, for policy to ask about. That somebody is this is what an [`Identity`]
 /// proves; this proves nothing, and outlives the connection and the agent.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Owner {
     /// The user's name, or a SPIFFE id.
     pub name: String,

@@ -325,13 +325,14 @@ impl Jobs {
     }
 
     /// The jobs that run, and those whose end waits for somebody: the oldest first. `may_see` is asked
-    /// about each.
-    pub fn list(&self, may_see: impl Fn(&Job) -> bool) -> Vec<JobInfo> {
+    /// about each, while nobody waits for the table.
+    pub fn list(&self, mut may_see: impl FnMut(&Job) -> bool) -> Vec<JobInfo> {
         self.sweep();
-        let table = self.lock();
-        let seen = table.jobs.values().filter(|held| may_see(&held.job));
-        let mut all: Vec<JobInfo> = seen.map(|held| held.info()).collect();
-        drop(table);
+        let outcome = |held: &Held| held.ended.as_ref().map(|ended| ended.exit.outcome.clone());
+        let copy = |held: &Held| (Arc::clone(&held.job), outcome(held));
+        let copied: Vec<_> = self.lock().jobs.values().map(copy).collect();
+        let seen = copied.into_iter().filter(|(job, _)| may_see(job));
+        let mut all: Vec<JobInfo> = seen.map(|(job, outcome)| job.info(outcome)).collect();
         all.sort_by(|a, b| (a.started_ms, a.job.as_str()).cmp(&(b.started_ms, b.job.as_str())));
         all
     }
@@ -345,12 +346,6 @@ impl Jobs {
 
     fn lock(&self) -> MutexGuard<'_, Table> {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Held {
-    fn info(&self) -> JobInfo {
-        self.job.info(self.ended.as_ref().map(|ended| ended.exit.outcome.clone()))
     }
 }
 
@@ -640,6 +635,23 @@ mod tests {
     async fn an_id_under_which_nothing_ran_is_free() {
         let (state, jobs) = jobs();
         let busy = || Outcome::NeverStarted { reason: NeverStarted::Busy, message: String::new() };
+    /// Who asks for a list in a loop holds nobody up but itself.
+    #[tokio::test]
+    async fn a_list_is_judged_while_nobody_waits() {
+        let (_state, jobs) = jobs();
+        submit(&jobs, "one", false, None);
+        let other = submit(&jobs, "other", false, None);
+        end(&jobs, &other, EXITED).await;
+        let mut is_free = Vec::new();
+        let listed = jobs.list(|job| {
+            is_free.push(jobs.table.try_lock().is_ok());
+            job.id == other.id
+        });
+        assert_eq!(is_free, [true, true]);
+        assert_eq!(listed.len(), 1);
+        assert_eq!(listed[0].outcome, Some(EXITED));
+    }
+
         let spec = ExecSpec::new(Command::Argv(vec![b"true".to_vec().into()]));
         let again = |jobs: &Jobs, sent| jobs.submit(submission("deploy"), &spec, sent);
         // Also one that is kept, whose place on disk is taken by the first.

@@ -3,10 +3,14 @@
 //! A client may ask a thousand things in one write, and may be slow to read what it is told. It waits then,
 //! as with any other server: its requests stay in the socket until it has taken some answers. The same client
 //! reads what it is sent, whatever it has to write itself, so nobody waits for the other.
+//!
+//! A list takes all the room there is: to put one together is work, which is done for one at a time.
 
 use rexec_protocol::Frame;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Instant, sleep_until};
 
 /// Bytes of answers that may wait; the one that passes this is the last. Those to a thousand small
 /// requests fit.
@@ -16,7 +20,11 @@ const UNIT: usize = 1024;
 
 /// Counts the answers of one connection.
 #[derive(Debug)]
-pub(super) struct Answers(Arc<Semaphore>);
+pub(super) struct Answers {
+    room: Arc<Semaphore>,
+    /// Whoever has asked for too much is not read before this.
+    rests_until: Option<Instant>,
+}
 
 /// The room that an answer takes until this is dropped.
 #[derive(Debug)]
@@ -27,27 +35,45 @@ pub(super) struct Place {
 impl Answers {
     /// All is free.
     pub(super) fn new() -> Self {
-        Self(Arc::new(Semaphore::new(ROOM / UNIT)))
+        Self { room: Arc::new(Semaphore::new(ROOM / UNIT)), rests_until: None }
     }
 
     /// Whether another request may be read.
     pub(super) fn has_room(&self) -> bool {
-        self.0.available_permits() > 0
+        self.room.available_permits() > 0
+            && self.rests_until.is_none_or(|until| Instant::now() >= until)
     }
 
     /// Returns once there is room. Safe to cancel.
     pub(super) async fn room(&self) {
+        if let Some(until) = self.rests_until {
+            sleep_until(until).await;
+        }
         // It is never closed.
-        let _ = self.0.acquire().await;
+        let _ = self.room.acquire().await;
+    }
+
+    /// Has no room for this long.
+    pub(super) fn rest(&mut self, time: Duration) {
+        self.rests_until = (!time.is_zero()).then(|| Instant::now() + time);
+    }
+
+    /// Takes all that there is.
+    pub(super) fn take_all(&self) -> Place {
+        self.take_units(ROOM / UNIT)
     }
 
     /// Takes what `frames` need, or all that there is.
     pub(super) fn take(&self, frames: &[Frame]) -> Place {
         let bytes: usize = frames.iter().map(|frame| frame.body.len()).sum();
         let units = (bytes / UNIT).saturating_add(frames.len());
+        self.take_units(units)
+    }
+
+    fn take_units(&self, units: usize) -> Place {
         // Nobody else takes any, so that they are still there.
-        let units = u32::try_from(units.min(self.0.available_permits())).unwrap_or(u32::MAX);
-        Place { _units: Arc::clone(&self.0).try_acquire_many_owned(units).ok() }
+        let units = u32::try_from(units.min(self.room.available_permits())).unwrap_or(u32::MAX);
+        Place { _units: Arc::clone(&self.room).try_acquire_many_owned(units).ok() }
     }
 }
 
@@ -69,6 +95,28 @@ mod tests {
             (0..1000).map(|_| answers.take(std::slice::from_ref(&short))).collect();
         assert!(answers.has_room(), "a thousand short ones fit");
         drop(places);
-        assert_eq!(answers.0.available_permits(), ROOM / UNIT);
+        assert_eq!(answers.room.available_permits(), ROOM / UNIT);
+    }
+
+    /// Each may be the work of a tenth of a second.
+    #[test]
+    fn one_list_is_put_together_at_a_time() {
+        let answers = Answers::new();
+        let place = answers.take_all();
+        assert!(!answers.has_room());
+        drop(place);
+        assert!(answers.has_room());
+    }
+
+    #[tokio::test]
+    async fn who_has_asked_for_too_much_rests() {
+        let mut answers = Answers::new();
+        answers.rest(Duration::from_secs(3600));
+        assert!(!answers.has_room());
+        answers.rest(Duration::from_millis(1));
+        answers.room().await;
+        assert!(answers.has_room());
+        answers.rest(Duration::ZERO);
+        assert!(answers.has_room());
     }
 }

@@ -174,26 +174,34 @@ impl Session {
     }
 
     pub(super) fn who(
-        &self,
+        &mut self,
         stream: StreamId,
         room: Option<&RoomName>,
         standing: &Standing,
     ) -> Result<(), ProtocolError> {
         let permitted = standing.permits(&self.agent, SystemTime::now());
         match permitted.and_then(|()| self.who_is_there(room)) {
-            Ok(all) => self.answer_all(parts(stream, all, present)),
+            Ok(all) => {
+                let looked_at = all.len();
+                self.answer_list(parts(stream, all, present), looked_at)
+            }
             Err(message) => self.refuse_request(stream, Refusal::Denied, message),
         }
     }
 
     /// Which rooms are open, of those that this client may be in.
-    pub(super) fn rooms(&self, stream: StreamId, standing: &Standing) -> Result<(), ProtocolError> {
+    pub(super) fn rooms(
+        &mut self,
+        stream: StreamId,
+        standing: &Standing,
+    ) -> Result<(), ProtocolError> {
         if let Err(message) = standing.permits(&self.agent, SystemTime::now()) {
             return self.refuse_request(stream, Refusal::Denied, message);
         }
         let mut all = self.agent.rooms.list();
+        let looked_at = all.len();
         all.retain(|info| holds("rooms.listed", self.may_use(&info.room, false).is_ok()));
-        self.answer_all(parts(stream, all, directory))
+        self.answer_list(parts(stream, all, directory), looked_at)
     }
 
     /// Whoever is in a room sees who else is; from where they are, and who is elsewhere, is a
