@@ -250,9 +250,9 @@ impl Job {
         self.lock().replaced.take()
     }
 
-    /// The id is on disk.
-    pub(super) fn committed(&self) {
-        self.committed.store(true, Ordering::Release);
+    /// The id is on disk; or is not remembered there any more.
+    pub(super) fn committed(&self, is_on_disk: bool) {
+        self.committed.store(is_on_disk, Ordering::Release);
     }
 
     /// Whether the id is on disk.

@@ -2,11 +2,11 @@
 //!
 //! One JSON object a line, only ever appended. A line `begun` is durable before its command is
 //! started. A `begun` without its `ended` is a command that ran, or did not, when the agent died: its
-//! outcome is `lost`, and it is never started again. The file is written anew, without what is too
+//! outcome is `lost`, and it is never started again. One that did not start is `freed`: its id is not taken. The file is written anew, without what is too
 //! old, whenever an agent starts, and when most of it is too old.
 
-use super::Job;
 use super::meta::{Ending, hexadecimal};
+use super::{Job, never_ran};
 use crate::trusted;
 use rexec_protocol::message::Exit;
 use rexec_protocol::outcome::Outcome;
@@ -84,6 +84,9 @@ enum Line {
         ending: Ending,
         time: u64,
     },
+    Freed {
+        job: JobId,
+    },
 }
 
 impl Journal {
@@ -128,6 +131,9 @@ impl Journal {
     /// Records how a job ended. It is on disk when the system sees fit: if that is never, the end is
     /// not known, and nothing runs twice.
     pub fn ended(&self, job: &Job, exit: &Exit) -> io::Result<()> {
+        if never_ran(exit) {
+            return self.append(&Line::Freed { job: job.id.clone() }).map(drop);
+        }
         self.append(&ended(&job.id, exit, SystemTime::now())).map(drop)
     }
 
@@ -224,6 +230,7 @@ fn take(line: Line, known: &mut HashMap<JobId, Known>) -> Option<()> {
             known.past.exit = ending.into();
             known.has_ended = true;
         }
+        Line::Freed { job } => drop(known.remove(&job)?),
     }
     Some(())
 }

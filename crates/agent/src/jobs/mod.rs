@@ -39,7 +39,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 use store::{Left, Store};
 use tokio::task::spawn_blocking;
 use tokio::time::Instant;
@@ -81,6 +81,8 @@ struct Table {
     gone: Vec<Arc<Log>>,
     /// The generated ids in `past`.
     generated: Generated,
+    /// How many ids that callers chose are remembered of each identity, those of running jobs too.
+    chosen: HashMap<String, usize>,
 }
 
 #[derive(Debug)]
@@ -121,6 +123,8 @@ pub enum Submitted {
     Conflict,
     /// Whether it ever ran cannot be known.
     Unknown,
+    /// Its owner has chosen so many ids that no more are remembered; it did not run.
+    Full(usize),
 }
 
 impl Jobs {
@@ -131,7 +135,10 @@ impl Jobs {
         let before = handover::read(state)?;
         let store = Store::open(state, &settings)?;
         let left = store.left()?;
+        let mut chosen = HashMap::new();
+        past.values().for_each(|past| *chosen.entry(past.owner.clone()).or_default() += 1);
         let table = Mutex::new(Table {
+            chosen,
             jobs: HashMap::new(),
             unread: Unread::default(),
             dropped: 0,
@@ -198,6 +205,12 @@ impl Jobs {
             return Submitted::Unknown;
         }
         let then = job::then(spec, self.settings.lease_silent);
+        let most = self.settings.ids_per_identity;
+        let chosen = table.chosen.get(&owner).copied().unwrap_or_default();
+        if submission.durable && !holds("jobs.ids_per_identity", chosen < most) {
+            table.gone.extend(replaced);
+            return Submitted::Full(most);
+        }
         let (job, controls) = Job::new(submission, spec, then, Arc::clone(&self.store));
         job.replaces(replaced);
         table.jobs.insert(id, Held { job: Arc::clone(&job), ended: None });
@@ -223,19 +236,28 @@ impl Jobs {
             if begun.durable { journal.begun(&begun) } else { Ok(()) }
         };
         spawn_blocking(commit).await.map_err(io::Error::other)??;
-        job.committed();
+        job.committed(true);
+        if job.durable {
+            *self.lock().chosen.entry(job.owner.name.clone()).or_default() += 1;
+        }
         Ok(())
     }
 
     /// A job has ended, or did not start: its `exit` is known.
     pub async fn ended(&self, job: &Arc<Job>, exit: &Exit) {
         job.drop_rest();
+        let is_free = never_ran(exit);
         if job.durable && job.is_committed() {
             let (journal, ended, exit) = (Arc::clone(&self.journal), Arc::clone(job), exit.clone());
             // It waits while the journal is tidied.
             let recorded = spawn_blocking(move || journal.ended(&ended, &exit)).await;
             if let Err(error) = recorded.map_err(io::Error::other).flatten() {
                 tracing::error!(%error, job = %job.id, "cannot record the end of a job");
+            }
+            if is_free {
+                // From now on it is as one that never came to the disk.
+                job.committed(false);
+                self.lock().forget_chosen(&job.owner.name);
             }
         }
         let now = Instant::now();
@@ -268,9 +290,8 @@ impl Jobs {
 
     /// Forgets ids that callers chose, once they are remembered for long enough. Blocks.
     pub fn prune(&self) {
-        // Generated ids are forgotten in their own time.
         let (keep, now) = (self.settings.keep_ids.max(2 * generated::LONGEST), SystemTime::now());
-        self.lock().past.retain(|_, past| past.is_remembered(keep, now));
+        self.lock().prune(keep, now);
         if let Err(error) = self.journal.tidy() {
             tracing::warn!(%error, "cannot write the journal anew; it goes on growing");
         }
@@ -397,6 +418,26 @@ impl Table {
         }
     }
 
+    /// Forgets what ended longer ago than `keep`. Generated ids are forgotten in their own time.
+    fn prune(&mut self, keep: Duration, now: SystemTime) {
+        let generated: HashSet<_> = self.generated.all().into_iter().map(|(_, id)| id).collect();
+        let old = |(id, past): &(&JobId, &Past)| {
+            !generated.contains(id) && !past.is_remembered(keep, now)
+        };
+        let old: Vec<JobId> = self.past.iter().filter(old).map(|(id, _)| id.clone()).collect();
+        for past in old.iter().filter_map(|id| self.past.remove(id)).collect::<Vec<_>>() {
+            self.forget_chosen(&past.owner);
+        }
+    }
+
+    /// One of this identity's ids is not remembered any more.
+    fn forget_chosen(&mut self, owner: &str) {
+        match self.chosen.get_mut(owner) {
+            Some(count) if *count > 1 => *count -= 1,
+            _ => drop(self.chosen.remove(owner)),
+        }
+    }
+
     /// A job has ended, and is forgotten then.
     fn end(&mut self, job: &Job, exit: Exit, until: Instant) {
         let Some(held) = self.jobs.get_mut(&job.id) else { return };
@@ -435,7 +476,6 @@ mod tests {
     use super::*;
     use rexec_protocol::message::OnDisconnect;
     use rexec_protocol::{Algorithm, Digest, NeverStarted};
-    use std::time::Duration;
 
     fn jobs() -> (tempfile::TempDir, Jobs) {
         let state = tempfile::tempdir().unwrap();
@@ -595,6 +635,23 @@ mod tests {
         }
     }
 
+    /// Who asks for a list in a loop holds nobody up but itself.
+    #[tokio::test]
+    async fn a_list_is_judged_while_nobody_waits() {
+        let (_state, jobs) = jobs();
+        submit(&jobs, "one", false, None);
+        let other = submit(&jobs, "other", false, None);
+        end(&jobs, &other, EXITED).await;
+        let mut is_free = Vec::new();
+        let listed = jobs.list(|job| {
+            is_free.push(jobs.table.try_lock().is_ok());
+            job.id == other.id
+        });
+        assert_eq!(is_free, [true, true]);
+        assert_eq!(listed.len(), 1);
+        assert_eq!(listed[0].outcome, Some(EXITED));
+    }
+
     /// Its end comes first, and its time last.
     #[tokio::test]
     async fn a_kept_job_keeps_no_other() {
@@ -635,23 +692,6 @@ mod tests {
     async fn an_id_under_which_nothing_ran_is_free() {
         let (state, jobs) = jobs();
         let busy = || Outcome::NeverStarted { reason: NeverStarted::Busy, message: String::new() };
-    /// Who asks for a list in a loop holds nobody up but itself.
-    #[tokio::test]
-    async fn a_list_is_judged_while_nobody_waits() {
-        let (_state, jobs) = jobs();
-        submit(&jobs, "one", false, None);
-        let other = submit(&jobs, "other", false, None);
-        end(&jobs, &other, EXITED).await;
-        let mut is_free = Vec::new();
-        let listed = jobs.list(|job| {
-            is_free.push(jobs.table.try_lock().is_ok());
-            job.id == other.id
-        });
-        assert_eq!(is_free, [true, true]);
-        assert_eq!(listed.len(), 1);
-        assert_eq!(listed[0].outcome, Some(EXITED));
-    }
-
         let spec = ExecSpec::new(Command::Argv(vec![b"true".to_vec().into()]));
         let again = |jobs: &Jobs, sent| jobs.submit(submission("deploy"), &spec, sent);
         // Also one that is kept, whose place on disk is taken by the first.
@@ -664,7 +704,7 @@ mod tests {
         }
         drop(jobs);
         let (jobs, _) = Jobs::open(state.path(), Settings::default()).unwrap();
-        assert!(matches!(again(&jobs, Sent::Again(None)), Submitted::Past(..)));
+        assert!(!jobs.lock().past.contains_key(&JobId::new("deploy").unwrap()), "it is forgotten");
         let job = submit(&jobs, "deploy", false, None);
         jobs.commit(&job).await.unwrap();
         end(&jobs, &job, EXITED).await;
@@ -674,6 +714,48 @@ mod tests {
         drop(jobs);
         let (jobs, _) = Jobs::open(state.path(), Settings::default()).unwrap();
         assert!(matches!(again(&jobs, Sent::First), Submitted::Past(..)), "it is on disk");
+    }
+
+    /// They are remembered for a week, in memory too, and by the next agent.
+    #[tokio::test]
+    async fn one_identity_chooses_so_many_ids_and_no_more() {
+        let state = tempfile::tempdir().unwrap();
+        let settings = Settings { ids_per_identity: 2, ..Settings::default() };
+        let open = || Jobs::open(state.path(), settings.clone()).unwrap().0;
+        let spec = ExecSpec::new(Command::Argv(vec![b"true".to_vec().into()]));
+        let try_as = |jobs: &Jobs, owner: &str, name: &str, durable| {
+            let owner = Owner { name: owner.to_owned(), groups: Vec::new() };
+            let submission = Submission { owner, durable, ..submission(name) };
+            match jobs.submit(submission, &spec, Sent::First) {
+                Submitted::New(job, _) => Some(job),
+                Submitted::Full(2) => None,
+                _ => panic!("{name} is known"),
+            }
+        };
+        let run = async |jobs: &Jobs, owner: &str, name: &str, outcome| {
+            let Some(job) = try_as(jobs, owner, name, true) else { return false };
+            jobs.commit(&job).await.unwrap();
+            end(jobs, &job, outcome).await;
+            true
+        };
+        let busy = || Outcome::NeverStarted { reason: NeverStarted::Busy, message: String::new() };
+        let jobs = open();
+        for n in 0..5 {
+            assert!(
+                run(&jobs, "mallory", &format!("never-{n}"), busy()).await,
+                "it takes no place"
+            );
+        }
+        assert!(run(&jobs, "mallory", "one", EXITED).await);
+        assert!(run(&jobs, "mallory", "two", EXITED).await);
+        assert!(!run(&jobs, "mallory", "three", EXITED).await);
+        assert!(run(&jobs, "alice", "hers", EXITED).await);
+        assert!(try_as(&jobs, "mallory", "generated", false).is_some());
+        drop(jobs);
+        let jobs = open();
+        assert!(!run(&jobs, "mallory", "three", EXITED).await, "the next agent counts them too");
+        jobs.lock().prune(Duration::ZERO, SystemTime::now() + Duration::from_secs(1));
+        assert!(run(&jobs, "mallory", "three", EXITED).await, "those before are forgotten");
     }
 
     /// Who may run nothing must not fill the agent's memory or disk with ids.

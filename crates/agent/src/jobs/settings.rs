@@ -18,6 +18,8 @@ pub struct Settings {
     /// How long the end of a job with an id of its caller's own is remembered.
     #[serde(deserialize_with = "duration", serialize_with = "written")]
     pub keep_ids: Duration,
+    /// How many of those are remembered of one identity; beyond that it can choose no others.
+    pub ids_per_identity: usize,
     /// How long the output of a detached job can be fetched after its end.
     #[serde(deserialize_with = "duration", serialize_with = "written")]
     pub keep_output: Duration,
@@ -34,6 +36,7 @@ impl Default for Settings {
             lease_silent: Duration::from_secs(60),
             lease_closed: Duration::from_secs(10),
             keep_ids: Duration::from_secs(7 * 24 * HOUR),
+            ids_per_identity: 100_000,
             keep_output: Duration::from_secs(24 * HOUR),
             max_output: Size(64 << 20),
             max_output_total: Size(1 << 30),

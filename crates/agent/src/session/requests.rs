@@ -136,6 +136,13 @@ impl Session {
                 let reason = NeverStarted::Conflict;
                 return self.refuse(stream, algorithm, Outcome::NeverStarted { reason, message });
             }
+            Submitted::Full(most) => {
+                let message = format!(
+                    "{most} ids of your own choice are remembered, which is the limit (jobs.ids_per_identity); leave out --id, or wait until older ones are forgotten (jobs.keep_ids)"
+                );
+                let reason = NeverStarted::Busy;
+                return self.refuse(stream, algorithm, Outcome::NeverStarted { reason, message });
+            }
             Submitted::Unknown => {
                 let message = format!(
                     "this agent knows nothing of job {id}: it was restarted since, or the job ended too long ago; whether the command ran is not known"
