@@ -237,6 +237,9 @@ fn run_named(named: Named) -> ExitCode {
 
 /// A command line that makes no sense. It is reported where it asks for, as far as that can be told.
 fn refuse(args: &[OsString], usage: &Usage) -> ExitCode {
+    if let Some(json) = files::asks_for_json(args) {
+        return files::refuse(&usage.0, usage.sentence(), json);
+    }
     let (json, status_fd) = args::reporting(args);
     let status = status_fd.and_then(|number| StatusFd::open(number).ok());
     Notes::new(LogLevel::Normal).say(&usage.0);

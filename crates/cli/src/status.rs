@@ -169,7 +169,8 @@ fn harmless(json: &str) -> String {
     shown
 }
 
-fn message(outcome: &Outcome) -> Option<&str> {
+/// What went wrong, in words.
+pub(crate) fn message(outcome: &Outcome) -> Option<&str> {
     match outcome {
         Outcome::NeverStarted { message, .. }
         | Outcome::Denied { message }

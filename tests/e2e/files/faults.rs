@@ -35,7 +35,11 @@ fn a_full_disk_leaves_the_old_file_and_says_how_full_it_is() {
         wrapped.stdin(Stdio::null()).stdout(Stdio::null());
         *command = wrapped;
     });
-    for options in ["put", "put --partial"] {
+    for (options, part) in [
+        ("put", None),
+        ("put --partial", Some("the same command with --partial goes on from there")),
+        ("put", Some("from an earlier --partial")),
+    ] {
         let mut put = rexec(&agent, options);
         let output = ends(put.arg(dir.path().join("big")).arg(there(small.join("f"))), 1);
         let said = said(&output);
@@ -44,6 +48,8 @@ fn a_full_disk_leaves_the_old_file_and_says_how_full_it_is() {
             said.contains("no space left") && said.contains(written) && said.contains(free),
             "{said}"
         );
+        assert_eq!(said.contains(".rexec-part-"), part.is_some(), "{said}");
+        assert!(part.is_none_or(|part| said.contains(part)), "{said}");
     }
     let left = agent.run(["sh", "-c", &format!("cat {0}/f; ls -A {0} | wc -l", small.display())]);
     // The part of the second one.

@@ -136,6 +136,42 @@ fn a_mirror_keeps_modes_of_what_is_the_same() {
     assert_eq!((counts, mode()), ([1, 0, 0, 0], 0o600));
 }
 
+/// A script reads the last line, whatever happened.
+#[test]
+fn the_last_line_is_a_summary_and_says_why() {
+    let agent = TestAgent::start();
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name);
+    fs::write(path("f"), "f").unwrap();
+    let missing = there(path("missing/"));
+    for (options, from, to, code, why) in [
+        ("cp --json", path("f").into_os_string(), missing, 1, "make this folder first"),
+        ("get --json", there(path("f")), path("missing/x").into(), 1, "make this folder first"),
+        ("cp --json", path("f").into(), path("g").into(), 125, "no HOST:"),
+        ("cp --json --bogus", path("f").into(), there(path("g")), 125, "--bogus"),
+        ("cp --json -o Port=1", path("f").into(), "127.0.0.1:g".into(), 255, "refused"),
+    ] {
+        // The last of them has a port where nobody listens.
+        let mut command = match code {
+            255 => {
+                let mut command = agent.rexec();
+                command.args(options.split(' '));
+                command
+            }
+            _ => rexec(&agent, options),
+        };
+        let output = ends(command.args([from, to]), code);
+        let text = String::from_utf8(output.stdout).unwrap();
+        let last: serde_json::Value =
+            serde_json::from_str(text.lines().next_back().unwrap()).unwrap();
+        assert_eq!((&last["type"], &last["code"]), (&"summary".into(), &code.into()), "{last}");
+        assert!(last["message"].as_str().unwrap().contains(why), "{last}");
+    }
+    let mut after = agent.rexec();
+    let output = ends(after.args(["cp", "a", "web1:b", "--json", "--bogus"]), 125);
+    assert!(String::from_utf8(output.stdout).unwrap().contains("summary"));
+}
+
 /// Folders and links are compared as files are, in both directions, and -n says of them what is done
 /// without it.
 #[test]

@@ -44,7 +44,7 @@ pub struct ConnectOptions {
     pub config: Option<PathBuf>,
     /// An option as ssh takes it: User, Port, ConnectTimeout, ConnectionAttempts, ServerAliveInterval,
     /// HostKeyAlias (the name that the agent's certificate must have), IdentityFile, SetEnv or LogLevel;
-    /// what runs nothing has no use for User and SetEnv
+    /// User is for commands, and for cp, put and get; SetEnv is for commands
     #[arg(short = 'o', long = "option", value_name = "KEY=VALUE", value_parser = SshOption::parse)]
     pub ssh: Vec<SshOption>,
     /// Say nothing but errors

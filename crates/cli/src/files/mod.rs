@@ -10,16 +10,18 @@ pub mod plan;
 mod progress;
 mod report;
 
-use crate::event::Ended;
 use crate::exit::Notes;
 use crate::interrupt::Interrupts;
-use crate::{fail, notices, plan as run_plan, runtime, start_logging};
+use crate::values::LogLevel;
+use crate::{notices, plan as run_plan, runtime, start_logging};
 use args::FileArgs;
 use plan::{Job, Plan, Way};
 use report::Report;
 use rexec_client::{
     Connector, Outcome, Session, Summary, Transfer, TransferError, TransferEvent, printable,
 };
+use std::ffi::OsString;
+use std::io::{self, Write};
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -28,6 +30,9 @@ use tokio::time::timeout;
 /// What rexec ends with if it went to its end, and not every file is where it belongs; or with
 /// `--checksum-only`, if not every file is the same.
 pub const SOME_FAILED: u8 = 1;
+/// What `--partial` leaves.
+const KEPT: &str = "; what came of a file of 1 MiB or more is kept in its folder as .rexec-part-…, and the same \
+                    command goes on from there";
 /// How long the end may take after Ctrl-C: temporary files go away, and the agents are told.
 const LEAVING: Duration = Duration::from_secs(1);
 
@@ -38,14 +43,14 @@ pub fn run(args: FileArgs, way: Way) -> ExitCode {
     start_logging(level);
     let plan = match Plan::new(args, way, level, &|name| std::env::var_os(name)) {
         Ok(plan) => plan,
-        Err(why) => return fail(Ended::local(None, why), json, None),
+        Err(why) => return refuse(&why, why.clone(), json),
     };
     let runtime = match runtime() {
         Ok(runtime) => runtime,
-        Err(why) => return fail(Ended::local(None, why), json, None),
+        Err(why) => return refuse(&why, why.clone(), json),
     };
     let notes = Notes::new(level);
-    let (host, check) = (plan.host.clone(), plan.check);
+    let (host, check, partial) = (plan.host.clone(), plan.check, plan.options.partial);
     let report = Arc::new(Mutex::new(Report::new(&plan, notes)));
     let ended = runtime.block_on(whole(plan, &report));
     // Whatever is at work on files here tidies up behind itself.
@@ -55,21 +60,42 @@ pub fn run(args: FileArgs, way: Way) -> ExitCode {
     report.end_progress();
     match ended {
         Ok(summary) => {
-            report.end(Some(summary), &Outcome::Exited { code: code(&summary, check) });
+            let outcome = Outcome::Exited { code: code(&summary, check) };
+            report.end(Some(summary), &outcome, None);
             ExitCode::from(code(&summary, check))
         }
         Err(TransferError::Failed(message)) => {
             notes.say(&format!("{}: {}", printable(&host), printable(&message)));
-            report.end(None, &Outcome::Exited { code: SOME_FAILED });
+            report.end(None, &Outcome::Exited { code: SOME_FAILED }, Some(&message));
             ExitCode::from(SOME_FAILED)
         }
         Err(TransferError::Session(error)) => {
             let outcome = error.outcome().clone();
-            notes.say(&sentence(&host, &outcome));
-            report.end(None, &outcome);
+            notes.say(&sentence(&host, &outcome, partial));
+            report.end(None, &outcome, None);
             crate::exit::code(&outcome)
         }
     }
+}
+
+/// Ends what did not begin, with `text` for people.
+pub(crate) fn refuse(text: &str, message: String, json: bool) -> ExitCode {
+    let outcome = Outcome::Local { message };
+    Notes::new(LogLevel::Normal).say(text);
+    if json {
+        // The exit code tells as well.
+        let _ = io::stdout().write_all(&report::not_begun(&outcome));
+    }
+    crate::exit::code(&outcome)
+}
+
+/// Whether this is about files, of a command line that could not be parsed; if so, whether JSON was asked
+/// for, wherever that stands.
+pub(crate) fn asks_for_json(args: &[OsString]) -> Option<bool> {
+    let verb = args.get(1)?;
+    let is_ours = ["cp", "put", "get"].iter().any(|word| verb == word);
+    let options = args.iter().skip(2).take_while(|word| *word != "--");
+    is_ours.then(|| options.into_iter().any(|word| word == "--json"))
 }
 
 fn code(summary: &Summary, check: bool) -> u8 {
@@ -79,14 +105,17 @@ fn code(summary: &Summary, check: bool) -> u8 {
 }
 
 /// How a transfer ended that did not go to its end.
-fn sentence(host: &str, outcome: &Outcome) -> String {
+fn sentence(host: &str, outcome: &Outcome, partial: bool) -> String {
     let host = printable(host);
+    let kept = if partial { KEPT } else { "" };
     match outcome {
         Outcome::Denied { .. } | Outcome::Unreachable { .. } | Outcome::NeverStarted { .. } => {
             format!("{host}: {outcome}; nothing was transferred")
         }
-        Outcome::Cancelled => format!("{host}: cancelled; each file is as it was, or complete"),
-        _ => format!("{host}: {outcome}; each file is as it was, or complete"),
+        Outcome::Cancelled => {
+            format!("{host}: cancelled; each file is as it was, or complete{kept}")
+        }
+        _ => format!("{host}: {outcome}; each file is as it was, or complete{kept}"),
     }
 }
 

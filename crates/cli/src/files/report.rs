@@ -4,7 +4,7 @@ use super::args::FileOptions;
 use super::plan::Plan;
 use super::progress::Progress;
 use crate::exit::Notes;
-use crate::status::{VERSION, json_line, time};
+use crate::status::{self, VERSION, json_line, time};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use rexec_client::{Digest, Outcome, Summary, TransferEvent, printable};
@@ -68,10 +68,11 @@ enum Path<'a> {
 struct SummaryLine<'a> {
     v: u8,
     r#type: &'static str,
-    host: &'a str,
+    host: Option<&'a str>,
     time: String,
     outcome: &'static str,
     code: u8,
+    message: Option<&'a str>,
     stored: Option<u64>,
     same: Option<u64>,
     adjusted: Option<u64>,
@@ -80,6 +81,35 @@ struct SummaryLine<'a> {
     folders: Option<u64>,
     bytes: Option<u64>,
     elapsed_ms: u64,
+}
+
+impl<'a> SummaryLine<'a> {
+    fn new(host: Option<&'a str>, outcome: &'a Outcome, message: Option<&'a str>) -> Self {
+        let (stored, same, adjusted, failed) = (None, None, None, None);
+        let (removed, folders, bytes) = (None, None, None);
+        Self {
+            v: VERSION,
+            r#type: "summary",
+            host,
+            time: time(SystemTime::now()),
+            outcome: outcome.name(),
+            code: outcome.exit_code(),
+            message: message.or_else(|| status::message(outcome)),
+            stored,
+            same,
+            adjusted,
+            failed,
+            removed,
+            folders,
+            bytes,
+            elapsed_ms: 0,
+        }
+    }
+}
+
+/// The last line of JSON, of what did not begin.
+pub(super) fn not_begun(outcome: &Outcome) -> Vec<u8> {
+    json_line(&SummaryLine::new(None, outcome, None))
 }
 
 /// What became of a file, or of a folder.
@@ -265,16 +295,16 @@ impl Report {
         }
     }
 
-    pub(super) fn end(&mut self, summary: Option<Summary>, outcome: &Outcome) {
+    /// The last line. With `message`, why it did not get to its end, if the outcome does not know that.
+    pub(super) fn end(
+        &mut self,
+        summary: Option<Summary>,
+        outcome: &Outcome,
+        message: Option<&str>,
+    ) {
         let elapsed = self.began.elapsed();
         if self.form == Form::Json {
             self.print(&json_line(&SummaryLine {
-                v: VERSION,
-                r#type: "summary",
-                host: &self.host,
-                time: time(SystemTime::now()),
-                outcome: outcome.name(),
-                code: outcome.exit_code(),
                 stored: summary.map(|summary| summary.stored),
                 same: summary.map(|summary| summary.skipped),
                 adjusted: summary.map(|summary| summary.adjusted),
@@ -283,6 +313,7 @@ impl Report {
                 folders: summary.map(|summary| summary.folders),
                 bytes: summary.map(|summary| summary.bytes),
                 elapsed_ms: u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX),
+                ..SummaryLine::new(Some(&self.host), outcome, message)
             }));
         }
         if let Some(summary) = summary {

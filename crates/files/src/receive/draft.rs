@@ -35,6 +35,8 @@ pub(super) struct Draft {
     // Before the file: what is removed is still locked.
     scrap: Scrap,
     file: File,
+    /// The name of the file that it is of.
+    of: Vec<u8>,
     old: Option<Old>,
     algorithm: Algorithm,
     hasher: Hasher,
@@ -57,15 +59,16 @@ impl Draft {
         let (fd, scrap) = scraps
             .file(slot.folder()?)
             .map_err(|errno| cannot("make a file in this folder", errno))?;
-        Ok(Self::with(File::from(fd), scrap, old, algorithm))
+        Ok(Self::with(File::from(fd), scrap, slot, old, algorithm))
     }
 
-    fn with(file: File, scrap: Scrap, old: Option<Old>, algorithm: Algorithm) -> Self {
+    fn with(file: File, scrap: Scrap, slot: &Slot, old: Option<Old>, algorithm: Algorithm) -> Self {
         let hasher = Hasher::new(algorithm);
         // A link has no mode, and its owner is whoever put it there.
         let old = old.filter(|old| holds("files.owner_of_link", old.is_file));
         let (at, is_part, writeback, asked_at) = (0, false, None, 0);
-        Self { file, scrap, old, algorithm, hasher, at, is_part, writeback, asked_at }
+        let of = slot.name.clone();
+        Self { file, of, scrap, old, algorithm, hasher, at, is_part, writeback, asked_at }
     }
 
     /// The one that an earlier transfer has left, or an empty one that a later one will find. `None`
@@ -85,7 +88,7 @@ impl Draft {
         };
         let hasher = hash(&mut file, Hasher::new(algorithm)).ok()?;
         let at = file.stream_position().ok()?;
-        let draft = Self::with(file, scrap, old, algorithm);
+        let draft = Self::with(file, scrap, slot, old, algorithm);
         Some(Self { hasher, at, asked_at: at, is_part: true, ..draft })
     }
 
@@ -251,8 +254,33 @@ impl Draft {
         }
     }
 
-    /// Why it cannot be written, and how much room there is.
+    /// Why it cannot be written, how much room there is, and what of this file takes some.
     fn cannot_write(&self, error: io::Error, at: u64, size: Option<u64>) -> String {
+        [self.fault(error, at, size), self.kept()].concat()
+    }
+
+    /// What there is of this file under the name of its part, and stays.
+    fn kept(&self) -> String {
+        let part = part_of(&self.of);
+        let look = |name: &str| {
+            let flags = AtFlags::AT_SYMLINK_NOFOLLOW;
+            let folder = &self.scrap.folder().fd;
+            fstatat(folder, name, flags).map_or(0, |stat| stat.st_size.unsigned_abs())
+        };
+        match look(&part) {
+            0 => String::new(),
+            n if self.is_part => format!(
+                "; {n} bytes stay in its folder as {part}, and the same command with --partial goes on \
+                 from there"
+            ),
+            n => format!(
+                "; {n} bytes of it are in its folder from an earlier --partial, as {part}: with --partial it \
+                 goes on from there, or remove that"
+            ),
+        }
+    }
+
+    fn fault(&self, error: io::Error, at: u64, size: Option<u64>) -> String {
         let why = why(error);
         let free = fstatvfs(&self.scrap.folder().fd)
             .map(|system| system.blocks_available() * system.fragment_size());

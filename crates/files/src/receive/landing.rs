@@ -96,5 +96,9 @@ fn fault_at(path: &[u8], links: bool, errno: Errno) -> String {
     if links && errno == Errno::ELOOP && !open::loops(path) {
         return format!("{}: {OPEN_FILE}", open::shown(path));
     }
-    open::fault_at(path, links, errno)
+    let fault = open::fault_at(path, links, errno);
+    match errno {
+        Errno::ENOENT => format!("{fault}; make this folder first, as with mkdir -p"),
+        _ => fault,
+    }
 }

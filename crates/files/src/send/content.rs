@@ -170,7 +170,9 @@ impl Content {
         let size = self.stat.st_size.unsigned_abs();
         match fstat(&self.file).map_or(now, |stat| stat.st_size.unsigned_abs()) {
             now if now > size => format!(
-                "grew from {size} to {now} bytes while it was being read; nothing was stored"
+                "grew from {size} to {now} bytes while it was being read; nothing was stored; copy it when nobody \
+                 writes to it, or what there is by a pipe: 'rexec HOST cat FILE' from there, 'cat FILE | rexec put \
+                 - HOST:NAME' to there"
             ),
             now if now < size => format!(
                 "shrank from {size} to {now} bytes while it was being read; nothing was stored"
