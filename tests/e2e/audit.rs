@@ -278,7 +278,7 @@ async fn a_full_disk_refuses_commands_and_recovers() {
 async fn refusals_fill_neither_the_audit_log_nor_the_agents_own() {
     let user = own_user();
     let agent = TestAgent::with_policy(&format!(
-        "[[rule]]\nname = 'alice'\nusers = ['alice']\nas = ['{user}']\ncommands = ['true']\n"
+        "[[rule]]\nname = 'alice'\nusers = ['alice']\nas = ['{user}']\ncommands = [['true']]\n"
     ));
     let session = agent.session().await;
     let long = "x".repeat(10_000);
