@@ -62,8 +62,10 @@ fn an_editor_a_resize_and_job_control() {
     terminal.enter(":wq");
     eventually("it is written", || fs::read_to_string(&file).is_ok_and(|text| text == "hello\n"));
 
-    terminal.enter("clear; sleep 1000; echo code=$?");
-    eventually("it sleeps", || !running_with("sleep\u{0}1000").is_empty());
+    // Another test's sleep is not this one's.
+    let mark = format!("1000.{}", agent.pid());
+    terminal.enter(&format!("clear; sleep {mark}; echo code=$?"));
+    eventually("it sleeps", || !running_with(&format!("sleep\u{0}{mark}")).is_empty());
     terminal.press(&["C-c"]);
     terminal.enter("echo code=$?");
     terminal.shows("code=130");
