@@ -36,7 +36,7 @@ use pace::Pace;
 use rexec_guard::holds;
 use rexec_protocol::message::{HappeningKind, Join, Joined, RoomInfo};
 use rexec_protocol::{JobId, RoomName};
-use room::{Cursor, Departure, LeftRoom, Limits, Seat};
+use room::{Cursor, Departure, Full, LeftRoom, Limits, Seat};
 use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -127,11 +127,22 @@ impl Rooms {
             }
         };
         // With the table locked, so that the room is not forgotten just now.
-        let Some((seat, cursor, joined)) = room.join(owner, from, join) else {
-            let members = self.settings.members;
-            return Err(format!("{members} are in this room, which is the limit (rooms.members)"));
-        };
+        let (seat, cursor, joined) =
+            room.join(owner, from, join).map_err(|full| self.full(full))?;
         Ok((room, seat, cursor, joined))
+    }
+
+    fn full(&self, full: Full) -> String {
+        let members = self.settings.members;
+        match full {
+            Full::Room => format!("{members} are in this room, which is the limit (rooms.members)"),
+            Full::Own => {
+                let own = members.div_ceil(2);
+                format!(
+                    "{own} of those in this room are you, which is half of its places (rooms.members)"
+                )
+            }
+        }
     }
 
     /// A member goes, and with the last one perhaps the room.

@@ -91,6 +91,15 @@ pub struct Seat {
     pub out: CancellationToken,
 }
 
+/// Why there is no place in a room.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Full {
+    /// There is none for anybody.
+    Room,
+    /// One identity has half of them.
+    Own,
+}
+
 impl Room {
     /// An empty room.
     pub fn new(name: RoomName, opened_by: &str, limits: Limits) -> Self {
@@ -102,21 +111,25 @@ impl Room {
         Self { name, opened_by, epoch, limits, state: Mutex::new(state), appended: Notify::new() }
     }
 
-    /// A member comes, or comes back; `None` if the room is full. That it may is decided before.
+    /// A member comes, or comes back, if there is a place. That it may is decided before.
     pub fn join(
         &self,
         owner: &str,
         from: SocketAddr,
         join: &Join,
-    ) -> Option<(Seat, Cursor, Joined)> {
+    ) -> Result<(Seat, Cursor, Joined), Full> {
         static KEYS: AtomicU64 = AtomicU64::new(0);
         let mut state = self.lock();
         let resume = join.resume.filter(|resume| resume.epoch == self.epoch);
         let known = resume.and_then(|resume| state.known(resume.member, owner));
-        if !matches!(known, Some(Known::Present(_)))
-            && !holds("rooms.members", state.members.len() < self.limits.members)
-        {
-            return None;
+        if !matches!(known, Some(Known::Present(_))) {
+            if !holds("rooms.members", state.members.len() < self.limits.members) {
+                return Err(Full::Room);
+            }
+            let own = state.members.values().filter(|stay| stay.owner == owner).count();
+            if !holds("rooms.own_members", own < self.limits.members.div_ceil(2)) {
+                return Err(Full::Own);
+            }
         }
         // Not before: who finds the room full is still known when it tries again.
         if let Some(Known::Lost(place, _)) = known {
@@ -164,7 +177,7 @@ impl Room {
         if let Some(kind) = announced {
             self.append(state, happening(kind, owner.to_owned(), member));
         }
-        Some((Seat { member, key, out }, cursor, joined))
+        Ok((Seat { member, key, out }, cursor, joined))
     }
 
     /// A member goes.

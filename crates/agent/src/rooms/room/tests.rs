@@ -209,9 +209,22 @@ fn a_full_room_takes_nobody_new() {
     enter(&room, "bob", None);
     enter(&room, "carol", None);
     let from = SocketAddr::from(([127, 0, 0, 1], 1));
-    assert!(room.join("dave", from, &wish(None)).is_none());
+    assert_eq!(room.join("dave", from, &wish(None)).unwrap_err(), Full::Room);
     let resume = Resume { epoch: joined.epoch, member: 1, next: 1 };
-    assert!(room.join("alice", from, &wish(Some(resume))).is_some());
+    assert!(room.join("alice", from, &wish(Some(resume))).is_ok());
+}
+
+/// One could take all of them, and nobody else came in.
+#[test]
+fn one_identity_has_half_of_the_places() {
+    let room = room();
+    enter(&room, "alice", None);
+    let (_, _, joined) = enter(&room, "alice", None);
+    let from = SocketAddr::from(([127, 0, 0, 1], 1));
+    assert_eq!(room.join("alice", from, &wish(None)).unwrap_err(), Full::Own);
+    let resume = Resume { epoch: joined.epoch, member: joined.member, next: 1 };
+    assert!(room.join("alice", from, &wish(Some(resume))).is_ok());
+    enter(&room, "bob", None);
 }
 
 #[test]
@@ -225,7 +238,7 @@ fn who_finds_the_room_full_is_known_when_it_tries_again() {
     enter(&room, "dave", None);
     let from = SocketAddr::from(([127, 0, 0, 1], 1));
     let resume = Resume { epoch: joined.epoch, member: joined.member, next: 3 };
-    assert!(room.join("alice", from, &wish(Some(resume))).is_none());
+    assert!(room.join("alice", from, &wish(Some(resume))).is_err());
     room.leave(&bob, Departure::Left);
     let (.., again) = enter(&room, "alice", Some(resume));
     assert_eq!((again.member, again.said), (joined.member, Some(5)));
@@ -245,7 +258,7 @@ async fn a_reader_waits_for_what_is_said() {
 /// One at a time would wake each of many for each of many lines.
 #[tokio::test]
 async fn in_a_crowd_several_events_go_together() {
-    let limits = Limits { members: CROWD + 1, events: 1000, ..LIMITS };
+    let limits = Limits { members: 2 * CROWD, events: 1000, ..LIMITS };
     let room = Room::new(RoomName::new("lobby").unwrap(), "alice", limits);
     let (seat, mut cursor, _) = enter(&room, "alice", None);
     for _ in 0..CROWD {
