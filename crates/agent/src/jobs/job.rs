@@ -2,6 +2,7 @@
 
 mod heard;
 mod holding;
+mod inherited;
 mod visitors;
 mod waiting;
 
@@ -9,13 +10,12 @@ pub use heard::Heard;
 pub(super) use holding::then;
 pub use holding::{Attachment, Attendance, Leases, Leave};
 
-use super::meta::{End, Meta, Owner, Port};
+use super::meta::{End, Owner, Port};
 use super::never_ran;
 use super::orders::{Desk, Orders, orders};
-use super::store::{Left, Store};
+use super::store::Store;
 use crate::log::disk::Full;
 use crate::log::{self, Log};
-use crate::spool::boot_id;
 use crate::stdin::Feed;
 use crate::supervisor::Control;
 use bytes::Bytes;
@@ -23,7 +23,7 @@ use holding::Claim;
 use rexec_protocol::message::{
     Channel, Command, ExecSpec, Exit, JobInfo, OnDisconnect, OnFull, Started, TerminalSize,
 };
-use rexec_protocol::outcome::{printable, shorten};
+use rexec_protocol::outcome::printable;
 use rexec_protocol::{Algorithm, Digest, JobId, Outcome};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -163,77 +163,6 @@ impl Job {
         (Arc::new(job), Controls { orders, attended })
     }
 
-    /// A job of another agent process, which has ended.
-    pub(super) fn left(left: Left, end: &End, store: Arc<Store>) -> Arc<Self> {
-        let Left { meta, log, .. } = left;
-        log.exit(end.exit.clone().into());
-        // Nobody listens.
-        let fed = Exit::from(end.exit.clone()).stdin.size;
-        let (job, _) = Self::inherited(meta, log, (None, fed), end.pid, store);
-        job.ended(end.ended_ms);
-        job
-    }
-
-    /// A job that another agent process has begun. Its client has the time to come that it has when
-    /// its connection is lost.
-    pub(super) fn adopted(
-        meta: Meta,
-        log: Arc<Log>,
-        feed: Option<Arc<Feed>>,
-        pid: u32,
-        store: Arc<Store>,
-        leases: Leases,
-    ) -> (Arc<Self>, Controls) {
-        let (job, controls) = Self::inherited(meta, log, (feed, 0), pid, store);
-        if !job.is_kept() {
-            job.attendance.send_replace(job.wait_for(leases.silent));
-        }
-        (job, controls)
-    }
-
-    fn inherited(
-        meta: Meta,
-        log: Arc<Log>,
-        (feed, fed): (Option<Arc<Feed>>, u64),
-        pid: u32,
-        store: Arc<Store>,
-    ) -> (Arc<Self>, Controls) {
-        let (control, orders) = orders();
-        let (attendance, attended) = watch::channel(Attendance::Attended);
-        let Meta { kept, user, listens, .. } = meta;
-        let is_connection = meta.connection || listens.is_some();
-        let heard = Arc::new(Heard::new(meta.listening));
-        let listens = listens.map(|port| (port, heard));
-        let state = State { kept, user, listens, ..State::default() };
-        let job = Arc::new(Self {
-            id: meta.job,
-            body: meta.body,
-            owner: meta.owner,
-            algorithm: meta.algorithm,
-            log,
-            feed,
-            fed,
-            durable: meta.durable,
-            committed: AtomicBool::new(meta.durable || meta.kept),
-            unheard: AtomicBool::new(false),
-            resumable: meta.resumable,
-            on_disconnect: meta.on_disconnect,
-            on_full: meta.on_full,
-            store,
-            command: meta.command,
-            has_terminal: meta.terminal,
-            terminal_size: meta.terminal_size,
-            is_connection,
-            begun_ms: meta.begun_ms,
-            control,
-            stage: watch::Sender::new(Stage::Started { pid }),
-            attendance,
-            waiting: Waiting::default(),
-            state: Mutex::new(state),
-        });
-        (job, Controls { orders, attended })
-    }
-
     /// Asks the supervisor.
     pub fn control(&self, control: Control) {
         // A command that has just ended needs no more control.
@@ -301,33 +230,6 @@ impl Job {
             self.spool()?;
         }
         self.log.rest()
-    }
-
-    /// What another agent process has to know of it.
-    pub fn meta(&self) -> Meta {
-        let state = self.lock();
-        Meta {
-            job: self.id.clone(),
-            owner: self.owner.clone(),
-            user: state.user.clone(),
-            body: self.body,
-            algorithm: self.algorithm,
-            // For people: a script of a mebibyte is not to be on disk, and in each will, once more.
-            command: shorten(self.command.clone()),
-            begun_ms: self.begun_ms,
-            durable: self.durable,
-            resumable: self.resumable,
-            kept: state.kept,
-            on_disconnect: self.on_disconnect,
-            on_full: self.on_full,
-            stdin: self.feed.is_some(),
-            terminal: self.has_terminal,
-            terminal_size: self.terminal_size,
-            connection: self.is_connection,
-            listens: state.listens.as_ref().map(|(port, _)| port.clone()),
-            listening: state.listens.as_ref().and_then(|(_, heard)| heard.port()),
-            boot: boot_id(),
-        }
     }
 
     /// It may run, as this local user. Before that nothing is kept of what was asked for but a short text.
