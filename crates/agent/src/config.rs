@@ -252,6 +252,7 @@ impl Config {
             return Err(ConfigError::Value("'listen' names no address".to_owned()));
         }
         settings::validate(&self.limits).map_err(ConfigError::Value)?;
+        self.jobs.validate().map_err(ConfigError::Value)?;
         if let Err(error) = log_level::check(&self.log.level) {
             return Err(ConfigError::Value(format!("'log.level': {error}")));
         }
@@ -348,6 +349,16 @@ mod tests {
             let line =
                 shown[0].lines().find_map(|line| line.strip_prefix("# ")?.strip_prefix(commented));
             assert!(line.is_some_and(|line| line.starts_with(" = ")), "{commented}");
+        }
+    }
+
+    /// Even a client that reads all of it was waited for in vain.
+    #[test]
+    fn output_is_not_kept_in_less_than_a_reader_tells_of_at_once() {
+        for (size, is_good) in [("1MiB", true), ("1023KiB", false), ("0", false)] {
+            let config = parse(&format!("[jobs]\nmax_output = '{size}'")).unwrap();
+            let told = config.validate();
+            assert_eq!(told.is_ok(), is_good, "{size}: {told:?}");
         }
     }
 

@@ -29,6 +29,23 @@ pub struct Settings {
     pub max_output_total: Size,
 }
 
+/// What a job has to have at least, in bytes: a reader tells only now and then what it has.
+const LEAST_OUTPUT: u64 = 1 << 20;
+
+impl Settings {
+    /// Checks what the types cannot.
+    pub fn validate(&self) -> Result<(), String> {
+        for (name, size) in
+            [("max_output", self.max_output), ("max_output_total", self.max_output_total)]
+        {
+            if size.0 < LEAST_OUTPUT {
+                return Err(format!("'jobs.{name}' must be 1MiB or more, and not {size}"));
+            }
+        }
+        Ok(())
+    }
+}
+
 impl Default for Settings {
     fn default() -> Self {
         const HOUR: u64 = 3600;
