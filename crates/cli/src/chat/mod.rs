@@ -52,7 +52,7 @@ const OF_A_JOB: &str = "job:";
 const QUEUE: usize = 16;
 
 /// How long what was shown before a signal has to get through.
-const LAST_LINES: Duration = Duration::from_millis(200);
+const LAST_LINES: Duration = Duration::from_secs(2);
 
 /// How long a pipe tries to join where the agent is busy, and how long it waits in between.
 const JOINING: Duration = Duration::from_secs(10);
