@@ -277,6 +277,9 @@ impl Spool {
     }
 }
 
+/// Of file systems, at most, in bytes.
+const BLOCK: u64 = 64 * 1024;
+
 /// Bytes between two places, with what their index takes.
 pub fn size_between(from: &Mark, to: &Mark) -> u64 {
     let bytes = |at: Offsets| at.out.saturating_add(at.err);
@@ -284,10 +287,13 @@ pub fn size_between(from: &Mark, to: &Mark) -> u64 {
     bytes(to.at).saturating_sub(bytes(from.at)).saturating_add(entries)
 }
 
+/// What is before `from` was punched before.
 fn punch(file: &File, from: u64, to: u64) -> io::Result<()> {
     if to <= from {
         return Ok(());
     }
+    // A block of which one hole is only a part stays, and the rest of it may have gone with the one before.
+    let from = from - from % BLOCK;
     let flags = FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
     Ok(fallocate(file, flags, position(from)?, position(to - from)?)?)
 }

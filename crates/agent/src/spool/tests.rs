@@ -258,6 +258,28 @@ fn what_is_punched_needs_no_room_and_is_not_looked_at() {
     writer.check(&found);
 }
 
+/// Of an index a part of a block goes at a time, and no block of it was ever given back.
+#[test]
+fn what_is_punched_bit_by_bit_needs_no_room_either() {
+    let mut writer = Writer::new(Algorithm::Sha256);
+    for _ in 0..4096 {
+        writer.append(Channel::Out, b"x");
+    }
+    let mut from = Mark::default();
+    for number in (16..=4096 - 16).step_by(16) {
+        let kept = writer.spool.entry(number).unwrap().before(number);
+        writer.checkpoint(kept);
+        writer.spool.punch(&from, &kept).unwrap();
+        from = kept;
+    }
+    use std::os::unix::fs::MetadataExt;
+    let blocks = writer.file("index").metadata().unwrap().blocks();
+    assert!(blocks <= 2 * BLOCK / 512, "{blocks} blocks of 512 bytes");
+    let found = writer.find();
+    assert_eq!(found.content.kept, from);
+    writer.check(&found);
+}
+
 #[test]
 fn the_end_is_kept_as_it_was() {
     let writer = Writer::new(Algorithm::Sha256);

@@ -182,7 +182,10 @@ fn verified(status: ExitStatus) -> Result<ExitStatus, Stop> {
     let (out, err, outcome) = (status.stdout().size, status.stderr().size, status.outcome());
     let message = match outcome {
         Outcome::Lost { .. } => {
-            format!("nobody knows where the output would have ended: {outcome}")
+            format!(
+                "nobody knows where the output would have ended: {outcome}; the command has run, but its output here \
+                 is not to be trusted"
+            )
         }
         _ => format!(
             "some of the output is gone, so it cannot be verified: there were {out} bytes of stdout and {err} of stderr; the command itself {outcome}"
