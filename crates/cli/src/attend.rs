@@ -24,6 +24,9 @@ use tokio::time::{Sleep, sleep, timeout};
 use tokio_util::task::AbortOnDropHandle;
 
 mod terminal;
+mod told;
+
+pub use told::Told;
 
 /// How long a command has to end after Ctrl-C, before it is killed.
 pub const GRACE: Duration = Duration::from_secs(5);
@@ -178,7 +181,7 @@ impl Visit {
             never = link::tell(&mut self.link) => match never {},
             signal = self.interrupts.next() => Err(match self.on_signal {
                 OnSignal::Leave => Stop::Left(Some(signal)),
-                OnSignal::Cancel | OnSignal::CtrlC => unanswered(Stop::Left(Some(signal))),
+                OnSignal::Cancel | OnSignal::CtrlC => unanswered(),
             }),
         }
     }
@@ -219,7 +222,10 @@ impl Visit {
             tokio::select! {
                 child = &mut starting => break child?,
                 signal = self.interrupts.next() => {
-                    self.heed(signal).map_err(unanswered)?;
+                    self.heed(signal).map_err(|stop| match stop {
+                        Stop::Left(_) => unanswered(),
+                        other => other,
+                    })?;
                 }
                 never = link::tell(&mut self.link) => match never {},
             }
@@ -295,10 +301,8 @@ impl Visit {
         // Held to the end, forwarded or not, because dropping it would end it.
         let mut stdin = child.stdin.take();
         let end = self.carry_with(child, streams, &mut stdin).await;
-        // A command must not take a part of its input for all of it.
-        if let Err(_) | Ok(Err(Stop::Left(_))) = end {
-            stdin.into_iter().for_each(ChildStdin::leave_open);
-        }
+        // Its end was sent if it had one. A command must not take a part of its input for all of it.
+        stdin.into_iter().for_each(ChildStdin::leave_open);
         end
     }
 
@@ -458,14 +462,9 @@ enum Heed {
 }
 
 /// Who leaves before there is an answer does not know what there is to go on.
-fn unanswered(stop: Stop) -> Stop {
-    match stop {
-        Stop::Left(_) => {
-            let message = "interrupted before the agent has answered".to_owned();
-            Outcome::Lost { message }.into()
-        }
-        Stop::Outcome(_) | Stop::Unknown(_) => stop,
-    }
+fn unanswered() -> Stop {
+    let message = "interrupted before the agent has answered".to_owned();
+    Outcome::Lost { message }.into()
 }
 
 /// Waits until there is no connection.

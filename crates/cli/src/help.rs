@@ -105,7 +105,8 @@ Terminals:
 Ctrl-C:
   The first one ends the command and everything it started, and waits until that is done. The second
   one leaves at once and says what may still run. SIGTERM, SIGHUP and SIGQUIT do the same.
-  Other signals that end a process end the command too, after a second.
+  Other signals that end a process end the command too, after a second. With --on-disconnect keep Ctrl-C
+  alone ends it, and any other signal leaves it to itself.
 
 Files:
   ~/.config/rexec/identity.pem    certificate and private key (make one with rexec ca issue-user)

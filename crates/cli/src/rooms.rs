@@ -1,6 +1,6 @@
 //! `rexec rooms`: the rooms of an agent.
 
-use crate::args::Rooms;
+use crate::args::Listing;
 use crate::people::{ask, refused};
 use crate::status::{VERSION, json_line};
 use crate::table::table;
@@ -19,8 +19,8 @@ struct Line<'a> {
 }
 
 /// Asks, and prints a table, or one JSON object a line.
-pub(crate) fn run(rooms: Rooms) -> ExitCode {
-    let Rooms { json: as_json, target, connect } = rooms;
+pub(crate) fn run(rooms: Listing) -> ExitCode {
+    let Listing { json: as_json, target, connect } = rooms;
     match ask(&target, connect, async |session: Session| session.rooms().await) {
         Ok(all) if as_json => crate::written(json(&all)),
         Ok(all) => crate::written(io::stdout().write_all(shown(&all).as_bytes())),

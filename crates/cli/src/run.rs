@@ -1,7 +1,7 @@
 //! A plan carried out: connect, start, carry the streams, wait for the end; and again, if that is safe.
 
-use crate::attend::{OnSignal, Stop, Streams, Visit};
-use crate::event::{End, Ended, Left, Parting, Started};
+use crate::attend::{OnSignal, Stop, Streams, Told, Visit};
+use crate::event::{End, Ended, Left, Started};
 use crate::exit::Notes;
 use crate::forward::Route;
 use crate::plan::{Plan, Terminal, Work};
@@ -52,27 +52,22 @@ pub async fn run_telling(
     // this for a broken line.
     tokio::task::yield_now().await;
     let Run { visit, job, asked_for, .. } = run;
-    let (outcome, status, is_unknown) = match end {
-        Ok(status) => {
-            let is_unknown = status.is_unknown_job();
-            (status.outcome().clone(), Some(status), is_unknown)
-        }
-        Err(Stop::Outcome(outcome)) => (outcome, None, false),
-        Err(Stop::Unknown(outcome)) => (outcome, None, true),
-        Err(Stop::Left(signal)) => {
-            let Some(job) = job else {
-                return End::Over(Box::new(Ended::of(Some(host), Outcome::Cancelled)));
-            };
+    let mut told = match (Told::of(end), &job) {
+        (Ok(told), _) => told,
+        (Err(signal), Some(job)) => {
             let again = is_there.then(|| format!("{again} {job}"));
-            return End::Left(Left { host, job, signal, again });
+            return End::Left(Left { host, job: job.clone(), signal, again });
         }
+        (Err(_), None) => Outcome::Cancelled.into(),
     };
-    let outcome = if several { with_hint(outcome) } else { outcome };
-    let is_lost = matches!(outcome, Outcome::Lost { .. });
-    let job = job.or(asked_for.filter(|_| is_lost));
+    if several {
+        told.outcome = with_hint(told.outcome);
+    }
+    let job = job.or(asked_for.filter(|_| told.is_lost()));
     let Visit { closed, left, .. } = visit;
-    let is_there = is_lost && !is_unknown && left.is_none_or(Parting::may_be_there);
+    let is_there = told.may_be_there(left);
     let again = job.as_ref().filter(|_| is_there).map(|job| format!("{again} {job}"));
+    let Told { outcome, status, is_unknown } = told;
     let known = Ended::of(Some(host), outcome);
     End::Over(Box::new(Ended { job, status, closed, left, is_unknown, again, ..known }))
 }

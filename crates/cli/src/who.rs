@@ -1,6 +1,6 @@
 //! `rexec who`: who is connected to an agent.
 
-use crate::args::Who;
+use crate::args::Listing;
 use crate::people::{ask, refused};
 use crate::status::{VERSION, json_line, time};
 use crate::table::table;
@@ -26,7 +26,7 @@ struct Line<'a> {
 }
 
 /// Asks, and prints a table, or one JSON object a line.
-pub fn run(who: Who) -> ExitCode {
+pub fn run(who: Listing) -> ExitCode {
     // Before there is another thread.
     let zone = Zone::here();
     let asked =

@@ -229,6 +229,12 @@ impl ChildStdin {
         self.remote.input.tally()
     }
 
+    /// Whether the command takes no more from here: it has closed its stdin, is over, or gets what somebody
+    /// else sends.
+    pub fn is_stopped(&self) -> bool {
+        self.remote.input.is_stopped()
+    }
+
     /// Lets go of it, and the command does not hear of that: it may have got only a part, or it goes on and another
     /// client sends the rest.
     pub fn leave_open(mut self) {
@@ -273,14 +279,6 @@ impl AsyncWrite for ChildStdin {
         }
         self.ended = true;
         Poll::Ready(Ok(()))
-    }
-}
-
-impl ChildStdin {
-    /// Whether the command takes no more from here: it has closed its stdin, is over, or gets what somebody
-    /// else sends.
-    pub fn is_stopped(&self) -> bool {
-        self.remote.input.is_stopped()
     }
 }
 

@@ -316,8 +316,9 @@ mod tests {
 
     const ALGORITHM: Algorithm = Algorithm::Sha256;
 
-    fn submit(jobs: &Jobs, name: &str) -> Arc<Job> {
-        let submission = Submission {
+    /// Detached, and with an id that the agent has made.
+    fn submission(name: &str) -> Submission {
+        Submission {
             id: JobId::new(name).unwrap(),
             body: Digest::of(ALGORITHM, b"request"),
             owner: Owner { name: "alice".to_owned(), groups: Vec::new() },
@@ -325,9 +326,12 @@ mod tests {
             durable: false,
             resumable: true,
             detach: true,
-        };
+        }
+    }
+
+    fn submit(jobs: &Jobs, name: &str) -> Arc<Job> {
         let spec = ExecSpec::new(Command::Argv(vec![b"true".to_vec().into()]));
-        match jobs.submit(submission, &spec, Sent::First) {
+        match jobs.submit(submission(name), &spec, Sent::First) {
             Submitted::New(job, _) => job,
             _ => panic!("{name} is not new"),
         }
@@ -370,15 +374,7 @@ mod tests {
         let state = tempfile::tempdir().unwrap();
         let before = open(state.path());
         let leases = [("over", 0), ("lasts", 600_000), ("unwritten", 0)].map(|(name, ms)| {
-            let submission = Submission {
-                id: JobId::new(name).unwrap(),
-                body: Digest::of(ALGORITHM, b"request"),
-                owner: Owner { name: "alice".to_owned(), groups: Vec::new() },
-                algorithm: ALGORITHM,
-                durable: false,
-                resumable: true,
-                detach: false,
-            };
+            let submission = Submission { detach: false, ..submission(name) };
             let then = Some(OnDisconnect::Lease { ms });
             let command = Command::Argv(vec![b"true".to_vec().into()]);
             let spec = ExecSpec { on_disconnect: then, ..ExecSpec::new(command) };
@@ -409,16 +405,8 @@ mod tests {
     async fn a_durable_job_that_is_given_up_has_one_end_on_record() {
         let state = tempfile::tempdir().unwrap();
         let before = open(state.path());
-        let id = JobId::new("durable").unwrap();
-        let submission = Submission {
-            id: id.clone(),
-            body: Digest::of(ALGORITHM, b"request"),
-            owner: Owner { name: "alice".to_owned(), groups: Vec::new() },
-            algorithm: ALGORITHM,
-            durable: true,
-            resumable: true,
-            detach: false,
-        };
+        let submission = Submission { durable: true, detach: false, ..submission("durable") };
+        let id = submission.id.clone();
         let spec = ExecSpec::new(Command::Argv(vec![b"true".to_vec().into()]));
         let Submitted::New(job, _controls) = before.submit(submission, &spec, Sent::First) else {
             panic!("it is not new")

@@ -35,20 +35,6 @@ impl Report {
     }
 }
 
-/// List the jobs on an agent that you may know of.
-#[derive(Debug, Args)]
-pub struct Jobs {
-    /// Print one JSON object for each job
-    #[arg(long)]
-    pub json: bool,
-    /// Which agent; a USER@ before it makes no difference
-    #[arg(value_name = "HOST[:PORT]", value_hint = ValueHint::Hostname)]
-    pub target: OsString,
-    /// How to connect.
-    #[command(flatten)]
-    pub connect: ConnectOptions,
-}
-
 /// Print a job's output.
 #[derive(Debug, Args)]
 pub struct Logs {

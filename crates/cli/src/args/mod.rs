@@ -9,7 +9,7 @@ mod parse;
 #[cfg(test)]
 mod tests;
 
-pub use jobs::{Attach, JobName, Jobs, Kill, Logs, Report, Rm, Wait};
+pub use jobs::{Attach, JobName, Kill, Logs, Report, Rm, Wait};
 pub use options::{CommandOptions, ConnectOptions, JobOptions, OutputOptions, RunOptions};
 pub use parse::{parse, reporting};
 
@@ -125,13 +125,13 @@ pub enum Named {
     /// Tell every room and everybody with a job on an agent something
     Wall(Box<Wall>),
     /// Show who is connected to an agent, in which rooms and on which jobs
-    Who(Who),
+    Who(Listing),
     /// List the rooms of an agent that you may be in
-    Rooms(Rooms),
+    Rooms(Listing),
     /// Check this machine's files, and the way to an agent, and say what to mend
     Doctor(Doctor),
     /// List the jobs on an agent that you may know of
-    Jobs(Jobs),
+    Jobs(Listing),
     /// Print a job's output
     #[command(after_long_help = help::LOGS)]
     Logs(Box<Logs>),
@@ -205,24 +205,10 @@ pub struct Wall {
     pub connect: ConnectOptions,
 }
 
-/// Show who is connected to an agent.
+/// What an agent has a list of.
 #[derive(Debug, Args)]
-pub struct Who {
-    /// Print one JSON object for each connection
-    #[arg(long)]
-    pub json: bool,
-    /// Which agent; a USER@ before it makes no difference
-    #[arg(value_name = "HOST[:PORT]", value_hint = ValueHint::Hostname)]
-    pub target: OsString,
-    /// How to connect.
-    #[command(flatten)]
-    pub connect: ConnectOptions,
-}
-
-/// List the rooms of an agent.
-#[derive(Debug, Args)]
-pub struct Rooms {
-    /// Print one JSON object for each room
+pub struct Listing {
+    /// Print one JSON object for each
     #[arg(long)]
     pub json: bool,
     /// Which agent; a USER@ before it makes no difference

@@ -1,7 +1,7 @@
 //! `rexec jobs`: what runs, and what waits for somebody to fetch its end.
 
 use super::{Call, table};
-use crate::args::{Jobs, Report};
+use crate::args::{Listing, Report};
 use crate::attend::OnSignal;
 use crate::status::{VERSION, json_line, time};
 use crate::written;
@@ -47,8 +47,8 @@ struct Extent {
 }
 
 /// Prints a table, or JSON Lines.
-pub fn run(jobs: Jobs) -> ExitCode {
-    let Jobs { json, target, connect } = jobs;
+pub fn run(jobs: Listing) -> ExitCode {
+    let Listing { json, target, connect } = jobs;
     let report = Report { json, ..Report::plain() };
     let call = match Call::new(&target, connect, &report) {
         Ok(call) => call,

@@ -20,7 +20,7 @@ pub use remove::run as remove;
 pub use wait::run as wait;
 
 use crate::args::{ConnectOptions, Report};
-use crate::attend::{OnSignal, Stop, Visit};
+use crate::attend::{OnSignal, Stop, Told, Visit};
 use crate::event::{End, Ended, Left, Parting, Started};
 use crate::exit::Notes;
 use crate::plan::{self, Endpoint};
@@ -117,25 +117,17 @@ impl Call {
     fn end(&self, end: Result<ExitStatus, Stop>, trace: Trace) -> End {
         let Trace { job, closed, left, controls } = trace;
         let host = self.endpoint.host.clone();
-        let (outcome, status, is_unknown) = match end {
-            Ok(status) => {
-                let is_unknown = status.is_unknown_job();
-                (status.outcome().clone(), Some(status), is_unknown)
+        let told = match (Told::of(end), job.clone()) {
+            (Ok(told), _) => told,
+            (Err(signal), Some(job)) => {
+                let again = (controls && signal.is_none()).then(|| format!("{} {job}", self.again));
+                return End::Left(Left { host, job, signal, again });
             }
-            Err(Stop::Outcome(outcome)) => (outcome, None, false),
-            Err(Stop::Unknown(outcome)) => (outcome, None, true),
-            Err(Stop::Left(signal)) => match job {
-                Some(job) => {
-                    let again =
-                        (controls && signal.is_none()).then(|| format!("{} {job}", self.again));
-                    return End::Left(Left { host, job, signal, again });
-                }
-                None => (Outcome::Cancelled, None, false),
-            },
+            (Err(_), None) => Outcome::Cancelled.into(),
         };
-        let is_lost = controls && status.is_none() && matches!(outcome, Outcome::Lost { .. });
-        let is_there = is_lost && !is_unknown && left.is_none_or(Parting::may_be_there);
+        let is_there = controls && told.status.is_none() && told.may_be_there(left);
         let again = job.as_ref().filter(|_| is_there).map(|job| format!("{} {job}", self.again));
+        let Told { outcome, status, is_unknown } = told;
         let known = Ended { is_visit: true, is_unknown, ..Ended::of(Some(host), outcome) };
         End::Over(Box::new(Ended { job, status, closed, left, again, ..known }))
     }

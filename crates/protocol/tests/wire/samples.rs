@@ -194,8 +194,8 @@ fn no_job() -> String {
     "this agent has no such job".into()
 }
 
-fn listing() -> Frame {
-    let running = JobInfo {
+fn running() -> JobInfo {
+    JobInfo {
         job: job(),
         owner: "alice".into(),
         user: "deploy".into(),
@@ -211,7 +211,11 @@ fn listing() -> Frame {
         waiting: None,
         terminal: false,
         terminal_size: None,
-    };
+    }
+}
+
+fn listing() -> Frame {
+    let running = running();
     let ended = JobInfo {
         outcome: Some(Outcome::Exited { code: 7 }),
         ended_ms: Some(1_763_764_801_000),
@@ -227,21 +231,11 @@ fn listing() -> Frame {
 
 fn listing_of_a_terminal() -> Frame {
     let job = JobInfo {
-        job: job(),
-        owner: "alice".into(),
-        user: "deploy".into(),
         command: "(login shell)".into(),
-        outcome: None,
-        pid: 4711,
-        started_ms: 1_763_764_800_123,
-        ended_ms: None,
         size: Offsets { out: 70_000, err: 0 },
-        kept_from: Offsets::default(),
-        attached: 1,
-        detached: false,
-        waiting: None,
         terminal: true,
         terminal_size: Some(TerminalSize { columns: 132, rows: 43, width: 0, height: 0 }),
+        ..running()
     };
     let list = JobList { jobs: vec![job] };
     Frame::with_body(StreamId(6), Listing { more: false }.into(), msgpack::encode(&list))
@@ -352,21 +346,11 @@ fn unknown() -> String {
 
 fn listing_of_a_waiting_job() -> Frame {
     let job = JobInfo {
-        job: job(),
-        owner: "alice".into(),
-        user: "deploy".into(),
-        command: "make test".into(),
-        outcome: None,
-        pid: 4711,
-        started_ms: 1_763_764_800_123,
-        ended_ms: None,
         size: Offsets { out: 70_000, err: 0 },
-        kept_from: Offsets::default(),
         attached: 0,
         detached: true,
         waiting: Some("there is no room".into()),
-        terminal: false,
-        terminal_size: None,
+        ..running()
     };
     let list = JobList { jobs: vec![job] };
     Frame::with_body(StreamId(6), Listing { more: false }.into(), msgpack::encode(&list))
