@@ -364,6 +364,9 @@ async fn settle(agent: &Agent, job: &Arc<Job>, end: End, mut is_recorded: bool) 
         }
         is_recorded = put_end(job, &end).await;
     }
+    if job.log.disk().is_none() {
+        return;
+    }
     let log = Arc::clone(&job.log);
     // One that is deleted meanwhile has nothing to lose.
     if let Ok(Err(error)) = spawn_blocking(move || log.shelve()).await
