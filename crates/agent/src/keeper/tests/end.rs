@@ -1,5 +1,6 @@
 //! Signals, and the end of trees and of those who watch them.
 
+use super::super::process::READY;
 use super::*;
 
 #[tokio::test]
@@ -165,11 +166,9 @@ async fn a_keeper_that_is_stopped_or_killed_during_the_launch_leaves_no_orphan()
     for launch in launches.collect::<Vec<_>>() {
         launch.await.unwrap();
     }
-    let end = Instant::now() + PATIENCE;
-    while is_run(&mark) {
-        assert!(Instant::now() < end, "an orphan is left");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+    let parent = zygote.pid().await;
+    eventually("no orphan is left", || !is_run(&mark)).await;
+    eventually("no keeper is left", || pids_with_parent(parent).len() == READY).await;
 }
 
 /// Whether a process has this on its command line.
