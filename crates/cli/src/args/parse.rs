@@ -7,7 +7,7 @@
 use super::{Cli, Documented, Named, Request, Run, RunOptions, Usage};
 use crate::help;
 use crate::values::SshOption;
-use clap::error::ErrorKind;
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{CommandFactory, Parser, Subcommand};
 use std::ffi::{OsStr, OsString};
 
@@ -145,7 +145,7 @@ fn long_help() -> clap::Error {
 }
 
 /// Help is no error; and it comes from [`Cli`], whoever was asked.
-fn explain(error: clap::Error, args: &[OsString]) -> Result<Request, Usage> {
+fn explain(mut error: clap::Error, args: &[OsString]) -> Result<Request, Usage> {
     match error.kind() {
         ErrorKind::DisplayHelp => match Cli::command().try_get_matches_from(args) {
             Err(help) if help.kind() == ErrorKind::DisplayHelp => {
@@ -155,9 +155,27 @@ fn explain(error: clap::Error, args: &[OsString]) -> Result<Request, Usage> {
         },
         ErrorKind::DisplayVersion => Ok(Request::Print(error.to_string())),
         _ => {
+            suggest(&mut error);
             let text = error.to_string();
             Err(Usage(text.strip_prefix("error: ").unwrap_or(&text).trim_end().to_owned()))
         }
+    }
+}
+
+/// Says what may have been meant by an option that is not there. Clap's own tip is how to pass it as a
+/// word, which hardly anybody wants.
+fn suggest(error: &mut clap::Error) {
+    let word = match error.get(ContextKind::InvalidArg) {
+        Some(ContextValue::String(word)) => word.clone(),
+        _ => return,
+    };
+    error.remove(ContextKind::Suggested);
+    let is_filter = ["--exclude", "--include", "--filter"].iter().any(|it| word.starts_with(it));
+    if is_filter && error.kind() == ErrorKind::UnknownArgument {
+        let tip =
+            "what to leave out is rsync's business: rsync -a -e rexec-ssh --exclude PATTERN …";
+        let tips = ContextValue::StyledStrs(vec![tip.into()]);
+        error.insert(ContextKind::Suggested, tips);
     }
 }
 

@@ -203,6 +203,12 @@ fn a_usage_error_is_one_sentence_for_programs() {
             &["--jsn", "web1", "x"],
             "unexpected argument '--jsn' found; tip: a similar argument exists: '--json'",
         ),
+        (&["jobs", "--tail", "3", "web1"], "unexpected argument '--tail' found"),
+        (
+            &["cp", "-r", "--exclude", "*.o", "src", "web1:"],
+            "unexpected argument '--exclude' found; tip: what to leave out is rsync's business: \
+             rsync -a -e rexec-ssh --exclude PATTERN …",
+        ),
     ] {
         assert_eq!(Usage(usage(line)).sentence(), expected);
     }
