@@ -2,8 +2,11 @@
 //!
 //! [`crate::check`] prints what is in force; this looks at the machine around it, too.
 
+use crate::account::Account;
 use crate::config::{Config, ConfigError};
+use crate::policy::Policy;
 use crate::{audit, check};
+use nix::unistd::{AccessFlags, access};
 use rexec_net::checkup::{Report, Side, Verdict, credentials};
 use rexec_protocol::outcome::printable;
 use std::fs;
@@ -17,7 +20,7 @@ use std::time::SystemTime;
 type Look = fn(&Config, &mut Report);
 
 /// Everything that is looked at, in this order. A new check is one line here.
-const LOOKS: &[Look] = &[account, files, state_folder, policy, audit_log, ports];
+const LOOKS: &[Look] = &[account, files, state_folder, policy, users, subsystems, audit_log, ports];
 
 /// Checks everything and writes one line for each finding; fails if anything is wrong.
 pub fn run(config: Result<Config, ConfigError>, json: bool, out: &mut dyn Write) -> ExitCode {
@@ -55,6 +58,38 @@ fn state_folder(config: &Config, report: &mut Report) {
 
 fn policy(config: &Config, report: &mut Report) {
     report.judge("policy", check::policy(config));
+}
+
+/// As whom nothing can run here, whatever the policy says. It is no fault: other machines with the same
+/// policy may have them.
+fn users(config: &Config, report: &mut Report) {
+    // What is wrong with it is told by `policy`.
+    let Ok(policy) = Policy::load(&config.policy_paths()) else { return };
+    for name in policy.locals() {
+        if let Err(error) = Account::find(name) {
+            let words =
+                format!("{error}; so what the policy allows 'as' that user is refused here");
+            report.add("user", Verdict::Note, words);
+        }
+    }
+}
+
+fn subsystems(config: &Config, report: &mut Report) {
+    for (name, line) in &config.subsystems {
+        // Where another program is, its shell finds out.
+        let Some(program) = line.split_ascii_whitespace().next().filter(|it| it.starts_with('/'))
+        else {
+            continue;
+        };
+        if access(program, AccessFlags::X_OK).is_err() {
+            let words = format!(
+                "'{name}' is {program}, which cannot be executed here, so programs that need it fail \
+                 over rexec-ssh (for sftp: `sftp`, `scp`, sshfs); install it, or name another under \
+                 [subsystems] in the configuration"
+            );
+            report.add("subsystem", Verdict::Note, words);
+        }
+    }
 }
 
 fn audit_log(config: &Config, report: &mut Report) {
@@ -126,6 +161,7 @@ fn listener(port: u16) -> Option<(u32, String)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::unix::fs::PermissionsExt;
 
     fn lines(config: Result<Config, ConfigError>) -> Vec<serde_json::Value> {
         let mut out = Vec::new();
@@ -151,13 +187,41 @@ mod tests {
 
     #[test]
     fn a_state_folder_that_others_may_write_is_a_finding() {
-        use std::os::unix::fs::PermissionsExt;
         let dir = tempfile::tempdir().unwrap();
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o777)).unwrap();
         let state_dir = dir.path().to_owned();
         let found = lines(Ok(Config { state_dir, listen: Vec::new(), ..Config::default() }));
         let state = found.iter().find(|line| line["check"] == "state folder").unwrap();
         assert_eq!(state["verdict"], "wrong", "{state}");
+    }
+
+    #[test]
+    fn users_and_subsystems_that_are_not_here_are_told() {
+        let dir = tempfile::tempdir().unwrap();
+        let policy = dir.path().join("policy.toml");
+        let rule = "[[rule]]\nname = 'a'\nusers = ['alice']\nas = ['no-such-user', '@self', '*']\n\
+                    commands = 'any'\n";
+        fs::write(&policy, rule).unwrap();
+        fs::set_permissions(&policy, fs::Permissions::from_mode(0o600)).unwrap();
+        let subsystem = |name: &str, line: &str| (name.to_owned(), line.to_owned());
+        let missing = subsystem("sftp", "/no/such/sftp-server -e");
+        let (here, by_name) = (subsystem("here", "/bin/sh -c x"), subsystem("name", "no-such x"));
+        let config = Config {
+            policy,
+            policy_folder: dir.path().join("d"),
+            subsystems: [missing, here, by_name].into(),
+            listen: Vec::new(),
+            ..Config::default()
+        };
+        let found = lines(Ok(config));
+        let of = |check: &str| -> Vec<_> {
+            found.iter().filter(|line| line["check"] == check).collect()
+        };
+        let [user] = of("user")[..] else { panic!("{found:?}") };
+        assert_eq!(user["verdict"], "note");
+        assert!(user["message"].as_str().unwrap().contains("no user 'no-such-user'"), "{user}");
+        let [subsystem] = of("subsystem")[..] else { panic!("{found:?}") };
+        assert!(subsystem["message"].as_str().unwrap().contains("/no/such/sftp-server, which"));
     }
 
     #[test]

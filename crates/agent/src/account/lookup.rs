@@ -26,7 +26,7 @@ impl Account {
     }
 
     /// The account of this name, unless it is not for running commands.
-    pub(super) fn find(name: &str) -> Result<Self, AccountError> {
+    pub(crate) fn find(name: &str) -> Result<Self, AccountError> {
         if !holds("account.name", is_legal(name)) {
             return Err(AccountError::Name(name.to_owned()));
         }

@@ -7,6 +7,7 @@ use super::question::{Caller, Question};
 use super::reason;
 use super::rule::{Account, Effect, Mismatch, Rule};
 use rexec_guard::holds;
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 /// A policy: rules that do not change. A new version is a new value.
@@ -118,6 +119,17 @@ impl Policy {
             }
             _ => Verdict::Ruled(answer),
         }
+    }
+
+    /// The users as whom something may run, as far as rules name them.
+    pub fn locals(&self) -> BTreeSet<&str> {
+        let allowing = self.rules.iter().filter(|rule| rule.effect == Effect::Allow);
+        let accounts = allowing.flat_map(|rule| rule.locals.iter().flatten());
+        let names = accounts.filter_map(|account| match account {
+            Account::Named(name) => Some(name.as_str()),
+            Account::Any | Account::Own => None,
+        });
+        names.collect()
     }
 
     /// The names of the allow rules with `ctl` about nobody who could be at the console.
