@@ -4,10 +4,10 @@ use crate::account::Account;
 use crate::config::Config;
 use crate::console::columns::counted;
 use crate::policy::Policy;
-use crate::{audit, console, trusted};
+use crate::{audit, console};
 use nix::unistd::AccessFlags;
 use rexec_net::credentials::Credentials;
-use rexec_net::tls;
+use rexec_net::{tls, trusted};
 use std::fs;
 use std::io::{self, Write};
 use std::os::unix::net::SocketAddr;
@@ -202,7 +202,7 @@ mod tests {
         std::os::unix::fs::chown(dir.path(), Some(65534), None).unwrap();
         let why = state_folder(dir.path()).unwrap_err();
         let both = why.contains("belongs to uid 65534") && why.contains("this runs as uid 0");
-        assert!(both && why.contains("run it as the agent's user"), "{why}");
+        assert!(both && why.contains("run it as the file's user"), "{why}");
         assert!(!why.contains("chown"), "{why}");
     }
 }

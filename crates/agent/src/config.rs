@@ -2,10 +2,10 @@
 
 use crate::admission::settings::{self, Penalties};
 use crate::policy::PolicyPaths;
-use crate::trusted;
 use crate::{audit, jobs, log_level, rooms};
 use rexec_net::credentials::Files;
 use rexec_net::rates::Rates;
+use rexec_net::trusted;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::collections::BTreeMap;
 use std::fs::File;

@@ -74,7 +74,6 @@ pub mod standing;
 pub mod state_file;
 pub mod stdin;
 pub mod supervisor;
-pub mod trusted;
 pub mod unstick;
 
 /// Name and version, as they appear in hellos and logs.

@@ -1,6 +1,6 @@
 //! Small files in the agent's private folder that the next agent reads.
 
-use crate::trusted;
+use rexec_net::trusted;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;

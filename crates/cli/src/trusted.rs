@@ -1,11 +1,9 @@
 //! Files that decide whom this program trusts: nobody but root and this user may change them. ssh does it so with
 //! its own.
 
-use nix::unistd::Uid;
-use rexec_guard::holds;
+use rexec_client::demand_unchangeable;
 use std::fs::File;
 use std::io::{self, Read};
-use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 /// Reads a file that nobody else may write; `None` if there is none. The error names the file, and what to do about
@@ -19,15 +17,9 @@ pub(crate) fn read(path: &Path) -> Result<Option<String>, String> {
         opened => opened.map_err(failed)?,
     };
     let metadata = file.metadata().map_err(failed)?;
-    let (owner, mode) = (metadata.uid(), metadata.mode() & 0o7777);
-    if !holds("client_config.owner", owner == 0 || owner == Uid::effective().as_raw()) {
-        return Err(format!("{shown} belongs to uid {owner}, who could change it"));
-    }
     // A device, such as /dev/null or a pipe of the shell, keeps nothing that could be changed.
-    if !holds("client_config.unchangeable", mode & 0o022 == 0 || !metadata.is_file()) {
-        return Err(format!(
-            "{shown} may be written by others than its owner (mode {mode:04o}); run: chmod go-w {shown}"
-        ));
+    if metadata.is_file() {
+        demand_unchangeable(path, &metadata).map_err(|why| format!("{shown} {why}"))?;
     }
     let mut text = String::new();
     file.read_to_string(&mut text).map_err(failed)?;
@@ -58,7 +50,7 @@ mod tests {
     /// Root may give it away.
     #[test]
     fn a_file_of_another_is_refused() {
-        if !Uid::effective().is_root() {
+        if !nix::unistd::Uid::effective().is_root() {
             return println!("skipped: only root can give a file to another");
         }
         let dir = tempfile::tempdir().unwrap();

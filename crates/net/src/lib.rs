@@ -17,6 +17,7 @@
 //! | [`tls`] | the rustls configurations, and their reload |
 //! | [`credentials`] | keys, certificates and authorities from PEM files |
 //! | [`identity`] | [`Identity`], the proof of who the peer is |
+//! | [`trusted`] | files that nobody else may change |
 //! | [`explain`] | why TLS refused a peer, in words |
 //! | [`checkup`] | for `doctor`: what can be found wrong before anything is tried |
 //! | [`error`] | what can go wrong with a connection, by fault |
@@ -37,6 +38,7 @@ pub mod rates;
 mod readahead;
 pub mod recycler;
 pub mod tls;
+pub mod trusted;
 
 pub use error::NetError;
 pub use identity::Identity;

@@ -10,7 +10,7 @@
 //!   fsync is believed.
 
 use super::record::{Link, MAX_LINE, Record};
-use crate::trusted;
+use rexec_net::trusted;
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, BufRead, BufReader, Read};
 use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};

@@ -7,7 +7,7 @@
 
 use super::meta::{Ending, hexadecimal};
 use super::{Job, never_ran};
-use crate::trusted;
+use rexec_net::trusted;
 use rexec_protocol::message::Exit;
 use rexec_protocol::outcome::Outcome;
 use rexec_protocol::{Algorithm, Digest, JobId};

@@ -5,7 +5,7 @@
 //! such an `authorized_keys`. What counts is asked of the opened file, not of its name.
 
 use super::engine::{Policy, PolicyError, Source};
-use crate::trusted;
+use rexec_net::trusted;
 use std::ffi::OsStr;
 use std::fs::{self, File, Metadata};
 use std::io::{self, Read};

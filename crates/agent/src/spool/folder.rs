@@ -5,7 +5,7 @@
 
 use super::{Checkpoint, Content, Files, Spool};
 use crate::jobs::meta::{End, Meta};
-use crate::trusted;
+use rexec_net::trusted;
 use rexec_protocol::{Algorithm, JobId};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
