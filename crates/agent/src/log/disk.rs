@@ -4,11 +4,12 @@
 //! to the digest and to the newest records in memory, and their entry to the index. A full disk, and
 //! the limits of the job and of all jobs, are the same to it: the oldest output goes if it may, or
 //! the command waits. It may go if the caller said so ([`OnFull::DiscardOldest`]), or if the job's
-//! owner has it.
+//! owner has it. A little of each job that runs is kept whatever the others have, so that nobody
+//! who reads is held up by them.
 
 use super::Log;
 use super::cursor::Place;
-use super::quota::Share;
+use super::quota::{Share, Short};
 use super::state::Record;
 use crate::jobs::meta::End;
 use crate::spool::{Checkpoint, ENTRY, Entry, Mark, Spool, size_between};
@@ -25,6 +26,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 const CHUNK: usize = 128 * 1024;
 /// Of what is on disk, this much stays in memory for those who follow.
 const NEWEST: usize = 128 * 1024;
+/// So much of a job that runs is kept even where all jobs together have what they may: its readers
+/// tell what they have by pieces of a part of it.
+const LEAST: u64 = 1024 * 1024;
 /// Records that are entered in the index at once.
 const ENTERED: usize = 256;
 /// After this much more output there is another checkpoint: what an agent may have to digest again.
@@ -59,11 +63,14 @@ pub enum Full {
     /// The job has as much as one job may.
     #[error("the kept output of this job is at its limit, 'jobs.max_output'")]
     Job,
-    /// The jobs of one identity have as much as one may, or all have as much as all may, and none that could go has
-    /// ended.
+    /// The jobs of its owner have as much as those of one identity may, and those that have ended are not enough to
+    /// make room.
     #[error(
-        "the kept output of its owner's jobs is at its limit, half of 'jobs.max_output_total', or that of all jobs is"
+        "the kept output of its owner's jobs is at its limit, one identity's part of 'jobs.max_output_total'"
     )]
+    Owner,
+    /// All jobs have as much as all may, and those that could go are not enough to make room.
+    #[error("the kept output of all jobs is at its limit, 'jobs.max_output_total'")]
     Total,
     /// The disk is full, or does not work.
     #[error("cannot write the output of this job to disk: {0}")]
@@ -79,6 +86,15 @@ pub enum Urgency {
     Ended,
     /// It was asked to end, or has: rather than wait, output is lost.
     Ending,
+}
+
+/// What may go of a job's output.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Which {
+    /// What its owner has.
+    Acknowledged,
+    /// That, and what the caller has given up.
+    Any,
 }
 
 impl Disk {
@@ -192,7 +208,7 @@ impl Log {
         let Some(disk) = self.disk() else { return Ok(()) };
         self.flush(&disk)?;
         self.mark(&disk)?;
-        disk.share.force(self.usage());
+        disk.share.force(self.kept());
         // Others may need the memory more.
         self.lock().trim(0);
         self.with_room(&disk, || disk.spool.end(end))
@@ -368,29 +384,46 @@ impl Log {
         Checkpoint { serial: 0, kept: state.kept, mark: state.end, out, err }
     }
 
-    fn usage(&self) -> u64 {
+    /// How much output is kept, in bytes.
+    pub(super) fn kept(&self) -> u64 {
         let state = self.lock();
         size_between(&state.kept, &state.end)
     }
 
-    /// Makes room for one more record.
+    /// Makes room for one more record, at the cost of what is worth the least: what its owner has,
+    /// then the jobs that have ended, then its own oldest.
     fn make_room(&self, disk: &Disk, urgency: Urgency) -> Result<(), Full> {
         loop {
-            let usage = self.usage() + CHUNK as u64 + ENTRY;
-            let full = if usage > disk.limit {
-                Full::Job
-            } else if disk.share.set(usage) {
-                return Ok(());
+            let usage = self.kept() + CHUNK as u64 + ENTRY;
+            let short = if usage > disk.limit {
+                None
             } else {
-                Full::Total
-            };
-            if !self.discard(disk) {
-                if urgency == Urgency::None {
-                    return Err(full);
+                match disk.share.set(usage) {
+                    Ok(()) => return Ok(()),
+                    short => short.err(),
                 }
+            };
+            if self.discard(disk, Which::Acknowledged)
+                || short.is_some_and(|short| disk.share.make_room(short))
+            {
+                continue;
+            }
+            if short.is_some() && usage <= LEAST {
                 disk.share.force(usage);
                 return Ok(());
             }
+            if self.discard(disk, Which::Any) {
+                continue;
+            }
+            if urgency != Urgency::None {
+                disk.share.force(usage);
+                return Ok(());
+            }
+            return Err(match short {
+                None => Full::Job,
+                Some(Short::Own(_)) => Full::Owner,
+                Some(Short::All(_)) => Full::Total,
+            });
         }
     }
 
@@ -398,14 +431,14 @@ impl Log {
     fn with_room<T>(&self, disk: &Disk, write: impl Fn() -> io::Result<T>) -> Result<T, Full> {
         loop {
             match write() {
-                Err(error) if is_full(&error) && self.discard(disk) => {}
+                Err(error) if is_full(&error) && self.discard(disk, Which::Any) => {}
                 written => return written.map_err(Full::Disk),
             }
         }
     }
 
     /// Gives up the oldest output, if any of it may go; false if none.
-    fn discard(&self, disk: &Disk) -> bool {
+    fn discard(&self, disk: &Disk, which: Which) -> bool {
         let now = self.now();
         let (stored, acknowledged) = {
             let state = self.lock();
@@ -413,7 +446,8 @@ impl Log {
         };
         // A checkpoint has to be where all is on disk, and what is kept has to begin before it.
         let next = if stored == now.mark { now } else { disk.last() };
-        let last = if disk.may_lose() { u64::MAX } else { acknowledged };
+        let is_any = which == Which::Any && disk.may_lose();
+        let last = if is_any { u64::MAX } else { acknowledged };
         let last = last.min(stored.number);
         let from = self.lock().kept;
         let last = last.min(next.mark.number);
@@ -444,7 +478,7 @@ impl Log {
         state.forget(|number, _| number < kept.number);
         drop(state);
         let done = disk.checkpoint(next).and_then(|()| disk.spool.punch(from, &kept));
-        disk.share.force(self.usage());
+        disk.share.force(self.kept());
         if let Err(error) = &done {
             tracing::error!(%error, "cannot give up the oldest output of a job");
         }

@@ -1,7 +1,8 @@
 //! How much disk all jobs may take together, and those of one identity.
 //!
 //! Whoever has the most loses the oldest output of a job that has ended, when there is no more room; and one whose
-//! jobs still run waits, alone. So nobody takes away what others keep.
+//! jobs still run waits, alone. So nobody takes away what others keep. Nothing is dropped unless that makes the room
+//! that is wanted.
 
 use super::Log;
 use rexec_guard::holds;
@@ -28,8 +29,15 @@ struct Used {
 #[derive(Debug, Default)]
 struct Own {
     bytes: u64,
-    /// The logs of those that have ended, the oldest end first.
-    ended: VecDeque<Weak<Log>>,
+    /// Those that have ended, the oldest end first.
+    ended: VecDeque<Ended>,
+}
+
+/// The output of a job that has ended.
+#[derive(Debug, Clone)]
+struct Ended {
+    log: Weak<Log>,
+    bytes: u64,
 }
 
 /// One job's part of it, given back when it is dropped.
@@ -40,12 +48,13 @@ pub struct Share {
     bytes: Mutex<u64>,
 }
 
-/// Why there is no room.
-enum Short {
+/// Why there is no room, and for how many bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Short {
     /// The identity has all that one may have.
-    Own,
+    Own(u64),
     /// There is no more.
-    All,
+    All(u64),
 }
 
 impl Quota {
@@ -67,48 +76,82 @@ impl Quota {
 
     /// A job of this identity has ended: its output is the next to go, after that of those before it.
     pub fn ended(&self, owner: &str, log: &Arc<Log>) {
+        let ended = Ended { log: Arc::downgrade(log), bytes: log.kept() };
         let mut used = lock(&self.used);
-        let ended = &mut used.by_owner.entry(owner.to_owned()).or_default().ended;
-        ended.retain(|log| log.upgrade().is_some_and(|log| !log.is_removed()));
-        ended.push_back(Arc::downgrade(log));
+        // What keeps nothing could go for nobody.
+        if let Some(own) = used.by_owner.get_mut(owner).filter(|_| ended.bytes > 0) {
+            own.ended.push_back(ended);
+        }
     }
 
-    /// Deletes the output of a job that has ended, to make room for one of `owner`; false if there is none that
-    /// may go for that. Blocks.
-    fn make_room(&self, owner: &str, short: &Short) -> bool {
-        loop {
-            // No lock is held while files are deleted.
-            let Some(oldest) = lock(&self.used).next_to_go(owner, short) else { return false };
-            if let Some(log) = oldest.upgrade()
-                && !log.is_removed()
-            {
-                let whose = match short {
-                    Short::Own => "the kept output of one identity is",
-                    Short::All => "the kept output of all jobs is",
-                };
-                tracing::warn!(owner, "{whose} at its limit; dropping the oldest");
-                log.remove();
-                self.dropped.fetch_add(1, Ordering::Release);
-                return true;
-            }
+    /// Deletes outputs of jobs that have ended, to make the room that `owner` is short of; false, and none is
+    /// deleted, if those that may go for that are not enough. Blocks.
+    fn make_room(&self, owner: &str, short: Short) -> bool {
+        // Not under the lock: to let go of a log may give back its part.
+        let held = lock(&self.used).forget_removed();
+        drop(held);
+        let Some(going) = lock(&self.used).take_enough(owner, short) else { return false };
+        // No lock is held while files are deleted.
+        for log in going.iter().filter_map(|ended| ended.log.upgrade()) {
+            let whose = match short {
+                Short::Own(_) => "the kept output of one identity is",
+                Short::All(_) => "the kept output of all jobs is",
+            };
+            tracing::warn!(owner, "{whose} at its limit; dropping the oldest");
+            log.remove();
+            self.dropped.fetch_add(1, Ordering::Release);
         }
+        true
     }
 }
 
 impl Used {
-    /// The first ended job of this identity; or, if nobody has room, of the one that has the most of those that
-    /// have no less than this one.
-    fn next_to_go(&mut self, owner: &str, short: &Short) -> Option<Weak<Log>> {
-        let own = self.by_owner.get(owner).map_or(0, |own| own.bytes);
-        let may_lose = |name: &str, other: &Own| match short {
-            Short::Own => name == owner,
-            Short::All => name == owner || other.bytes >= own,
+    /// Leaves out what is gone already. The logs that it has looked at.
+    fn forget_removed(&mut self) -> Vec<Arc<Log>> {
+        let mut held = Vec::new();
+        for own in self.by_owner.values_mut() {
+            own.ended.retain(|ended| {
+                let log = ended.log.upgrade();
+                let is_there = log.as_ref().is_some_and(|log| !log.is_removed());
+                held.extend(log);
+                is_there
+            });
+        }
+        held
+    }
+
+    /// The ended jobs that have to go for what is missing: the first ones of this identity; or, if nobody has room,
+    /// each time of the one that has the most of those that have no less than this one.
+    fn take_enough(&mut self, owner: &str, short: Short) -> Option<Vec<Ended>> {
+        let (missing, is_own) = match short {
+            Short::Own(missing) => (missing, true),
+            Short::All(missing) => (missing, false),
         };
-        let able = self
-            .by_owner
-            .iter_mut()
-            .filter(|(name, other)| !other.ended.is_empty() && may_lose(name.as_str(), other));
-        able.max_by_key(|(_, other)| other.bytes).and_then(|(_, other)| other.ended.pop_front())
+        // Of each: what is left of it, and how many of its jobs go.
+        let mut left: HashMap<&str, (u64, usize)> =
+            self.by_owner.iter().map(|(name, own)| (name.as_str(), (own.bytes, 0))).collect();
+        let (mut found, mut sum) = (Vec::new(), 0);
+        while sum < missing {
+            let own = left.get(owner).map_or(0, |(bytes, _)| *bytes);
+            let able = left.iter_mut().filter_map(|(name, (bytes, gone))| {
+                let may_lose = *name == owner || (!is_own && *bytes >= own);
+                let next = self.by_owner.get(*name)?.ended.get(*gone).filter(|_| may_lose)?;
+                Some((next, bytes, gone))
+            });
+            let (next, bytes, gone) = able.max_by_key(|(_, bytes, _)| **bytes)?;
+            *bytes = bytes.saturating_sub(next.bytes);
+            *gone += 1;
+            sum += next.bytes;
+            found.push(next.clone());
+        }
+        let gone: Vec<(String, usize)> =
+            left.into_iter().map(|(name, (_, gone))| (name.to_owned(), gone)).collect();
+        for (name, gone) in gone {
+            if let Some(own) = self.by_owner.get_mut(&name) {
+                own.ended.drain(..gone);
+            }
+        }
+        Some(found)
     }
 
     /// A part of this identity has another size.
@@ -117,42 +160,39 @@ impl Used {
         self.all = moved(self.all);
         let own = self.by_owner.entry(owner.to_owned()).or_default();
         own.bytes = moved(own.bytes);
-        if own.bytes == 0 && own.ended.iter().all(|log| log.strong_count() == 0) {
+        if own.bytes == 0 {
             self.by_owner.remove(owner);
         }
     }
 }
 
 impl Share {
-    /// Makes it this large, at the cost of jobs that have ended. False, and nothing changed, if that
-    /// takes more than there is. Blocks.
-    pub fn set(&self, bytes: u64) -> bool {
-        // No lock is held while others are dropped: one of them may be this very job.
-        while let Err(short) = self.fit(bytes) {
-            if !self.quota.make_room(&self.owner, &short) {
-                return false;
-            }
-        }
-        true
-    }
-
     /// Makes it this large if there is room for it.
-    fn fit(&self, bytes: u64) -> Result<(), Short> {
+    pub fn set(&self, bytes: u64) -> Result<(), Short> {
         let mut own = lock(&self.bytes);
         let mut used = lock(&self.quota.used);
         let after = |sum: u64| sum.saturating_sub(*own).saturating_add(bytes);
         if bytes > *own {
             let of_owner = used.by_owner.get(&self.owner).map_or(0, |own| own.bytes);
-            if !holds("spool.each", after(of_owner) <= self.quota.each) {
-                return Err(Short::Own);
+            let over = after(of_owner).saturating_sub(self.quota.each);
+            if !holds("spool.each", over == 0) {
+                return Err(Short::Own(over));
             }
-            if after(used.all) > self.quota.total {
-                return Err(Short::All);
+            let over = after(used.all).saturating_sub(self.quota.total);
+            if over > 0 {
+                return Err(Short::All(over));
             }
         }
         used.change(&self.owner, *own, bytes);
         *own = bytes;
         Ok(())
+    }
+
+    /// Makes the room that it is short of, at the cost of jobs that have ended; false if those are not enough.
+    /// Blocks.
+    pub fn make_room(&self, short: Short) -> bool {
+        // No lock is held while others are dropped: one of them may be this very job.
+        self.quota.make_room(&self.owner, short)
     }
 
     /// Makes it this large, whatever the limit is.
@@ -178,39 +218,66 @@ mod tests {
     use super::*;
     use rexec_protocol::Algorithm;
 
-    fn ended(quota: &Quota, owner: &str) -> Arc<Log> {
+    /// A job of this identity that has ended and keeps so much.
+    fn ended(quota: &Quota, owner: &str, bytes: u64) -> Arc<Log> {
         let log = Arc::new(Log::new(Algorithm::Sha256));
-        quota.ended(owner, &log);
+        let ended = Ended { log: Arc::downgrade(&log), bytes };
+        lock(&quota.used).by_owner.entry(owner.to_owned()).or_default().ended.push_back(ended);
         log
+    }
+
+    /// As a job that writes does it.
+    fn grows(share: &Share, bytes: u64) -> bool {
+        loop {
+            match share.set(bytes) {
+                Ok(()) => return true,
+                Err(short) if share.make_room(short) => {}
+                Err(_) => return false,
+            }
+        }
     }
 
     #[test]
     fn who_keeps_much_takes_nothing_from_others() {
         let quota = Quota::new(100, 60);
         let (alice, bob) = (quota.share("alice"), quota.share("bob"));
-        assert!(alice.set(20));
-        let kept = ended(&quota, "alice");
+        assert!(grows(&alice, 20));
+        let kept = ended(&quota, "alice", 20);
         let filling = quota.share("mallory");
-        assert!(filling.set(60));
-        assert!(!quota.share("mallory").set(1), "one may not have more, and waits alone");
-        assert!(bob.set(20), "and nobody else does");
+        assert!(grows(&filling, 60));
+        assert!(!grows(&quota.share("mallory"), 1), "one may not have more, and waits alone");
+        assert!(grows(&bob, 20), "and nobody else does");
         assert!(!kept.is_removed());
         // Nothing is left, and who has the most is the one whose job goes, though it ended last.
-        let gone = ended(&quota, "mallory");
-        let next = lock(&quota.used).next_to_go("bob", &Short::All).and_then(|log| log.upgrade());
-        assert!(next.is_some_and(|next| Arc::ptr_eq(&next, &gone)));
+        let gone = ended(&quota, "mallory", 10);
+        let next = lock(&quota.used).take_enough("bob", Short::All(10)).unwrap();
+        assert!(next.len() == 1 && next[0].log.ptr_eq(&Arc::downgrade(&gone)));
     }
 
     #[test]
     fn nobody_is_robbed_by_who_has_more() {
         let quota = Quota::new(100, 60);
         let (alice, mallory) = (quota.share("alice"), quota.share("mallory"));
-        assert!(alice.set(45) && mallory.set(50));
-        let kept = ended(&quota, "alice");
-        assert!(!mallory.set(60));
+        assert!(grows(&alice, 45) && grows(&mallory, 50));
+        let kept = ended(&quota, "alice", 45);
+        assert!(!grows(&mallory, 60));
         assert!(!kept.is_removed());
-        drop((kept, alice, mallory));
-        assert!(quota.share("bob").set(60));
-        assert!(lock(&quota.used).by_owner.is_empty());
+        drop((alice, kept, mallory));
+        assert!(grows(&quota.share("bob"), 60));
+        assert!(lock(&quota.used).by_owner.is_empty(), "who keeps nothing is forgotten");
+    }
+
+    /// One who waited took a little each second until nothing was left, and still waited.
+    #[test]
+    fn what_does_not_make_enough_room_is_not_dropped() {
+        let quota = Quota::new(100, 60);
+        let small = quota.share("alice");
+        assert!(grows(&small, 5));
+        let kept = ended(&quota, "alice", 5);
+        let (running, waiting) = (quota.share("alice"), quota.share("alice"));
+        assert!(grows(&running, 50));
+        assert!(!grows(&waiting, 20) && !kept.is_removed());
+        assert!(!waiting.make_room(Short::All(20)) && !kept.is_removed());
+        assert!(waiting.make_room(Short::All(5)) && kept.is_removed());
     }
 }

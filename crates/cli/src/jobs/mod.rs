@@ -193,7 +193,7 @@ fn there(status: ExitStatus) -> Result<ExitStatus, Stop> {
     }
     let (out, err, outcome) = (status.stdout().size, status.stderr().size, status.outcome());
     let message = format!(
-        "the job was removed, or kept for long enough: its output is gone, {out} bytes of stdout and {err} of stderr; the command itself {outcome}"
+        "the job was removed, dropped at a limit, or kept for long enough: its output is gone, {out} bytes of stdout and {err} of stderr; the command itself {outcome}"
     );
     Err(Outcome::Incomplete { message }.into())
 }
