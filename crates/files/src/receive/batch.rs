@@ -13,7 +13,7 @@ use super::scraps::Scrap;
 use crate::error::{Error, why};
 use crate::open::c_string;
 use nix::errno::Errno;
-use nix::sys::stat::{Mode, fchmod, futimens};
+use nix::sys::stat::{Mode, fchmod, fstat, futimens};
 use nix::sys::time::TimeSpec;
 use nix::unistd::{fsync, syncfs};
 use rexec_protocol::Digest;
@@ -172,8 +172,9 @@ impl Batch {
             settled.push(Settled { slot, size, sha256, resumed, outcome });
         }
         for Left { folder, path, mode, time, news } in left {
-            let done = dress(&folder, mode, time);
-            dressed.extend(news.map(|news| (path, done.map(|()| news))));
+            // What came into it has changed its time, so that it may be told although it was as it is to be.
+            let done = dress(&folder, mode, time).map(|()| news).transpose();
+            dressed.extend(done.map(|done| (path, done)));
         }
         let mut again = Synced { few: folders.len() <= FEW, systems: HashMap::new() };
         let failed: HashMap<_, _> = folders
@@ -282,7 +283,34 @@ fn dress(folder: &Folder, mode: Option<u32>, time: Option<Meta>) -> Result<(), S
     }
     if let Some(Meta { mtime, nsec, .. }) = time {
         let time = TimeSpec::new(mtime, i64::from(nsec.min(999_999_999)));
-        futimens(&folder.fd, &time, &time).map_err(|errno| cannot("set the time", errno))?;
+        let has_it = || {
+            fstat(&folder.fd).is_ok_and(|now| TimeSpec::new(now.st_mtime, now.st_mtime_nsec) == time)
+        };
+        if let Err(errno) = futimens(&folder.fd, &time, &time)
+            && !has_it()
+        {
+            return Err(cannot("set the time", errno));
+        }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use nix::fcntl::{OFlag, open};
+
+    /// By a descriptor that may only be looked at: as a folder of somebody else.
+    #[test]
+    fn a_folder_that_cannot_get_its_time_has_to_have_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = || {
+            let fd = open(dir.path(), OFlag::O_PATH | OFlag::O_DIRECTORY, Mode::empty()).unwrap();
+            Folder::new(fd, false).unwrap()
+        };
+        let (mtime, nsec) = folder().mtime;
+        let time = |mtime| Some(Meta { mtime, nsec, ..Meta::default() });
+        assert_eq!(dress(&folder(), None, time(mtime)), Ok(()));
+        assert!(dress(&folder(), None, time(mtime - 1)).is_err());
+    }
 }
