@@ -2,8 +2,7 @@
 //!
 //! They are shared with whoever started this process, so they stay blocking: O_NONBLOCK belongs to
 //! the open file, and would break the shell's side of it. Each is served by a plain thread that is
-//! started when there is something to write that may have to wait, because a thread costs as much as a
-//! small command. A pipe with room is written without one.
+//! started when there is something to write, because a thread costs as much as a small command.
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, fcntl};
@@ -11,11 +10,9 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::stat::{SFlag, fstat};
 use nix::unistd;
 use rexec_client::Chunk;
-use rustix::io::{ReadWriteFlags, pwritev2};
 use std::fmt;
-use std::io::{self, IoSlice};
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::thread;
 use tokio::sync::{mpsc, oneshot};
@@ -25,7 +22,7 @@ const QUEUE: usize = 8;
 /// A pipe of 64 KiB, the default, costs a switch of processes for every 64 KiB,
 const PIPE: i32 = 1024 * 1024;
 /// which matters from pieces of this size on.
-pub(crate) const LARGE: usize = 64 * 1024;
+const LARGE: usize = 64 * 1024;
 /// Threads that only read or write need next to no stack.
 pub(crate) const STACK: usize = 128 * 1024;
 
@@ -55,36 +52,6 @@ impl Output {
         }
     }
 
-    /// Whether [`Output::write_now`] is of use.
-    pub fn is_pipe(self) -> bool {
-        let mode = self.with_fd(|fd| fstat(fd)).map(|file| file.st_mode & SFlag::S_IFMT.bits());
-        mode.is_ok_and(|kind| kind == SFlag::S_IFIFO.bits())
-    }
-
-    /// Writes what a pipe has room for, and says how much that was. Kernels before 6.4 cannot say
-    /// whether there is room, which counts as none.
-    pub fn write_now(self, bytes: &[u8]) -> Result<usize, Halt> {
-        /// The place of a file that has none.
-        const NO_OFFSET: u64 = u64::MAX;
-        let mut written = 0;
-        while let Some(rest) = bytes.get(written..).filter(|rest| !rest.is_empty()) {
-            let rest = [IoSlice::new(rest)];
-            let write = |fd: BorrowedFd<'_>| pwritev2(fd, &rest, NO_OFFSET, ReadWriteFlags::NOWAIT);
-            match self.with_fd(write) {
-                Ok(n) => written += n,
-                Err(rustix::io::Errno::PIPE) => return Err(Halt::Closed),
-                // Whatever else it is, who writes in earnest finds it, too.
-                Err(_) => break,
-            }
-        }
-        Ok(written)
-    }
-
-    /// Makes a pipe as large as it is worth while for large pieces.
-    pub fn enlarge(self) {
-        self.with_fd(enlarge_pipe);
-    }
-
     fn with_fd<T>(self, f: impl FnOnce(BorrowedFd<'_>) -> T) -> T {
         match self {
             Self::Stdout => f(io::stdout().as_fd()),
@@ -96,9 +63,8 @@ impl Output {
 /// Something to write.
 #[derive(Debug)]
 pub enum Piece {
-    /// Output as it came, but for as many bytes at its start; the agent hears that it was consumed once
-    /// it is written.
-    Raw(Chunk, usize),
+    /// Output as it came; the agent hears that it was consumed once it is written.
+    Raw(Chunk),
     /// A line made of it.
     Line(Vec<u8>, Option<Chunk>),
     /// Nothing; answered when everything before it was written.
@@ -110,8 +76,6 @@ pub enum Piece {
 #[derive(Debug, Clone)]
 pub struct Writer {
     pieces: mpsc::Sender<Piece>,
-    /// Pieces that were handed over and are not written.
-    waiting: Arc<AtomicUsize>,
     failure: Arc<OnceLock<io::Error>>,
 }
 
@@ -139,10 +103,8 @@ impl Writer {
         let (pieces, mut queue) = mpsc::channel(QUEUE);
         let failure = Arc::new(OnceLock::new());
         let slot = Arc::clone(&failure);
-        let waiting = Arc::new(AtomicUsize::new(0));
-        let left = Arc::clone(&waiting);
         let work = move || {
-            if let Err(error) = write_pieces(output, &mut queue, &left) {
+            if let Err(error) = write_pieces(output, &mut queue) {
                 // Before the queue is dropped, so that whoever sees it closed sees this.
                 let _ = slot.set(error);
             }
@@ -150,20 +112,14 @@ impl Writer {
         };
         let thread = thread::Builder::new().name(output.name().to_owned()).stack_size(STACK);
         match thread.spawn(work) {
-            Ok(_) => Ok(Self { pieces, waiting, failure }),
+            Ok(_) => Ok(Self { pieces, failure }),
             Err(error) => Err(Halt::Failed(format!("no thread for {}: {error}", output.name()))),
         }
     }
 
     /// Hands over a piece; waits while too many are waiting.
     pub async fn write(&self, piece: Piece) -> Result<(), Halt> {
-        self.waiting.fetch_add(1, Ordering::Relaxed);
         self.pieces.send(piece).await.map_err(|_| self.halt())
-    }
-
-    /// Whether all that was handed over is written, so that who writes past it keeps the order.
-    pub fn is_idle(&self) -> bool {
-        self.waiting.load(Ordering::Acquire) == 0 && self.failure.get().is_none()
     }
 
     /// Waits until everything handed over so far is written.
@@ -188,19 +144,15 @@ impl Writer {
     }
 }
 
-fn write_pieces(
-    output: Output,
-    queue: &mut mpsc::Receiver<Piece>,
-    left: &AtomicUsize,
-) -> io::Result<()> {
+fn write_pieces(output: Output, queue: &mut mpsc::Receiver<Piece>) -> io::Result<()> {
     let mut enlarged = false;
     while let Some(piece) = queue.blocking_recv() {
         match piece {
-            Piece::Raw(chunk, from) => {
+            Piece::Raw(chunk) => {
                 if chunk.len() >= LARGE && !std::mem::replace(&mut enlarged, true) {
-                    output.enlarge();
+                    output.with_fd(enlarge_pipe);
                 }
-                write_all(output, chunk.get(from..).unwrap_or_default())?;
+                write_all(output, &chunk)?;
             }
             Piece::Line(line, credit) => {
                 write_all(output, &line)?;
@@ -212,7 +164,6 @@ fn write_pieces(
                 let _ = done.send(());
             }
         }
-        left.fetch_sub(1, Ordering::Release);
     }
     Ok(())
 }
