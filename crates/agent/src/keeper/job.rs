@@ -3,7 +3,7 @@
 
 use super::cgroup::{Cgroup, Parent, own_name};
 use super::ending::{Ending, Step};
-use super::launch::{Outfit, Started};
+use super::launch::Embryo;
 use super::limits::Controllers;
 use super::orphan::{self, Orphaned, Wait, Will};
 use super::process::watch_children;
@@ -17,8 +17,10 @@ use nix::sys::signalfd::SignalFd;
 use nix::sys::time::TimeSpec;
 use nix::unistd::{Pid, dup2_stderr, getpid};
 use rexec_protocol::Signal;
+use serde_bytes::ByteBuf;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::os::unix::ffi::OsStrExt;
 use std::time::{Duration, Instant};
 
 /// What a command gets to end after its agent died.
@@ -35,11 +37,12 @@ pub(super) fn keep(
     controllers: &Controllers,
     take: impl FnOnce() -> Option<OwnedFd>,
 ) {
-    let prepared = become_keeper().and_then(|children| Ok((children, Outfit::new(parent)?)));
+    let prepared =
+        become_keeper().and_then(|children| Ok((children, Embryo::new(parent, controllers)?)));
     let taken = take();
     match (prepared, taken) {
-        (Ok((children, outfit)), Some(socket)) => start(socket, children, outfit, controllers),
-        (Ok((_, outfit)), None) => outfit.discard(),
+        (Ok((children, embryo)), Some(socket)) => start(socket, children, embryo, controllers),
+        (Ok((_, embryo)), None) => embryo.discard(),
         (Err(error), Some(socket)) => {
             let errno = error.raw_os_error().map_or(Errno::EIO, Errno::from_raw);
             let failure = Failure::new(Stage::Resources, errno);
@@ -62,12 +65,17 @@ fn become_keeper() -> io::Result<SignalFd> {
     Ok(watch_children()?)
 }
 
-fn start(socket: OwnedFd, children: SignalFd, outfit: Outfit, controllers: &Controllers) {
+fn start(socket: OwnedFd, children: SignalFd, embryo: Embryo, controllers: &Controllers) {
     let born = Instant::now();
-    let Started { pid, handles, cgroup, terminal } = match outfit.start(&socket, controllers) {
-        Ok(started) => started,
+    let path = embryo.cgroup.as_ref().map(|c| ByteBuf::from(c.path().as_os_str().as_bytes()));
+    let (pid, keeper) = (embryo.pid.as_raw().unsigned_abs(), std::process::id());
+    let fds: Vec<_> = embryo.ends.iter().chain(&embryo.handles).map(AsRawFd::as_raw_fd).collect();
+    report(&socket, &Report::Taken { pid, keeper, cgroup: path }, &fds);
+    let terminal = match embryo.start(&socket) {
+        Ok(terminal) => terminal,
         Err(failure) => {
             report(&socket, &Report::Failed(failure), &[]);
+            embryo.discard();
             controllers.remove(&own_name());
             return;
         }
@@ -75,8 +83,9 @@ fn start(socket: OwnedFd, children: SignalFd, outfit: Outfit, controllers: &Cont
     let has_terminal = terminal.is_some();
     let fds: Vec<_> = terminal.iter().map(AsRawFd::as_raw_fd).collect();
     report(&socket, &Report::Started {}, &fds);
-    // The agent has its own now, and must see its end.
-    drop(terminal);
+    let Embryo { pid, ends, handles, cgroup, .. } = embryo;
+    // The agent has its own now, and must see their ends.
+    drop((ends, terminal));
     let job = Job {
         agent: Some(Agent { socket, inbox: Inbox::default() }),
         children,

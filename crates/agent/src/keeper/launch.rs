@@ -1,193 +1,157 @@
 //! The start of a command, seen from its keeper.
 //!
-//! Pipes and cgroup are made before there is a launch. When there is one, the keeper reads it and
-//! prepares what can go wrong. Then it makes the command's process, which borrows the keeper's
-//! memory until it executes the program: nothing is copied for it, and nothing given back.
+//! It comes in two parts. Before there is a launch, the keeper forks an [`Embryo`]: a process with
+//! pipes, session, cgroup and clean signals, which lacks nothing but the command. When a launch is
+//! there, the embryo reads it and becomes the command.
 
 use super::cgroup::own_name;
 use super::cgroup::{Cgroup, Parent};
 use super::exec::{Image, Site, Stdio, become_clean};
 use super::limits::Controllers;
-use super::spawn::spawn;
 use super::terminal::Pair;
-use super::wire::{self, Failure, Hatching, Inbox, Launch, Report, Stage};
+use super::wire::{self, Failure, Hatching, Inbox, Launch, Stage};
 use super::{LaunchSpec, Program, sys};
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, SealFlag, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::wait::waitpid;
-use nix::unistd::{Pid, getpid, getppid, pipe2};
+use nix::unistd::{Pid, getpid, pipe2};
 use rexec_protocol::message::TerminalSize;
-use serde_bytes::ByteBuf;
-use std::convert::Infallible;
 use std::ffi::CString;
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
-use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::UnixStream;
 
-/// What a command gets that is the same for all.
-pub(super) struct Outfit {
-    stdio: Stdio,
-    /// The agent's ends of its pipes: stdin, stdout, stderr.
-    ends: [OwnedFd; 3],
-    cgroup: Option<Cgroup>,
-}
-
-/// A command that runs.
-pub(super) struct Started {
+/// A process that will be a command.
+pub(super) struct Embryo {
     /// Its process, and its group and session.
     pub(super) pid: Pid,
-    /// Its process and the keeper's, where the system has handles to processes.
+    /// The agent's ends of its pipes: stdin, stdout, stderr.
+    pub(super) ends: [OwnedFd; 3],
+    /// For the agent: its process and the keeper's, where the system has handles to processes.
     pub(super) handles: Vec<OwnedFd>,
     pub(super) cgroup: Option<Cgroup>,
-    /// The agent's end of its terminal.
-    pub(super) terminal: Option<OwnedFd>,
+    /// Takes the agent's socket to it, and says why it could not become a command. Closed by exec.
+    line: UnixStream,
 }
 
-impl Outfit {
-    pub(super) fn new(parent: Option<&Parent>) -> io::Result<Self> {
+impl Embryo {
+    pub(super) fn new(parent: Option<&Parent>, controllers: &Controllers) -> io::Result<Self> {
         let (stdin, to_stdin) = pipe2(OFlag::O_CLOEXEC)?;
         let (from_stdout, stdout) = pipe2(OFlag::O_CLOEXEC)?;
         let (from_stderr, stderr) = pipe2(OFlag::O_CLOEXEC)?;
+        let (line, theirs) = UnixStream::pair()?;
+        let cgroup = parent.and_then(Parent::make);
+        let path = cgroup.as_ref().map(|cgroup| cgroup.path().to_owned());
+        let site = Site { controllers, cgroup: path, name: own_name() };
+        let (forked, joins) = fork(cgroup.as_ref());
+        let Some(pid) = forked? else {
+            drop(line);
+            // The agent has to be the only one who could hold these open.
+            drop((to_stdin, from_stdout, from_stderr));
+            grow(theirs, &Stdio { stdin, stdout, stderr }, joins, &site);
+        };
+        let handles: nix::Result<_> = [pid, getpid()].into_iter().map(sys::pidfd_open).collect();
         Ok(Self {
-            stdio: Stdio { stdin, stdout, stderr },
+            pid,
             ends: [to_stdin, from_stdout, from_stderr],
-            cgroup: parent.and_then(Parent::make),
+            handles: handles.unwrap_or_default(),
+            cgroup,
+            line,
         })
     }
 
-    /// Starts the command that the agent sends on `agent`. Returns when it is executed, or when it
-    /// cannot be.
-    pub(super) fn start(
-        self,
-        agent: &OwnedFd,
-        controllers: &Controllers,
-    ) -> Result<Started, Failure> {
-        match self.execute(agent, controllers) {
-            Ok((pid, terminal)) => {
-                let handles: nix::Result<_> =
-                    [pid, getpid()].into_iter().map(sys::pidfd_open).collect();
-                let handles = handles.unwrap_or_default();
-                Ok(Started { pid, handles, cgroup: self.cgroup, terminal })
-            }
-            Err(failure) => {
-                self.discard();
-                Err(failure)
-            }
-        }
-    }
-
-    fn execute(
-        &self,
-        agent: &OwnedFd,
-        controllers: &Controllers,
-    ) -> Result<(Pid, Option<OwnedFd>), Failure> {
-        let at = |stage| move |errno| Failure::new(stage, errno);
-        let launch: Option<Launch> = Inbox::default().wait(agent.as_fd()).unwrap_or_default();
-        // Otherwise the agent has gone, or speaks in tongues.
-        let spec = launch.ok_or(Failure::new(Stage::Order, Errno::EPROTO))?.spec;
-        let inherited = inherited(&spec.program).map_err(at(Stage::Resources))?;
-        let image = Image::new(&spec, inherited).map_err(at(Stage::Order))?;
-        let pair = UnixStream::pair();
-        let (line, theirs) = pair.map_err(|error| {
-            Failure::new(
-                Stage::Resources,
-                Errno::from_raw(error.raw_os_error().unwrap_or_default()),
-            )
-        })?;
-        let path = self.cgroup.as_ref().map(|cgroup| cgroup.path().to_owned());
-        let site = Site { controllers, cgroup: path, name: own_name() };
-        let process = |joins: Option<&Cgroup>| {
-            let failure = self.become_command(joins, agent, &theirs, (&spec, &image), &site);
-            let _ = tell(&theirs, &Hatching::Failed(failure), &[]);
-            sys::exit_now(127)
-        };
-        let pid = self.spawn(&process).map_err(at(Stage::Resources))?;
-        drop(theirs);
+    /// Lets it become the command that the agent sends on `agent`. Returns when that is executed,
+    /// with the agent's end of its terminal if it has one, or when it cannot be.
+    pub(super) fn start(&self, agent: &OwnedFd) -> Result<Option<OwnedFd>, Failure> {
+        // An embryo that was killed cannot take this. It is then reported as a command that was
+        // killed right after its start, since no one can tell the difference.
+        let _ = wire::send(self.line.as_fd(), b"j", &[agent.as_raw_fd()]);
         let (mut inbox, mut terminal) = (Inbox::default(), None);
         loop {
-            match inbox.wait(line.as_fd()) {
+            match inbox.wait(self.line.as_fd()) {
                 Ok(Some(Hatching::Terminal {})) => terminal = inbox.take_fds().next(),
-                Ok(Some(Hatching::Failed(failure))) => {
-                    let _ = waitpid(pid, None);
-                    return Err(failure);
-                }
-                // Closed by exec. One that was killed before is reported as a command that was killed
-                // right after its start, since no one can tell the difference.
-                Ok(None) | Err(_) => return Ok((pid, terminal)),
+                Ok(Some(Hatching::Failed(failure))) => return Err(failure),
+                Ok(None) | Err(_) => return Ok(terminal),
             }
         }
     }
 
-    /// Makes the process, in the cgroup if there is one. It is told which cgroup it still has to
-    /// join: where the kernel cannot start one in it (before 5.7), or will not.
-    fn spawn(&self, process: &dyn Fn(Option<&Cgroup>) -> Infallible) -> nix::Result<Pid> {
-        let outside = |joins| spawn(&|| process(joins), None);
-        let Some(cgroup) = &self.cgroup else { return outside(None) };
-        match spawn(&|| process(None), Some(cgroup.as_fd())) {
-            result @ (Ok(_) | Err(Errno::EAGAIN | Errno::ENOMEM)) => result,
-            Err(_) => outside(Some(cgroup)),
-        }
-    }
-
-    /// In the new process: says who it is, and executes the program; or says why not.
-    fn become_command(
-        &self,
-        joins: Option<&Cgroup>,
-        agent: &OwnedFd,
-        keeper: &UnixStream,
-        (spec, image): (&LaunchSpec, &Image),
-        site: &Site<'_>,
-    ) -> Failure {
-        let become_clean = || become_clean(&self.stdio, joins);
-        if let Err(errno) = become_clean().and_then(|()| self.introduce(agent)) {
-            return Failure::new(Stage::Resources, errno);
-        }
-        let terminal = spec.terminal.map(|size| open_terminal(size, spec, keeper));
-        let slave = match terminal.transpose() {
-            Ok(slave) => slave,
-            Err(errno) => return Failure::new(Stage::Terminal, errno),
-        };
-        let stdin = slave.as_ref().or(Some(&self.stdio.stdin).filter(|_| spec.stdin));
-        image.become_command(stdin, slave.as_ref(), site)
-    }
-
-    /// In the new process: tells the agent of it and of its keeper, before anything of the command
-    /// runs that could stop or kill that.
-    fn introduce(&self, agent: &OwnedFd) -> nix::Result<()> {
-        let (own, keeper) = (getpid(), getppid());
-        let id = |pid: Pid| pid.as_raw().unsigned_abs();
-        let path = |group: &Cgroup| ByteBuf::from(group.path().as_os_str().as_bytes());
-        let cgroup = self.cgroup.as_ref().map(path);
-        let taken = Report::Taken { pid: id(own), keeper: id(keeper), cgroup };
-        let handles: nix::Result<Vec<_>> = [own, keeper].into_iter().map(sys::pidfd_open).collect();
-        let handles = handles.unwrap_or_default();
-        let fds: Vec<_> = self.ends.iter().chain(&handles).map(AsRawFd::as_raw_fd).collect();
-        let frame = wire::frame(&taken).map_err(|_| Errno::E2BIG)?;
-        let sent = wire::send(agent.as_fd(), &frame, &fds);
-        sent.map_err(|error| Errno::from_raw(error.raw_os_error().unwrap_or_default()))
-    }
-
-    /// Removes what nobody will use.
+    /// Ends what has not become a command.
     pub(super) fn discard(self) {
+        // It exits when nobody is left to send it a launch; it has nothing to lose, though.
+        let _ = self.line.shutdown(std::net::Shutdown::Both);
+        let _ = waitpid(self.pid, None);
         if let Some(cgroup) = self.cgroup {
             cgroup.remove();
         }
     }
 }
 
+/// Forks, into the cgroup if there is one. A vfork(2) would copy nothing, and start commands a tenth faster; but then
+/// the command's user could kill it in the middle of an allocation, in memory that it shares with root's keeper.
+///
+/// The second value is the cgroup that the child still has to join: where the kernel cannot fork into one (before
+/// 5.7), or will not.
+fn fork(cgroup: Option<&Cgroup>) -> (nix::Result<Option<Pid>>, Option<&Cgroup>) {
+    match cgroup.map(|cgroup| sys::fork_into(cgroup.as_fd())) {
+        None => (sys::fork(), None),
+        Some(result @ (Ok(_) | Err(Errno::EAGAIN | Errno::ENOMEM))) => (result, None),
+        Some(Err(_)) => (sys::fork(), cgroup),
+    }
+}
+
+/// The life of an embryo. What it fails to prepare is told when there is someone to hear it.
+fn grow(line: UnixStream, stdio: &Stdio, joins: Option<&Cgroup>, site: &Site<'_>) -> ! {
+    let prepared = become_clean(stdio, joins);
+    let mut inbox = Inbox::default();
+    let agent = inbox.fill(line.as_fd()).ok().and_then(|_| inbox.take_fds().next());
+    let Some(agent) = agent else { sys::exit_now(0) };
+    let failure = match prepared {
+        Err(errno) => Failure::new(Stage::Resources, errno),
+        Ok(()) => match receive(&agent) {
+            Ok(Some(launch)) => hatch(&launch, &line, stdio, site),
+            // The agent has gone, or speaks in tongues.
+            Ok(None) | Err(_) => Failure::new(Stage::Order, Errno::EPROTO),
+        },
+    };
+    let _ = tell(&line, &Hatching::Failed(failure), &[]);
+    sys::exit_now(127);
+}
+
 fn tell(keeper: &UnixStream, word: &Hatching, fds: &[RawFd]) -> io::Result<()> {
     wire::send(keeper.as_fd(), &wire::frame(word)?, fds)
 }
 
-/// What the command is to inherit.
-fn inherited(program: &Program) -> nix::Result<Option<OwnedFd>> {
-    match program {
+/// Reads the launch, which the keeper has left untouched.
+fn receive(agent: &OwnedFd) -> io::Result<Option<Launch>> {
+    Inbox::default().wait(agent.as_fd())
+}
+
+/// Becomes the command.
+fn hatch(launch: &Launch, keeper: &UnixStream, stdio: &Stdio, site: &Site<'_>) -> Failure {
+    let spec = &launch.spec;
+    let slave = match spec.terminal.map(|size| open_terminal(size, spec, keeper)).transpose() {
+        Ok(slave) => slave,
+        Err(errno) => return Failure::new(Stage::Terminal, errno),
+    };
+    let inherited = match &spec.program {
         Program::Script { text, name, .. } => sealed(text, name).map(Some),
         Program::Own { input, .. } => sealed(input, b"request").map(Some),
         Program::Argv { .. } => Ok(None),
+    };
+    let inherited = match inherited {
+        Ok(inherited) => inherited,
+        Err(errno) => return Failure::new(Stage::Resources, errno),
+    };
+    let stdin = match &slave {
+        Some(slave) => Some(slave),
+        None => Some(&stdio.stdin).filter(|_| spec.stdin),
+    };
+    match Image::new(spec, inherited) {
+        Ok(image) => image.become_command(stdin, slave.as_ref(), site),
+        Err(errno) => Failure::new(Stage::Order, errno),
     }
 }
 

@@ -4,26 +4,27 @@
 //!
 //! The agent has many threads and faces the network, so it does not fork. It starts its own program
 //! once more as a **zygote**: a process with one thread that does nothing but fork. What it forks,
-//! ahead of time, are **keepers**, which make pipes and a cgroup and wait. For each command the agent
+//! ahead of time, are **keepers**, and each of those forks an **embryo**, a process with pipes, a
+//! session, a cgroup and clean signals that lacks nothing but a command. For each command the agent
 //! makes a pair of sockets and sends one end to the zygote's socket, from which a ready keeper takes
-//! it. The keeper reads what to run and spawns a process that becomes it; from there on agent and
-//! keeper talk to each other alone:
+//! it. The embryo reads what to run and becomes it; from there on agent and keeper talk to each
+//! other alone:
 //!
 //! ```text
-//!            zygote ──fork──▶ keeper ──vfork, exec──▶ the command ──▶ …
-//!                               ▲ │                       │
-//!  agent ──(end of a socket)────┘ │                       │
-//!    ├── Launch, then Signal, End, Release ──▶ ▲          │
-//!    │                            └─ SIGCHLD, orphans ────┤
-//!    ◀── Taken + pipe ends, Started, Exited, TreeGone     │
-//!    ◀═════════════ stdin, stdout, stderr ════════════════╛
+//!            zygote ──fork──▶ keeper ──fork──▶ embryo
+//!                               ▲ │               │
+//!  agent ──(end of a socket)────┘ └──(the same)───▶ reads Launch, execs: the command ──▶ …
+//!    │                          ▲ ▲                  │
+//!    ├── Signal, End, Release ──┘ └─ SIGCHLD, orphans┤
+//!    ◀── Taken + pipe ends, Started, Exited, TreeGone│
+//!    ◀═════════════ stdin, stdout, stderr ═══════════╛
 //! ```
 //!
-//! So between a request and its exec no memory is copied, and a keeper shares nearly all of its own
-//! with the zygote. The pipes go straight to the agent; a keeper copies no byte.
+//! So the time from request to exec holds no fork of ours at all, and a keeper shares nearly all of
+//! its memory with the zygote. The pipes go straight to the agent; a keeper copies no byte.
 //!
-//! A command that is to have a terminal opens one before it is executed; the pipes are dropped then,
-//! and the terminal's master goes by way of the keeper to the agent.
+//! A command that is to have a terminal gets it from its embryo, which opens one when it has read the
+//! launch; the pipes are dropped then, and the terminal's master goes the same way to the agent.
 //!
 //! A command runs at most once. A launch that was not read to its end was not started, which the
 //! kernel tells the agent (ECONNRESET), and only then is it sent again.
@@ -38,8 +39,8 @@
 //! duplicates of the agent's ends of the pipes, so that the command notices nothing; it looks for the
 //! next agent at the socket that the will names, hands all of it over ([`Adoptions`]), and goes on as
 //! before. Without a will, or when nobody came in time, it ends the tree (HUP, and KILL five seconds
-//! later). The agent is told who keeps a command before that runs. When a keeper dies or does not
-//! answer (a command of the same user can kill or stop it), the agent kills the tree from outside. The zygote may die at any time: keepers do not depend on
+//! later). A keeper says who it is before its command runs. When it dies or does not answer (a command of the same user can kill or stop it),
+//! the agent kills the tree from outside. The zygote may die at any time: keepers do not depend on
 //! it, and the next launch starts another one.
 //!
 //! # Files
@@ -58,13 +59,12 @@
 //! | `job` | keeper | its main loop |
 //! | `orphan` | keeper | the wait for another agent |
 //! | `ending` | keeper | when to ask, when to kill; no I/O |
-//! | `launch` | keeper, command | pipes, cgroup, process, script |
-//! | `spawn` | keeper | a process that borrows the keeper's memory |
-//! | `exec` | command | what makes it the command |
-//! | `credentials` | command | user and groups, set and verified |
-//! | `terminal` | command, agent | a terminal instead of pipes, and its size |
+//! | `launch` | keeper, embryo | pipes, cgroup, fork, script |
+//! | `exec` | embryo | what makes it the command |
+//! | `credentials` | embryo | user and groups, set and verified |
+//! | `terminal` | embryo, agent | a terminal instead of pipes, and its size |
 //! | `ends` | agent | where to read and write, be it pipes or a terminal |
-//! | `limits` | keeper, command | memory, processes and processor time of a job |
+//! | `limits` | keeper, embryo | memory, processes and processor time of a job |
 //! | `tree`, `cgroup` | keeper | all processes of a job |
 //! | `sys` | all | system calls without a safe wrapper |
 
@@ -84,7 +84,6 @@ mod orphan;
 mod pause;
 mod process;
 mod room;
-mod spawn;
 mod sys;
 mod terminal;
 #[cfg(test)]

@@ -1,5 +1,4 @@
-//! The system calls that have no safe wrapper; all the `unsafe` of this crate is here and in
-//! [`super::spawn`].
+//! The system calls that have no safe wrapper; all the `unsafe` of this crate is here.
 //!
 //! Everything below runs in the zygote and in keepers, which have one thread each: that is what
 //! makes `fork` harmless here and nowhere else.
@@ -7,7 +6,7 @@
 use nix::errno::Errno;
 use nix::unistd::{ForkResult, Pid};
 use rexec_protocol::message::Usage;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 /// Forks. `None` in the child.
 #[allow(unsafe_code)]
@@ -16,6 +15,42 @@ pub(super) fn fork() -> nix::Result<Option<Pid>> {
     match unsafe { nix::unistd::fork() }? {
         ForkResult::Parent { child } => Ok(Some(child)),
         ForkResult::Child => Ok(None),
+    }
+}
+
+/// Forks with the child in another cgroup from its first instruction. Unlike a write to
+/// `cgroup.procs` this moves no process between cgroups, for which many kernels wait milliseconds.
+#[allow(unsafe_code)]
+pub(super) fn fork_into(cgroup: BorrowedFd<'_>) -> nix::Result<Option<Pid>> {
+    /// `struct clone_args` of clone3(2), version 2; the libc crate lacks it on some targets.
+    #[repr(C, align(8))]
+    #[derive(Default)]
+    struct CloneArgs {
+        flags: u64,
+        pidfd: u64,
+        child_tid: u64,
+        parent_tid: u64,
+        exit_signal: u64,
+        stack: u64,
+        stack_size: u64,
+        tls: u64,
+        set_tid: u64,
+        set_tid_size: u64,
+        cgroup: u64,
+    }
+    const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
+    let args = CloneArgs {
+        flags: CLONE_INTO_CGROUP,
+        exit_signal: libc::SIGCHLD as u64,
+        cgroup: cgroup.as_raw_fd() as u64,
+        ..CloneArgs::default()
+    };
+    // SAFETY: without CLONE_VM and a stack of its own this is fork(2). It skips the handlers of
+    // pthread_atfork, which matter to processes with more than one thread only.
+    let pid = unsafe { libc::syscall(libc::SYS_clone3, &raw const args, size_of::<CloneArgs>()) };
+    match Errno::result(pid)? {
+        0 => Ok(None),
+        pid => Ok(Some(Pid::from_raw(pid as libc::pid_t))),
     }
 }
 

@@ -1,4 +1,4 @@
-//! A command's terminal: opened in its process before it is executed, used by the agent.
+//! A command's terminal: opened in its embryo, used by the agent.
 //!
 //! Only a process with one thread opens one, and each end is close-on-exec from the call that makes
 //! it: no other command can come to hold it, however many start at once. The command gets the slave

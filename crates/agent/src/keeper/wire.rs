@@ -23,7 +23,7 @@ const LIMITS: Limits = Limits { values: msgpack::BODY.values + 16 * 1024 };
 /// The most descriptors beside one message: stdin, stdout, stderr, ledger, command, keeper.
 const MAX_FDS: usize = 6;
 
-/// The first message.
+/// The first message, read by the process that will be the command.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Launch {
     pub(super) spec: LaunchSpec,
@@ -111,7 +111,7 @@ pub(super) enum Report {
     },
 }
 
-/// What a process that is to be a command says to its keeper. When it is, its socket is closed.
+/// What an embryo says to its keeper. When it is the command, its socket is closed.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum Hatching {
     /// The master of the command's terminal is beside this.

@@ -67,8 +67,12 @@ enum Attempt {
     NotTaken(io::Error),
     /// Nobody has read it in time.
     Stuck,
-    /// It was sent whole, so that it may have been carried out, and no answer came.
-    Unknown(io::Error),
+    /// It was sent whole, so that it may have been carried out, and no answer came; perhaps the word of a keeper
+    /// that it has taken it.
+    Unknown {
+        error: io::Error,
+        is_taken: bool,
+    },
 }
 
 impl Zygote {
@@ -151,11 +155,12 @@ impl Zygote {
                         format!("nobody took the command within {} seconds", DEADLINE.as_secs()),
                     ));
                 }
-                Attempt::Unknown(error) => {
+                Attempt::Unknown { error, is_taken } => {
                     // What was started is being killed; and the socket is closed by now, so that a
                     // keeper that comes to it late finds nobody, and ends what it started.
-                    if error.kind() == io::ErrorKind::TimedOut {
-                        // Perhaps the zygote is stopped.
+                    if error.kind() == io::ErrorKind::TimedOut && !is_taken {
+                        // Perhaps the zygote is stopped. If not, it is the command's own affair: its
+                        // directory hangs, say, or its user has stopped it.
                         link.is_broken.store(true, Ordering::Relaxed);
                     }
                     return Err(LaunchError::unknown("lost the command's keeper", &error));
@@ -218,6 +223,7 @@ impl Link {
             line.hear().await
         };
         let answer = timeout_at(deadline, answer).await;
+        let is_taken = taken.is_some();
         if !matches!(&answer, Ok(Ok(Some(_))))
             && let Some(taken) = taken.take()
         {
@@ -231,12 +237,15 @@ impl Link {
             Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionReset => {
                 Attempt::NotTaken(error)
             }
-            Ok(Err(error)) => Attempt::Unknown(error),
-            Ok(Ok(None)) => Attempt::Unknown(io::ErrorKind::UnexpectedEof.into()),
-            Err(_) => Attempt::Unknown(io::Error::new(
-                io::ErrorKind::TimedOut,
-                format!("no answer within {} seconds", DEADLINE.as_secs()),
-            )),
+            Ok(Err(error)) => Attempt::Unknown { error, is_taken },
+            Ok(Ok(None)) => {
+                Attempt::Unknown { error: io::ErrorKind::UnexpectedEof.into(), is_taken }
+            }
+            Err(_) => {
+                let words = format!("no answer within {} seconds", DEADLINE.as_secs());
+                let error = io::Error::new(io::ErrorKind::TimedOut, words);
+                Attempt::Unknown { error, is_taken }
+            }
         }
     }
 

@@ -52,6 +52,25 @@ async fn a_command_that_may_have_run_is_not_said_to_be_unstarted() {
     assert_eq!(output(&zygote, sh("echo x")).await, "x\n");
 }
 
+/// Its directory hangs, say, or its user has stopped it: that is nobody else's affair.
+#[tokio::test]
+async fn a_launch_that_hangs_costs_no_zygote() {
+    let zygote = zygote().await;
+    let parent = zygote.pid().await;
+    let mut stopped = Vec::new();
+    while stopped.len() < READY {
+        let keepers = pids_with_parent(parent);
+        stopped = keepers.into_iter().flat_map(pids_with_parent).map(Watched::new).collect();
+        tokio::task::yield_now().await;
+    }
+    stopped.iter().for_each(|process| process.signal(libc::SIGSTOP));
+    let error = zygote.launch_permitted(&job(), spec(&["true"])).await.unwrap_err();
+    assert!(matches!(error, LaunchError::Unknown { .. }), "{error:?}");
+    stopped.iter().for_each(|process| process.signal(libc::SIGCONT));
+    assert_eq!(output(&zygote, sh("echo x")).await, "x\n");
+    assert_eq!(zygote.pid().await, parent);
+}
+
 #[tokio::test]
 async fn a_program_that_is_no_zygote_is_refused() {
     let error = Zygote::start(Path::new("/bin/true")).await.unwrap_err();
