@@ -81,7 +81,7 @@ fn subsystems(config: &Config, report: &mut Report) {
         else {
             continue;
         };
-        if access(program, AccessFlags::X_OK).is_err() {
+        if access(program, AccessFlags::X_OK).is_err() || !Path::new(program).is_file() {
             let words = format!(
                 "'{name}' is {program}, which cannot be executed here, so programs that need it fail \
                  over rexec-ssh (for sftp: `sftp`, `scp`, sshfs); install it, or name another under \
@@ -206,10 +206,11 @@ mod tests {
         let subsystem = |name: &str, line: &str| (name.to_owned(), line.to_owned());
         let missing = subsystem("sftp", "/no/such/sftp-server -e");
         let (here, by_name) = (subsystem("here", "/bin/sh -c x"), subsystem("name", "no-such x"));
+        let folder = subsystem("up", "/usr");
         let config = Config {
             policy,
             policy_folder: dir.path().join("d"),
-            subsystems: [missing, here, by_name].into(),
+            subsystems: [missing, here, by_name, folder].into(),
             listen: Vec::new(),
             ..Config::default()
         };
@@ -220,8 +221,12 @@ mod tests {
         let [user] = of("user")[..] else { panic!("{found:?}") };
         assert_eq!(user["verdict"], "note");
         assert!(user["message"].as_str().unwrap().contains("no user 'no-such-user'"), "{user}");
-        let [subsystem] = of("subsystem")[..] else { panic!("{found:?}") };
-        assert!(subsystem["message"].as_str().unwrap().contains("/no/such/sftp-server, which"));
+        let [sftp, up] = of("subsystem")[..] else { panic!("{found:?}") };
+        assert!(
+            sftp["message"].as_str().unwrap().contains("/no/such/sftp-server, which"),
+            "{sftp}"
+        );
+        assert!(up["message"].as_str().unwrap().contains("'up' is /usr, which"), "{up}");
     }
 
     #[test]

@@ -155,27 +155,32 @@ fn explain(mut error: clap::Error, args: &[OsString]) -> Result<Request, Usage> 
         },
         ErrorKind::DisplayVersion => Ok(Request::Print(error.to_string())),
         _ => {
-            suggest(&mut error);
+            suggest(&mut error, args);
             let text = error.to_string();
             Err(Usage(text.strip_prefix("error: ").unwrap_or(&text).trim_end().to_owned()))
         }
     }
 }
 
-/// Says what may have been meant by an option that is not there. Clap's own tip is how to pass it as a
+/// Says what may have been meant by an option that is not there. One of clap's tips is how to pass it as a
 /// word, which hardly anybody wants.
-fn suggest(error: &mut clap::Error) {
-    let word = match error.get(ContextKind::InvalidArg) {
-        Some(ContextValue::String(word)) => word.clone(),
-        _ => return,
-    };
-    error.remove(ContextKind::Suggested);
-    let is_filter = ["--exclude", "--include", "--filter"].iter().any(|it| word.starts_with(it));
-    if is_filter && error.kind() == ErrorKind::UnknownArgument {
+fn suggest(error: &mut clap::Error, args: &[OsString]) {
+    let Some(ContextValue::StyledStrs(tips)) = error.get(ContextKind::Suggested) else { return };
+    let mut tips: Vec<_> =
+        tips.iter().filter(|tip| !tip.to_string().starts_with("to pass '")).cloned().collect();
+    let is_transfer =
+        args.get(1).is_some_and(|word| word == "cp" || word == "put" || word == "get");
+    if let Some(ContextValue::String(word)) = error.get(ContextKind::InvalidArg)
+        && is_transfer
+        && ["--exclude", "--include", "--filter"].contains(&word.as_str())
+    {
         let tip =
             "what to leave out is rsync's business: rsync -a -e rexec-ssh --exclude PATTERN …";
-        let tips = ContextValue::StyledStrs(vec![tip.into()]);
-        error.insert(ContextKind::Suggested, tips);
+        tips.push(tip.into());
+    }
+    error.remove(ContextKind::Suggested);
+    if !tips.is_empty() {
+        error.insert(ContextKind::Suggested, ContextValue::StyledStrs(tips));
     }
 }
 

@@ -284,7 +284,8 @@ fn dress(folder: &Folder, mode: Option<u32>, time: Option<Meta>) -> Result<(), S
     if let Some(Meta { mtime, nsec, .. }) = time {
         let time = TimeSpec::new(mtime, i64::from(nsec.min(999_999_999)));
         let has_it = || {
-            fstat(&folder.fd).is_ok_and(|now| TimeSpec::new(now.st_mtime, now.st_mtime_nsec) == time)
+            fstat(&folder.fd)
+                .is_ok_and(|now| TimeSpec::new(now.st_mtime, now.st_mtime_nsec) == time)
         };
         if let Err(errno) = futimens(&folder.fd, &time, &time)
             && !has_it()
