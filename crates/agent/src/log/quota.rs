@@ -77,18 +77,28 @@ impl Quota {
     /// A job of this identity has ended: its output is the next to go, after that of those before it.
     pub fn ended(&self, owner: &str, log: &Arc<Log>) {
         let ended = Ended { log: Arc::downgrade(log), bytes: log.kept() };
-        let mut used = lock(&self.used);
-        // What keeps nothing could go for nobody.
-        if let Some(own) = used.by_owner.get_mut(owner).filter(|_| ended.bytes > 0) {
+        let held = {
+            let mut used = lock(&self.used);
+            // What keeps nothing could go for nobody.
+            let Some(own) = used.by_owner.get_mut(owner).filter(|_| ended.bytes > 0) else {
+                return;
+            };
+            let held = own.forget_removed();
             own.ended.push_back(ended);
-        }
+            held
+        };
+        // Not under the lock: to let go of a log may give back its part.
+        drop(held);
     }
 
     /// Deletes outputs of jobs that have ended, to make the room that `owner` is short of; false, and none is
     /// deleted, if those that may go for that are not enough. Blocks.
     fn make_room(&self, owner: &str, short: Short) -> bool {
-        // Not under the lock: to let go of a log may give back its part.
-        let held = lock(&self.used).forget_removed();
+        // As above.
+        let held: Vec<_> = {
+            let mut used = lock(&self.used);
+            used.by_owner.values_mut().flat_map(Own::forget_removed).collect()
+        };
         drop(held);
         let Some(going) = lock(&self.used).take_enough(owner, short) else { return false };
         // No lock is held while files are deleted.
@@ -105,21 +115,21 @@ impl Quota {
     }
 }
 
-impl Used {
+impl Own {
     /// Leaves out what is gone already. The logs that it has looked at.
     fn forget_removed(&mut self) -> Vec<Arc<Log>> {
         let mut held = Vec::new();
-        for own in self.by_owner.values_mut() {
-            own.ended.retain(|ended| {
-                let log = ended.log.upgrade();
-                let is_there = log.as_ref().is_some_and(|log| !log.is_removed());
-                held.extend(log);
-                is_there
-            });
-        }
+        self.ended.retain(|ended| {
+            let log = ended.log.upgrade();
+            let is_there = log.as_ref().is_some_and(|log| !log.is_removed());
+            held.extend(log);
+            is_there
+        });
         held
     }
+}
 
+impl Used {
     /// The ended jobs that have to go for what is missing: the first ones of this identity; or, if nobody has room,
     /// each time of the one that has the most of those that have no less than this one.
     fn take_enough(&mut self, owner: &str, short: Short) -> Option<Vec<Ended>> {
@@ -265,6 +275,21 @@ mod tests {
         drop((alice, kept, mallory));
         assert!(grows(&quota.share("bob"), 60));
         assert!(lock(&quota.used).by_owner.is_empty(), "who keeps nothing is forgotten");
+    }
+
+    /// Of a log that is gone not even the address may stay: it keeps the memory.
+    #[test]
+    fn what_is_gone_is_forgotten_when_the_next_one_ends() {
+        let quota = Quota::new(100, 60);
+        let running = quota.share("alice");
+        assert!(grows(&running, 50));
+        for _ in 0..10 {
+            ended(&quota, "alice", 1).remove();
+        }
+        let last = Arc::new(Log::new(Algorithm::Sha256));
+        last.output(rexec_protocol::message::Channel::Out, "x".into());
+        quota.ended("alice", &last);
+        assert_eq!(lock(&quota.used).by_owner["alice"].ended.len(), 1);
     }
 
     /// One who waited took a little each second until nothing was left, and still waited.
