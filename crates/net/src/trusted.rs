@@ -11,22 +11,28 @@ use std::path::Path;
 /// Refuses a file or a folder that somebody else could change; the error says what to do about
 /// `path`.
 pub fn demand_unchangeable(path: &Path, metadata: &Metadata) -> Result<(), String> {
-    let (owner, mode) = (metadata.uid(), metadata.mode() & 0o7777);
-    let path = path.display();
-    if !holds("trusted.owner", is_ours(owner)) {
-        // Root may look at the files of an agent that is somebody else, and has them rightly.
-        let own = effective_user().map_or("another".to_owned(), |own| own.to_string());
-        Err(format!(
-            "belongs to uid {owner}, who could change it, and this runs as uid {own}; run it as the \
-             file's user, or give {path} to that user or to root"
-        ))
-    } else if !holds("trusted.unchangeable", mode & 0o022 == 0) {
-        Err(format!(
-            "may be written by others than its owner (mode {mode:04o}); run: chmod go-w {path}"
-        ))
-    } else {
-        Ok(())
+    demand_owner(path, metadata)?;
+    let (mode, path) = (metadata.mode() & 0o7777, path.display());
+    if holds("trusted.unchangeable", mode & 0o022 == 0) {
+        return Ok(());
     }
+    Err(format!(
+        "may be written by others than its owner (mode {mode:04o}); run: chmod go-w {path}"
+    ))
+}
+
+/// Refuses what belongs to somebody else.
+pub fn demand_owner(path: &Path, metadata: &Metadata) -> Result<(), String> {
+    let (owner, path) = (metadata.uid(), path.display());
+    if holds("trusted.owner", is_ours(owner)) {
+        return Ok(());
+    }
+    // Root may look at the files of an agent that is somebody else, and has them rightly.
+    let own = effective_user().map_or("another".to_owned(), |own| own.to_string());
+    Err(format!(
+        "belongs to uid {owner}, who could change it, and this runs as uid {own}; run it as the \
+         file's user, or give {path} to that user or to root"
+    ))
 }
 
 /// Whether it is root's or this process's user's.
