@@ -364,6 +364,7 @@ async fn settle(agent: &Agent, job: &Arc<Job>, end: End, mut is_recorded: bool) 
         }
         is_recorded = put_end(job, &end).await;
     }
+    // Most jobs: no thread is woken for nothing.
     if job.log.disk().is_none() {
         return;
     }

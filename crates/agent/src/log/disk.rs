@@ -208,7 +208,7 @@ impl Log {
         let Some(disk) = self.disk() else { return Ok(()) };
         self.flush(&disk)?;
         self.mark(&disk)?;
-        disk.share.force(self.kept());
+        disk.share.end(self.kept());
         // Others may need the memory more.
         self.lock().trim(0);
         self.with_room(&disk, || disk.spool.end(end))

@@ -316,6 +316,24 @@ fn a_job_that_runs_has_a_little_whatever_the_others_keep() {
     }
 }
 
+/// Otherwise one who fills the limit with what runs could keep as much again as often as it likes.
+#[test]
+fn what_was_kept_beyond_the_limit_does_not_add_up_when_it_has_ended() {
+    let dir = tempfile::tempdir().unwrap();
+    let folder = Arc::new(Folder::open(dir.path().join("jobs")).unwrap());
+    let quota = Quota::new(u64::MAX, 0);
+    let jobs = ["first", "second", "third"].map(|name| {
+        let unused = tempfile::tempdir().unwrap();
+        let mut job = Kept::within(unused, Arc::clone(&folder), &quota, name, OnFull::Block);
+        job.spool();
+        job.write(Channel::Out, &[1; 50_000]).unwrap();
+        job.end();
+        quota.ended("alice", &job.log);
+        job
+    });
+    assert_eq!(jobs.map(|job| job.log.is_removed()), [true, true, false]);
+}
+
 #[test]
 fn what_the_owner_has_goes_before_what_nobody_has_read() {
     let dir = tempfile::tempdir().unwrap();

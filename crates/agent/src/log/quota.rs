@@ -101,17 +101,39 @@ impl Quota {
         };
         drop(held);
         let Some(going) = lock(&self.used).take_enough(owner, short) else { return false };
-        // No lock is held while files are deleted.
+        self.drop_all(owner, going);
+        true
+    }
+
+    /// Deletes the oldest outputs of jobs of `owner` that have ended, for as long as it or all have more than they
+    /// may: while a job runs a little of it is kept whatever the limit is, and that must not add up. Blocks.
+    fn settle(&self, owner: &str) {
+        let (held, going) = {
+            let mut used = lock(&self.used);
+            let over_all = used.all.saturating_sub(self.total);
+            let Some(own) = used.by_owner.get_mut(owner) else { return };
+            let held = own.forget_removed();
+            let over = own.bytes.saturating_sub(self.each).max(over_all);
+            let (mut going, mut sum) = (Vec::new(), 0);
+            while sum < over
+                && let Some(ended) = own.ended.pop_front()
+            {
+                sum += ended.bytes;
+                going.push(ended);
+            }
+            (held, going)
+        };
+        drop(held);
+        self.drop_all(owner, going);
+    }
+
+    /// No lock is held while files are deleted.
+    fn drop_all(&self, owner: &str, going: Vec<Ended>) {
         for log in going.iter().filter_map(|ended| ended.log.upgrade()) {
-            let whose = match short {
-                Short::Own(_) => "the kept output of one identity is",
-                Short::All(_) => "the kept output of all jobs is",
-            };
-            tracing::warn!(owner, "{whose} at its limit; dropping the oldest");
+            tracing::warn!(owner, "the limit of kept output is reached; dropping the oldest");
             log.remove();
             self.dropped.fetch_add(1, Ordering::Release);
         }
-        true
     }
 }
 
@@ -154,8 +176,8 @@ impl Used {
             sum += next.bytes;
             found.push(next.clone());
         }
-        let gone: Vec<(String, usize)> =
-            left.into_iter().map(|(name, (_, gone))| (name.to_owned(), gone)).collect();
+        let gone = left.into_iter().filter(|(_, (_, gone))| *gone > 0);
+        let gone: Vec<_> = gone.map(|(name, (_, gone))| (name.to_owned(), gone)).collect();
         for (name, gone) in gone {
             if let Some(own) = self.by_owner.get_mut(&name) {
                 own.ended.drain(..gone);
@@ -203,6 +225,12 @@ impl Share {
     pub fn make_room(&self, short: Short) -> bool {
         // No lock is held while others are dropped: one of them may be this very job.
         self.quota.make_room(&self.owner, short)
+    }
+
+    /// Its job has ended and keeps so much; others of the same identity go if that is beyond a limit. Blocks.
+    pub fn end(&self, bytes: u64) {
+        self.force(bytes);
+        self.quota.settle(&self.owner);
     }
 
     /// Makes it this large, whatever the limit is.
