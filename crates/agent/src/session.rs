@@ -82,8 +82,8 @@ struct Session {
 #[allow(clippy::large_enum_variant, reason = "one value at a time, for one step")]
 enum Next {
     Frame(Result<Frame, NetError>),
-    /// There is room again for answers.
-    Room,
+    /// There is room again for answers; and this is what was to be asked then.
+    Room(Option<Frame>),
     Done(StreamId),
     Stopping,
     Farewell,
@@ -191,7 +191,7 @@ impl Session {
             let has_room = holds("session.answers", self.answers.has_room());
             let next = tokio::select! {
                 frame = connection.inbound.next(), if has_room => Next::Frame(frame),
-                () = self.answers.room(), if !has_room => Next::Room,
+                postponed = self.answers.room(), if !has_room => Next::Room(postponed),
                 Some(stream) = done.recv() => Next::Done(stream),
                 end = standing.lost(&agent, !self.streams.is_empty()) => break end,
                 reason = presence.kicked() => {
@@ -203,17 +203,13 @@ impl Session {
                 () = at(overdue), if overdue.is_some() => break NetError::Deadline { phase: "ending the commands", limit: ABORT },
             };
             match next {
-                // What was read ahead may be a thousand questions, and nobody is there to be answered.
-                Next::Frame(Ok(frame)) if asks_for_a_list(&frame) && self.outbox.is_gone() => {
-                    break NetError::Cut(None);
-                }
-                Next::Frame(Ok(frame)) => {
-                    if let Err(fault) = self.route(frame, standing) {
-                        break fault.into();
+                Next::Frame(Ok(frame)) | Next::Room(Some(frame)) => {
+                    if let Err(end) = self.take(frame, standing) {
+                        break end;
                     }
                 }
+                Next::Room(None) => {}
                 Next::Frame(Err(end)) => break end,
-                Next::Room => {}
                 Next::Done(stream) => self.stream_ended(stream),
                 Next::Stopping => {
                     stopping = true;
@@ -260,6 +256,18 @@ impl Session {
         } else if self.unacknowledged.len() < UNACKNOWLEDGED {
             self.unacknowledged.insert(stream, Arc::clone(job));
         }
+    }
+
+    fn take(&mut self, frame: Frame, standing: &Standing) -> Result<(), NetError> {
+        let question = if !asks_for_a_list(&frame) {
+            Some(frame)
+        } else if self.outbox.is_gone() {
+            // What was read ahead may be a thousand questions, and nobody is there to be answered.
+            return Err(NetError::Cut(None));
+        } else {
+            self.answers.unless_resting(frame)
+        };
+        question.map_or(Ok(()), |frame| Ok(self.route(frame, standing)?))
     }
 
     fn route(&mut self, frame: Frame, standing: &Standing) -> Result<(), ProtocolError> {
@@ -370,7 +378,7 @@ impl Session {
     }
 
     /// Answers with a list for which `looked_at` entries were looked at: nothing more is read until it is on its
-    /// way, and until the identity has not asked for too much.
+    /// way, and no other list is put together until the identity has not asked for too much.
     fn answer_list(&mut self, frames: Vec<Frame>, looked_at: usize) -> Result<(), ProtocolError> {
         let rest = self.agent.admission.rest_after_list(self.identity.name(), looked_at);
         self.answers.rest(rest);

@@ -334,7 +334,7 @@ impl Admission {
     }
 
     /// Counts a list for which so many entries were looked at; says for how long the connection that asked for it
-    /// is not to be read.
+    /// is not to get another one.
     pub fn rest_after_list(&self, who: &str, looked_at: usize) -> Duration {
         // Also a list of nothing costs something.
         let entries = u32::try_from(looked_at).unwrap_or(u32::MAX).saturating_add(1);

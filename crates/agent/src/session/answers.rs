@@ -4,7 +4,8 @@
 //! as with any other server: its requests stay in the socket until it has taken some answers. The same client
 //! reads what it is sent, whatever it has to write itself, so nobody waits for the other.
 //!
-//! A list takes all the room there is: to put one together is work, which is done for one at a time.
+//! A list takes all the room there is: to put one together is work, which is done for one at a time. Whoever
+//! asked for too much of it gets the next one later; anything else is served meanwhile.
 
 use rexec_protocol::Frame;
 use std::sync::Arc;
@@ -22,8 +23,10 @@ const UNIT: usize = 1024;
 #[derive(Debug)]
 pub(super) struct Answers {
     room: Arc<Semaphore>,
-    /// Whoever has asked for too much is not read before this.
+    /// No list is put together before this.
     rests_until: Option<Instant>,
+    /// The question for a list that has to wait for it.
+    postponed: Option<Frame>,
 }
 
 /// The room that an answer takes until this is dropped.
@@ -35,27 +38,40 @@ pub(super) struct Place {
 impl Answers {
     /// All is free.
     pub(super) fn new() -> Self {
-        Self { room: Arc::new(Semaphore::new(ROOM / UNIT)), rests_until: None }
+        let room = Arc::new(Semaphore::new(ROOM / UNIT));
+        Self { room, rests_until: None, postponed: None }
     }
 
     /// Whether another request may be read.
     pub(super) fn has_room(&self) -> bool {
-        self.room.available_permits() > 0
-            && self.rests_until.is_none_or(|until| Instant::now() >= until)
+        self.room.available_permits() > 0 && self.postponed.is_none()
     }
 
-    /// Returns once there is room. Safe to cancel.
-    pub(super) async fn room(&self) {
-        if let Some(until) = self.rests_until {
+    /// Returns once there is room, with what was postponed until then. Safe to cancel.
+    pub(super) async fn room(&mut self) -> Option<Frame> {
+        if self.postponed.is_some()
+            && let Some(until) = self.rests_until
+        {
             sleep_until(until).await;
         }
         // It is never closed.
         let _ = self.room.acquire().await;
+        self.postponed.take()
     }
 
-    /// Has no room for this long.
+    /// Puts together no list for this long.
     pub(super) fn rest(&mut self, time: Duration) {
         self.rests_until = (!time.is_zero()).then(|| Instant::now() + time);
+    }
+
+    /// The question for a list, unless it has to wait: then there is no room until it is answered, so that what
+    /// comes after it stays behind it.
+    pub(super) fn unless_resting(&mut self, question: Frame) -> Option<Frame> {
+        if self.rests_until.is_none_or(|until| Instant::now() >= until) {
+            return Some(question);
+        }
+        self.postponed = Some(question);
+        None
     }
 
     /// Takes all that there is.
@@ -81,7 +97,7 @@ impl Answers {
 mod tests {
     use super::*;
     use rexec_protocol::StreamId;
-    use rexec_protocol::message::{Listing, Removed};
+    use rexec_protocol::message::{Listing, Removed, Rooms};
 
     #[test]
     fn a_long_answer_takes_all_the_room_and_gives_it_back() {
@@ -108,15 +124,21 @@ mod tests {
         assert!(answers.has_room());
     }
 
+    /// Its commands are not to wait for that.
     #[tokio::test]
-    async fn who_has_asked_for_too_much_rests() {
+    async fn who_has_asked_for_too_much_gets_the_next_list_later() {
         let mut answers = Answers::new();
-        answers.rest(Duration::from_secs(3600));
-        assert!(!answers.has_room());
+        let question = |number| Frame::new(StreamId(number), Rooms {}.into());
+        assert!(answers.unless_resting(question(1)).is_some());
         answers.rest(Duration::from_millis(1));
-        answers.room().await;
+        assert!(answers.has_room(), "for anything else");
+        answers.rest(Duration::from_secs(3600));
+        assert_eq!(answers.unless_resting(question(2)), None);
+        assert!(!answers.has_room(), "what comes after a list is not answered before it");
+        answers.rest(Duration::from_millis(1));
+        assert_eq!(answers.room().await, Some(question(2)));
         assert!(answers.has_room());
         answers.rest(Duration::ZERO);
-        assert!(answers.has_room());
+        assert!(answers.unless_resting(question(3)).is_some());
     }
 }

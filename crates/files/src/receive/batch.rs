@@ -264,8 +264,9 @@ fn put_in_place(
                     .exchange(name)
                     .map(|()| true)
                     .map_err(|why| format!("its place was a folder, which was emptied: {why}")),
-                Err(Stop::Cannot(_, errno)) => {
-                    Err(cannot("empty the folder in its place to the end", errno))
+                Err(Stop::Cannot(path, why)) => {
+                    let what = String::from_utf8_lossy(&path);
+                    Err(format!("cannot empty the folder in its place to the end: {what}: {why}"))
                 }
                 Err(Stop::Unheard(error)) => return Err(error),
             }

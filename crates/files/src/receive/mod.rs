@@ -426,9 +426,7 @@ impl<'a> Receiver<'a> {
             let mut tell = |path, _| self.removed(path);
             match remove::contents(folder, &name, &slot.path, true, &mut tell) {
                 Ok(()) => {}
-                Err(Stop::Cannot(path, errno)) => {
-                    self.failed(path, cannot("list this folder", errno))?;
-                }
+                Err(Stop::Cannot(path, why)) => self.failed(path, why)?,
                 Err(Stop::Unheard(error)) => return Err(error),
             }
         }

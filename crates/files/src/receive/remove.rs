@@ -24,8 +24,8 @@ pub(super) type Tell<'a> = &'a mut dyn FnMut(Vec<u8>, Result<(), String>) -> Res
 
 /// Why a removal does not go on.
 pub(super) enum Stop {
-    /// This could not be removed.
-    Cannot(Vec<u8>, Errno),
+    /// This could not be removed, or not be looked into; and why, in words that come after its name.
+    Cannot(Vec<u8>, String),
     /// Nobody hears of it.
     Unheard(Error),
 }
@@ -60,7 +60,7 @@ pub(super) fn others(
             Removal { dry_run, tell: &mut *tell }.remove(&folder.fd, &name, below(path, &name), 0);
         match removed {
             Ok(()) => {}
-            Err(Stop::Cannot(path, errno)) => tell(path, Err(cannot("remove it", errno)))?,
+            Err(Stop::Cannot(path, why)) => tell(path, Err(why))?,
             Err(Stop::Unheard(error)) => return Err(error),
         }
     }
@@ -75,10 +75,10 @@ pub(super) fn contents(
     dry_run: bool,
     tell: Tell<'_>,
 ) -> Result<(), Stop> {
-    let cannot = |errno| Stop::Cannot(path.to_vec(), errno);
-    let inner = openat(&folder.fd, name, FOLDER, Mode::empty()).map_err(cannot)?;
+    let cannot_list = |errno| Stop::Cannot(path.to_vec(), cannot("list this folder", errno));
+    let inner = openat(&folder.fd, name, FOLDER, Mode::empty()).map_err(cannot_list)?;
     let mut removal = Removal { dry_run, tell };
-    let names = list(&inner).map_err(cannot)?;
+    let names = list(&inner).map_err(cannot_list)?;
     names.iter().try_for_each(|name| removal.remove(&inner, name, below(path, name), 0))
 }
 
@@ -116,38 +116,40 @@ impl Removal<'_> {
         path: Vec<u8>,
         depth: usize,
     ) -> Result<(), Stop> {
-        let cannot = |errno| Stop::Cannot(path.clone(), errno);
-        if let Some(inner) = self.folder(folder, name).map_err(cannot)? {
+        let stop = |why| Stop::Cannot(path.clone(), why);
+        if let Some(inner) = self.folder(folder, name).map_err(stop)? {
             if depth >= MAX_DEPTH {
-                return Err(cannot(Errno::ELOOP));
+                return Err(stop(format!("is more than {MAX_DEPTH} folders deep, and not removed")));
             }
-            for name in list(&inner).map_err(cannot)? {
+            for name in list(&inner).map_err(|errno| stop(cannot("list this folder", errno)))? {
                 self.remove(&inner, &name, below(&path, &name), depth + 1)?;
             }
             if !self.dry_run {
-                unlinkat(folder, name, UnlinkatFlags::RemoveDir).map_err(cannot)?;
+                unlinkat(folder, name, UnlinkatFlags::RemoveDir)
+                    .map_err(|errno| stop(cannot("remove it", errno)))?;
             }
         }
         (self.tell)(path, Ok(())).map_err(Stop::Unheard)
     }
 
-    /// Removes what is no folder, and opens what is one.
-    fn folder(&self, folder: &OwnedFd, name: &CStr) -> nix::Result<Option<OwnedFd>> {
-        let open = || openat(folder, name, FOLDER, Mode::empty()).map(Some);
-        if self.dry_run {
-            return match open() {
-                Err(Errno::ENOTDIR | Errno::ELOOP | Errno::ENOENT) => Ok(None),
-                opened => opened,
-            };
-        }
-        match unlinkat(folder, name, UnlinkatFlags::NoRemoveDir) {
+    /// Removes what is no folder, and opens what is one; or says why not.
+    fn folder(&self, folder: &OwnedFd, name: &CStr) -> Result<Option<OwnedFd>, String> {
+        let gone = if self.dry_run {
+            // As if it were one.
+            Err(Errno::EISDIR)
+        } else {
+            unlinkat(folder, name, UnlinkatFlags::NoRemoveDir)
+        };
+        match gone {
+            Err(Errno::ENOENT) | Ok(()) => return Ok(None),
             // POSIX says EPERM for a folder, Linux says EISDIR.
-            Err(errno @ (Errno::EISDIR | Errno::EPERM)) => match open() {
-                Err(Errno::ENOTDIR | Errno::ELOOP) => Err(errno),
-                opened => opened,
-            },
-            Err(Errno::ENOENT) | Ok(()) => Ok(None),
-            Err(errno) => Err(errno),
+            Err(Errno::EISDIR | Errno::EPERM) => {}
+            Err(errno) => return Err(cannot("remove it", errno)),
+        }
+        match (openat(folder, name, FOLDER, Mode::empty()), gone) {
+            (Err(Errno::ENOTDIR | Errno::ELOOP | Errno::ENOENT), _) if self.dry_run => Ok(None),
+            (Err(Errno::ENOTDIR | Errno::ELOOP), Err(errno)) => Err(cannot("remove it", errno)),
+            (opened, _) => opened.map(Some).map_err(|errno| cannot("list this folder", errno)),
         }
     }
 }

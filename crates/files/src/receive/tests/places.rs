@@ -235,3 +235,21 @@ fn a_part_takes_the_place_of_a_folder() {
     assert_eq!(fs::read(bench.path().join("d/f")).unwrap(), whole);
     assert_eq!(fs::read_dir(bench.path().join("d")).unwrap().count(), 1);
 }
+
+/// It was called a loop of links.
+#[test]
+fn a_folder_that_is_too_deep_to_be_removed_is_called_that() {
+    for dry_run in [true, false] {
+        let mut bench = Bench::new();
+        let deep = ["a"; MAX_DEPTH + 1].join("/");
+        fs::create_dir_all(bench.path().join("d").join(&deep)).unwrap();
+        let sent = [dir(b"d"), leave(), done(0)];
+        assert!(bench.take(Store { dry_run, ..MIRROR }, &sent).unwrap());
+        let failed = bench.said.iter().find_map(|said| match said {
+            ToSender::Failed(Failed { path, message, .. }) => Some((path.to_vec(), message.as_str())),
+            _ => None,
+        });
+        let path = format!("d/{deep}").into_bytes();
+        assert_eq!(failed, Some((path, "is more than 256 folders deep, and not removed")));
+    }
+}
