@@ -185,6 +185,20 @@ async fn a_command_waits_at_its_limit_for_its_owner() {
     assert!(kept > 1 << 20 && kept <= 3 << 20, "{kept}");
 }
 
+/// What the command itself wrote is kept when it has ended; what it left behind could fill the disk.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_command_leaves_behind_has_its_limit() {
+    let agent = TestAgent::with("[jobs]\nmax_output = '2MiB'");
+    let session = agent.session().await;
+    let line = "echo own; head -c 1000000000 /dev/zero & exit 3";
+    let job = session.shell(line).detach().await.unwrap();
+    let known = until(&session, &job, |info| info.outcome.is_some()).await;
+    assert_eq!(known.outcome, Some(Outcome::Exited { code: 3 }));
+    let folder = agent.path("state/jobs").join(job.as_str());
+    assert!(taken(&folder) < 6 << 20, "{} bytes on disk", taken(&folder));
+    assert!(read(&session, &job).await.stdout.starts_with(b"own\n"));
+}
+
 /// A client that stays is not held up by what is kept for the case that it leaves.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_kept_job_in_the_foreground_prints_as_much_as_it_likes() {

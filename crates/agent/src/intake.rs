@@ -9,12 +9,12 @@ use crate::ledger::Ledger;
 use crate::log::blocking;
 use crate::log::disk::{Full, Taken, Urgency};
 use crate::output::{Output, Shared};
-use crate::unstick::{Side, Watch};
+use crate::unstick::Watch;
 use rexec_protocol::message::Channel;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::task::{JoinHandle, yield_now};
+use tokio::task::{JoinHandle, spawn_blocking, yield_now};
 use tokio::time::{Instant, sleep_until};
 
 /// The most that a pipe can hold; see pipe(7), `pipe-max-size`.
@@ -60,6 +60,8 @@ enum Busy {
 pub enum Got {
     /// The log is longer, or an output has ended.
     Output,
+    /// The command has ended, and for what others still write to this output there is no room.
+    Leftover(Channel),
     /// Something else.
     Nothing,
 }
@@ -253,10 +255,10 @@ impl Intake {
         let Some(source) = source else { return };
         let (log, urgency) = (Arc::clone(&self.job.log), self.urgency);
         let watch = Arc::clone(&self.watch);
-        let read = move || {
-            watch.during(Side::Store, || log.take(channel, source.get_ref().as_fd(), urgency))
-        };
-        self.busy = Some(Busy::Read(channel, blocking::start(read).await));
+        let place = blocking::place(watch.was_stuck()).await;
+        let read =
+            move || watch.store(place, || log.take(channel, source.get_ref().as_fd(), urgency));
+        self.busy = Some(Busy::Read(channel, spawn_blocking(read)));
     }
 
     /// Reads what is there; `None` if nothing is.
@@ -285,6 +287,11 @@ impl Intake {
             Err(error) => (None, Err(Full::Disk(std::io::Error::other(error)))),
         };
         match (channel, taken) {
+            // The command has ended, and its own output is kept.
+            (Some(channel), Err(full)) if self.urgency == Urgency::Ended && full.is_limit() => {
+                tracing::debug!(job = %self.job.id, %full, "what the command left behind is not kept");
+                Got::Leftover(channel)
+            }
             (_, Err(full)) => {
                 self.wait(&full);
                 Got::Nothing

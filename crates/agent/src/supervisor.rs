@@ -245,6 +245,10 @@ impl Supervisor {
         }
         while !self.is_over() {
             match self.next().await {
+                Next::Read(Got::Leftover(channel)) => {
+                    self.held = true;
+                    self.close(channel).await;
+                }
                 Next::Read(got) => self.read(got),
                 Next::Keeper(event) => {
                     self.keeper_said(event);

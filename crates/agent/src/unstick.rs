@@ -11,6 +11,7 @@
 //! takes no thread from others.
 
 use crate::keeper::{Paused, Reach};
+use crate::log::blocking::{Place, place_of_stuck};
 use rexec_guard::holds;
 use rexec_protocol::JobId;
 use std::io;
@@ -55,6 +56,8 @@ pub struct Watch {
     write: Operation,
     store: Operation,
     was_stuck: AtomicBool,
+    /// What the thread of [`Side::Store`] takes from others.
+    place: Mutex<Option<Place>>,
 }
 
 /// Who does something to a pipe: each one thing at a time.
@@ -132,7 +135,8 @@ impl Watch {
     pub fn new(job: JobId, reach: Option<Reach>) -> Self {
         let [read, write] = [(); 2].map(|()| Operation::new(PATIENCE));
         let store = Operation::new(PATIENCE_WITH_DISK);
-        Self { job, reach, read, write, store, was_stuck: AtomicBool::new(false) }
+        let (was_stuck, place) = Default::default();
+        Self { job, reach, read, write, store, was_stuck, place }
     }
 
     /// Does something that may have to wait for a pipe.
@@ -142,11 +146,28 @@ impl Watch {
             Side::Write => &self.write,
             Side::Store => &self.store,
         };
-        if side != Side::Store && self.was_stuck.load(Ordering::Relaxed) {
+        if side != Side::Store && self.was_stuck() {
             block_in_place(|| operation.during(work))
         } else {
             operation.during(work)
         }
+    }
+
+    /// As [`Watch::during`] with [`Side::Store`]; while that is stuck, `place` is for others.
+    pub fn store<T>(&self, place: Option<Place>, work: impl FnOnce() -> T) -> T {
+        *self.place() = place;
+        let result = self.during(Side::Store, work);
+        self.place().take();
+        result
+    }
+
+    /// The agent could not get at a pipe of this job once.
+    pub fn was_stuck(&self) -> bool {
+        self.was_stuck.load(Ordering::Relaxed)
+    }
+
+    fn place(&self) -> MutexGuard<'_, Option<Place>> {
+        self.place.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Has to be called once for each look.
@@ -157,6 +178,14 @@ impl Watch {
 
     /// Pauses its processes until the result is dropped.
     fn interrupt(&self) -> Option<Paused> {
+        let mut place = self.place();
+        if !self.was_stuck()
+            && place.is_some()
+            && let Some(other) = place_of_stuck()
+        {
+            *place = Some(other);
+        }
+        drop(place);
         if !self.was_stuck.swap(true, Ordering::Relaxed) {
             tracing::warn!(
                 job = %self.job,
@@ -207,6 +236,7 @@ impl Operation {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use tokio::sync::Semaphore;
 
     fn watch() -> Watch {
         Watch::new(JobId::new("job").unwrap(), None)
@@ -222,6 +252,22 @@ mod tests {
             assert_eq!([(); 4].map(|()| watch.is_stuck()), [false, false, true, true]);
         });
         assert_eq!([(); 4].map(|()| watch.is_stuck()), [false; 4]);
+    }
+
+    /// Sixty-four of them held up whoever reads or writes what is kept, for as long as they liked.
+    #[test]
+    fn what_is_stuck_takes_no_place_from_others() {
+        let watch = watch();
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let room = Semaphore::new(1);
+        let room: &'static Semaphore = Box::leak(Box::new(room));
+        let place = runtime.block_on(room.acquire()).unwrap();
+        watch.store(Some(place), || {
+            assert_eq!(room.available_permits(), 0);
+            watch.interrupt();
+            assert_eq!(room.available_permits(), 1);
+        });
+        assert!(watch.was_stuck() && watch.place().is_none());
     }
 
     #[test]

@@ -3,17 +3,19 @@
 //! As sshd does it with `authorized_keys`, and ssh with its own. What counts has to be asked of the
 //! opened file, not of its name.
 
+use nix::unistd::geteuid;
 use rexec_guard::holds;
-use std::fs::{self, Metadata};
-use std::os::unix::fs::MetadataExt;
+use std::fs::Metadata;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
 
-/// Refuses a file or a folder that somebody else could change; the error says what to do about
-/// `path`.
+/// Refuses a file, a folder or a pipe that somebody else could change; the error says what to do about
+/// `path`. What is written to a device, such as /dev/null, is not there for the next one who reads.
 pub fn demand_unchangeable(path: &Path, metadata: &Metadata) -> Result<(), String> {
     demand_owner(path, metadata)?;
+    let is_device = metadata.file_type().is_char_device();
     let (mode, path) = (metadata.mode() & 0o7777, path.display());
-    if holds("trusted.unchangeable", mode & 0o022 == 0) {
+    if holds("trusted.unchangeable", mode & 0o022 == 0 || is_device) {
         return Ok(());
     }
     Err(format!(
@@ -22,13 +24,13 @@ pub fn demand_unchangeable(path: &Path, metadata: &Metadata) -> Result<(), Strin
 }
 
 /// Refuses what belongs to somebody else.
-pub fn demand_owner(path: &Path, metadata: &Metadata) -> Result<(), String> {
+fn demand_owner(path: &Path, metadata: &Metadata) -> Result<(), String> {
     let (owner, path) = (metadata.uid(), path.display());
     if holds("trusted.owner", is_ours(owner)) {
         return Ok(());
     }
     // Root may look at the files of an agent that is somebody else, and has them rightly.
-    let own = effective_user().map_or("another".to_owned(), |own| own.to_string());
+    let own = geteuid();
     Err(format!(
         "belongs to uid {owner}, who could change it, and this runs as uid {own}; run it as the \
          file's user, or give {path} to that user or to root"
@@ -37,12 +39,5 @@ pub fn demand_owner(path: &Path, metadata: &Metadata) -> Result<(), String> {
 
 /// Whether it is root's or this process's user's.
 pub(crate) fn is_ours(owner: u32) -> bool {
-    owner == 0 || effective_user().is_none_or(|user| user == owner)
-}
-
-/// The user that this process acts as, from the kernel's own account of it.
-fn effective_user() -> Option<u32> {
-    let status = fs::read_to_string("/proc/self/status").ok()?;
-    let users = status.lines().find_map(|line| line.strip_prefix("Uid:"))?;
-    users.split_ascii_whitespace().nth(1)?.parse().ok()
+    owner == 0 || owner == geteuid().as_raw()
 }

@@ -214,7 +214,7 @@ impl Jobs {
         let now = Instant::now();
         let until = now.checked_add(keep.saturating_sub(age)).unwrap_or(now);
         let job = Job::left(left, end, Arc::clone(&self.store));
-        self.store.ended(&job.owner.name, &job.log);
+        self.store.ended(&job);
         let mut table = self.lock();
         // It is more than a memory.
         table.past.remove(&job.id);

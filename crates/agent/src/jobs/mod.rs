@@ -268,7 +268,7 @@ impl Jobs {
             Some(lease) => lease.min(self.settings.keep_output).max(self.settings.lease_silent),
             None => self.settings.lease_silent,
         };
-        self.store.ended(&job.owner.name, &job.log);
+        self.store.ended(job);
         let mut table = self.lock();
         table.gone.extend(job.take_replaced());
         table.end(job, exit.clone(), now.checked_add(lifetime).unwrap_or(now));

@@ -1,5 +1,6 @@
 //! The output of jobs that are kept, on disk.
 
+use super::job::Job;
 use super::meta::{End, Ending, Meta};
 use super::settings::Settings;
 use crate::log::Log;
@@ -81,9 +82,9 @@ impl Store {
     }
 
     /// The output of a job that has ended may go when others need the room.
-    pub fn ended(&self, owner: &str, log: &Arc<Log>) {
-        if log.disk().is_some() {
-            self.quota.ended(owner, log);
+    pub fn ended(&self, job: &Job) {
+        if job.log.disk().is_some() {
+            self.quota.ended(&job.owner.name, &job.id, &job.log);
         }
     }
 

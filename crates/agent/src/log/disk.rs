@@ -20,7 +20,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::os::fd::BorrowedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 /// Bytes that are moved at once; one data body.
 const CHUNK: usize = 128 * 1024;
@@ -29,6 +29,8 @@ const NEWEST: usize = 128 * 1024;
 /// So much of a job that runs is kept even where all jobs together have what they may: its readers
 /// tell what they have by pieces of a part of it.
 const LEAST: u64 = 1024 * 1024;
+/// What the command itself has left in its pipes when it has ended; see pipe(7), `pipe-max-size`.
+const LEFT: u64 = 2 * 1024 * 1024;
 /// Records that are entered in the index at once.
 const ENTERED: usize = 256;
 /// After this much more output there is another checkpoint: what an agent may have to digest again.
@@ -43,6 +45,8 @@ pub struct Disk {
     on_full: OnFull,
     /// [`Urgency::Ending`].
     is_ending: AtomicBool,
+    /// How much output there had been when the command had ended.
+    at_end: OnceLock<u64>,
     last: Mutex<Checkpoint>,
 }
 
@@ -77,12 +81,20 @@ pub enum Full {
     Disk(io::Error),
 }
 
+impl Full {
+    /// It is a limit of the agent, and not the disk.
+    pub fn is_limit(&self) -> bool {
+        !matches!(self, Self::Disk(_))
+    }
+}
+
 /// What is more important than a limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Urgency {
     /// Nothing: the command can wait.
     None,
-    /// The command has ended. What is left in its pipes is little, and has no other place.
+    /// The command has ended. What it has left in its pipes is little, and has no other place. What others write
+    /// to them after that has the limits that it had.
     Ended,
     /// It was asked to end, or has: rather than wait, output is lost.
     Ending,
@@ -101,7 +113,8 @@ impl Disk {
     /// Records in `spool`, up to `limit` bytes; `last` is its last checkpoint.
     pub fn new(spool: Spool, share: Share, limit: u64, on_full: OnFull, last: Checkpoint) -> Self {
         let is_ending = AtomicBool::new(false);
-        Self { spool, share, limit, on_full, is_ending, last: Mutex::new(last) }
+        let (at_end, last) = (OnceLock::new(), Mutex::new(last));
+        Self { spool, share, limit, on_full, is_ending, at_end, last }
     }
 
     pub(super) fn records(&self, first: u64, end: u64) -> io::Result<VecDeque<Record>> {
@@ -179,6 +192,8 @@ impl Log {
         state.disk = Some(Arc::clone(&disk));
         drop(state);
         self.flush(&disk)?;
+        // It counts from now on, and not only when the command prints again.
+        disk.share.force(self.kept());
         disk.checkpoint(Checkpoint { kept, ..now }).map_err(Full::Disk)
     }
 
@@ -199,7 +214,12 @@ impl Log {
                 tracing::debug!(%full, "output is lost");
                 self.lose(&disk, channel, source)
             }
-            taken => taken,
+            Err(full) => Err(full),
+            Ok(taken) => {
+                // The room for a whole record was more than it took.
+                disk.share.force(self.kept());
+                Ok(taken)
+            }
         }
     }
 
@@ -415,7 +435,7 @@ impl Log {
             if self.discard(disk, Which::Any) {
                 continue;
             }
-            if urgency != Urgency::None {
+            if self.has_to_be_kept(disk, urgency) {
                 disk.share.force(usage);
                 return Ok(());
             }
@@ -424,6 +444,19 @@ impl Log {
                 Some(Short::Own(_)) => Full::Owner,
                 Some(Short::All(_)) => Full::Total,
             });
+        }
+    }
+
+    /// Whether what comes is more important than the limits.
+    fn has_to_be_kept(&self, disk: &Disk, urgency: Urgency) -> bool {
+        match urgency {
+            Urgency::None => false,
+            Urgency::Ended => {
+                let at = self.lock().end.at;
+                let now = at.out.saturating_add(at.err);
+                now - *disk.at_end.get_or_init(|| now) < LEFT
+            }
+            Urgency::Ending => true,
         }
     }
 

@@ -225,6 +225,42 @@ fn a_command_that_has_ended_is_not_held_up_by_its_limit() {
     assert_eq!(kept.check(&kept.again(), START, Offsets::default()), [0, 0]);
 }
 
+/// It could fill the disk with what it left behind.
+#[test]
+fn what_a_command_left_behind_has_the_limits_that_it_had() {
+    let mut kept = Kept::new(OnFull::Block);
+    kept.spool();
+    while kept.write(Channel::Out, &[1; 60_000]).is_ok() {}
+    let at_end = kept.log.extent().0.out;
+    // What did not fit any more is in the pipe.
+    let full = loop {
+        match kept.take(Channel::Out, Urgency::Ended) {
+            Ok(_) => kept.pipes[0].1.write_all(&[2; 60_000]).unwrap(),
+            Err(full) => break full,
+        }
+    };
+    assert!(full.is_limit(), "{full}");
+    let more = kept.log.extent().0.out - at_end;
+    assert!((2 << 20..3 << 20).contains(&more), "{more}");
+}
+
+/// Otherwise one could keep far more than it may, and drop what others keep for a few bytes.
+#[test]
+fn a_job_counts_for_what_it_keeps() {
+    let dir = tempfile::tempdir().unwrap();
+    let folder = Arc::new(Folder::open(dir.path().join("jobs")).unwrap());
+    let quota = Quota::new(200_000, 200_000);
+    let mut job = Kept::within(dir, folder, &quota, "job", OnFull::Block);
+    let has_room = |bytes| quota.share("alice").set(bytes).is_ok();
+    job.log.output(Channel::Out, vec![1; 100_000].into());
+    job.truth[0].extend_from_slice(&[1; 100_000]);
+    assert!(has_room(150_000));
+    job.spool();
+    assert!(has_room(99_000) && !has_room(101_000), "what went there from memory");
+    job.write(Channel::Out, b"a few bytes").unwrap();
+    assert!(has_room(99_000), "and not what a read might have brought");
+}
+
 #[test]
 fn the_oldest_is_discarded_if_the_caller_said_so() {
     let mut kept = Kept::new(OnFull::DiscardOldest);
@@ -277,7 +313,7 @@ fn the_oldest_job_that_has_ended_makes_room_for_others() {
         }
         if job.meta.job.as_str() != "third" {
             job.end();
-            quota.ended("alice", &job.log);
+            quota.ended("alice", &job.meta.job, &job.log);
         }
     }
     let mut written = 0;
@@ -328,7 +364,7 @@ fn what_was_kept_beyond_the_limit_does_not_add_up_when_it_has_ended() {
         job.spool();
         job.write(Channel::Out, &[1; 50_000]).unwrap();
         job.end();
-        quota.ended("alice", &job.log);
+        quota.ended("alice", &job.meta.job, &job.log);
         job
     });
     assert_eq!(jobs.map(|job| job.log.is_removed()), [true, true, false]);
@@ -348,7 +384,7 @@ fn what_the_owner_has_goes_before_what_nobody_has_read() {
         jobs[0].write(Channel::Out, &[1; 50_000]).unwrap();
     }
     jobs[0].end();
-    quota.ended("alice", &jobs[0].log);
+    quota.ended("alice", &jobs[0].meta.job, &jobs[0].log);
     for _ in 0..40 {
         jobs[1].write(Channel::Out, &[1; 50_000]).unwrap();
         jobs[1].log.acknowledge(u64::MAX - 1);
@@ -372,7 +408,7 @@ fn a_dropped_output_makes_room_while_somebody_still_holds_it() {
             job.write(Channel::Out, &[1; 50_000]).unwrap();
         }
         job.end();
-        quota.ended("alice", &job.log);
+        quota.ended("alice", &job.meta.job, &job.log);
     }
     let held = [jobs[0].log.disk(), jobs[1].log.disk()];
     jobs[2].spool();

@@ -6,6 +6,7 @@
 
 use super::Log;
 use rexec_guard::holds;
+use rexec_protocol::JobId;
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -36,9 +37,13 @@ struct Own {
 /// The output of a job that has ended.
 #[derive(Debug, Clone)]
 struct Ended {
+    job: JobId,
     log: Weak<Log>,
     bytes: u64,
 }
+
+/// What goes, and whose it is.
+type Going = Vec<(String, Ended)>;
 
 /// One job's part of it, given back when it is dropped.
 #[derive(Debug)]
@@ -75,8 +80,8 @@ impl Quota {
     }
 
     /// A job of this identity has ended: its output is the next to go, after that of those before it.
-    pub fn ended(&self, owner: &str, log: &Arc<Log>) {
-        let ended = Ended { log: Arc::downgrade(log), bytes: log.kept() };
+    pub fn ended(&self, owner: &str, job: &JobId, log: &Arc<Log>) {
+        let ended = Ended { job: job.clone(), log: Arc::downgrade(log), bytes: log.kept() };
         let held = {
             let mut used = lock(&self.used);
             // What keeps nothing could go for nobody.
@@ -94,45 +99,75 @@ impl Quota {
     /// Deletes outputs of jobs that have ended, to make the room that `owner` is short of; false, and none is
     /// deleted, if those that may go for that are not enough. Blocks.
     fn make_room(&self, owner: &str, short: Short) -> bool {
-        // As above.
-        let held: Vec<_> = {
-            let mut used = lock(&self.used);
-            used.by_owner.values_mut().flat_map(Own::forget_removed).collect()
-        };
-        drop(held);
+        self.forget_removed(owner, short);
         let Some(going) = lock(&self.used).take_enough(owner, short) else { return false };
-        self.drop_all(owner, going);
+        self.drop_all(short.limit(), going);
         true
     }
 
-    /// Deletes the oldest outputs of jobs of `owner` that have ended, for as long as it or all have more than they
-    /// may: while a job runs a little of it is kept whatever the limit is, and that must not add up. Blocks.
-    fn settle(&self, owner: &str) {
-        let (held, going) = {
-            let mut used = lock(&self.used);
-            let over_all = used.all.saturating_sub(self.total);
-            let Some(own) = used.by_owner.get_mut(owner) else { return };
-            let held = own.forget_removed();
-            let over = own.bytes.saturating_sub(self.each).max(over_all);
-            let (mut going, mut sum) = (Vec::new(), 0);
-            while sum < over
-                && let Some(ended) = own.ended.pop_front()
-            {
-                sum += ended.bytes;
-                going.push(ended);
-            }
-            (held, going)
+    /// A job of `owner` that keeps so many bytes has ended. While it ran, a little of it was kept whatever the
+    /// limits are, and that must not add up. Beyond its own limit the oldest jobs of `owner` go. Beyond the limit
+    /// of all it is as when there is no room, for no more bytes than this job keeps: nobody pays for what others
+    /// have. Blocks.
+    fn settle(&self, owner: &str, bytes: u64) {
+        let (over_own, over_all) = {
+            let used = lock(&self.used);
+            let own = used.by_owner.get(owner).map_or(0, |own| own.bytes);
+            (own.saturating_sub(self.each), used.all.saturating_sub(self.total).min(bytes))
         };
+        if over_own > 0 {
+            let short = Short::Own(over_own);
+            self.forget_removed(owner, short);
+            let going = lock(&self.used).take_oldest(owner, over_own);
+            self.drop_all(short.limit(), going);
+        } else if over_all > 0 {
+            self.make_room(owner, Short::All(over_all));
+        }
+    }
+
+    /// Leaves out what is gone already of whoever may have to lose something.
+    fn forget_removed(&self, owner: &str, short: Short) {
+        let held: Vec<_> = {
+            let mut used = lock(&self.used);
+            match short {
+                Short::Own(_) => used
+                    .by_owner
+                    .get_mut(owner)
+                    .map(Own::forget_removed)
+                    .into_iter()
+                    .flatten()
+                    .collect(),
+                Short::All(_) => used.by_owner.values_mut().flat_map(Own::forget_removed).collect(),
+            }
+        };
+        // Not under the lock: to let go of a log may give back its part.
         drop(held);
-        self.drop_all(owner, going);
     }
 
     /// No lock is held while files are deleted.
-    fn drop_all(&self, owner: &str, going: Vec<Ended>) {
-        for log in going.iter().filter_map(|ended| ended.log.upgrade()) {
-            tracing::warn!(owner, "the limit of kept output is reached; dropping the oldest");
+    fn drop_all(&self, limit: &'static str, going: Going) {
+        for (owner, Ended { job, log, .. }) in going {
+            let Some(log) = log.upgrade() else { continue };
+            tracing::warn!(%job, owner, limit, "the limit of kept output is reached; dropping the output of this job");
             log.remove();
             self.dropped.fetch_add(1, Ordering::Release);
+        }
+    }
+}
+
+impl Short {
+    /// How much is missing.
+    fn bytes(self) -> u64 {
+        match self {
+            Self::Own(bytes) | Self::All(bytes) => bytes,
+        }
+    }
+
+    /// Which limit it is, for the agent's log.
+    fn limit(self) -> &'static str {
+        match self {
+            Self::Own(_) => "one identity's part of 'jobs.max_output_total'",
+            Self::All(_) => "'jobs.max_output_total'",
         }
     }
 }
@@ -154,36 +189,48 @@ impl Own {
 impl Used {
     /// The ended jobs that have to go for what is missing: the first ones of this identity; or, if nobody has room,
     /// each time of the one that has the most of those that have no less than this one.
-    fn take_enough(&mut self, owner: &str, short: Short) -> Option<Vec<Ended>> {
-        let (missing, is_own) = match short {
-            Short::Own(missing) => (missing, true),
-            Short::All(missing) => (missing, false),
-        };
+    fn take_enough(&mut self, owner: &str, short: Short) -> Option<Going> {
+        let missing = short.bytes();
         // Of each: what is left of it, and how many of its jobs go.
+        let may_lose = |name: &str| matches!(short, Short::All(_)) || name == owner;
+        let all = self.by_owner.iter().filter(|(name, _)| may_lose(name));
         let mut left: HashMap<&str, (u64, usize)> =
-            self.by_owner.iter().map(|(name, own)| (name.as_str(), (own.bytes, 0))).collect();
-        let (mut found, mut sum) = (Vec::new(), 0);
+            all.map(|(name, own)| (name.as_str(), (own.bytes, 0))).collect();
+        let mut sum = 0;
         while sum < missing {
             let own = left.get(owner).map_or(0, |(bytes, _)| *bytes);
             let able = left.iter_mut().filter_map(|(name, (bytes, gone))| {
-                let may_lose = *name == owner || (!is_own && *bytes >= own);
-                let next = self.by_owner.get(*name)?.ended.get(*gone).filter(|_| may_lose)?;
+                let has_more = *name == owner || *bytes >= own;
+                let next = self.by_owner.get(*name)?.ended.get(*gone).filter(|_| has_more)?;
                 Some((next, bytes, gone))
             });
             let (next, bytes, gone) = able.max_by_key(|(_, bytes, _)| **bytes)?;
             *bytes = bytes.saturating_sub(next.bytes);
             *gone += 1;
             sum += next.bytes;
-            found.push(next.clone());
         }
         let gone = left.into_iter().filter(|(_, (_, gone))| *gone > 0);
         let gone: Vec<_> = gone.map(|(name, (_, gone))| (name.to_owned(), gone)).collect();
+        let mut going = Vec::new();
         for (name, gone) in gone {
             if let Some(own) = self.by_owner.get_mut(&name) {
-                own.ended.drain(..gone);
+                going.extend(own.ended.drain(..gone).map(|ended| (name.clone(), ended)));
             }
         }
-        Some(found)
+        Some(going)
+    }
+
+    /// The oldest ended jobs of this identity, until they keep so many bytes, or all that there are.
+    fn take_oldest(&mut self, owner: &str, bytes: u64) -> Going {
+        let Some(own) = self.by_owner.get_mut(owner) else { return Vec::new() };
+        let (mut going, mut sum) = (Vec::new(), 0);
+        while sum < bytes
+            && let Some(ended) = own.ended.pop_front()
+        {
+            sum += ended.bytes;
+            going.push((owner.to_owned(), ended));
+        }
+        going
     }
 
     /// A part of this identity has another size.
@@ -227,10 +274,10 @@ impl Share {
         self.quota.make_room(&self.owner, short)
     }
 
-    /// Its job has ended and keeps so much; others of the same identity go if that is beyond a limit. Blocks.
+    /// Its job has ended and keeps so much; others go if that is beyond a limit. Blocks.
     pub fn end(&self, bytes: u64) {
         self.force(bytes);
-        self.quota.settle(&self.owner);
+        self.quota.settle(&self.owner, bytes);
     }
 
     /// Makes it this large, whatever the limit is.
@@ -259,7 +306,7 @@ mod tests {
     /// A job of this identity that has ended and keeps so much.
     fn ended(quota: &Quota, owner: &str, bytes: u64) -> Arc<Log> {
         let log = Arc::new(Log::new(Algorithm::Sha256));
-        let ended = Ended { log: Arc::downgrade(&log), bytes };
+        let ended = Ended { job: JobId::new("j").unwrap(), log: Arc::downgrade(&log), bytes };
         lock(&quota.used).by_owner.entry(owner.to_owned()).or_default().ended.push_back(ended);
         log
     }
@@ -289,7 +336,8 @@ mod tests {
         // Nothing is left, and who has the most is the one whose job goes, though it ended last.
         let gone = ended(&quota, "mallory", 10);
         let next = lock(&quota.used).take_enough("bob", Short::All(10)).unwrap();
-        assert!(next.len() == 1 && next[0].log.ptr_eq(&Arc::downgrade(&gone)));
+        assert!(next.len() == 1 && next[0].1.log.ptr_eq(&Arc::downgrade(&gone)));
+        assert_eq!(next[0].0, "mallory", "and not who wants the room");
     }
 
     #[test]
@@ -316,7 +364,7 @@ mod tests {
         }
         let last = Arc::new(Log::new(Algorithm::Sha256));
         last.output(rexec_protocol::message::Channel::Out, "x".into());
-        quota.ended("alice", &last);
+        quota.ended("alice", &JobId::new("j").unwrap(), &last);
         assert_eq!(lock(&quota.used).by_owner["alice"].ended.len(), 1);
     }
 
@@ -332,5 +380,26 @@ mod tests {
         assert!(!grows(&waiting, 20) && !kept.is_removed());
         assert!(!waiting.make_room(Short::All(20)) && !kept.is_removed());
         assert!(waiting.make_room(Short::All(5)) && kept.is_removed());
+    }
+
+    /// She lost all that she kept when a job of hers ended, because others had what all may have.
+    #[test]
+    fn nobody_pays_for_what_others_have_too_much() {
+        let quota = Quota::new(100, 300);
+        let (carol, small) = (quota.share("carol"), quota.share("carol"));
+        assert!(grows(&carol, 30));
+        let kept: Vec<_> = (0..3).map(|_| ended(&quota, "carol", 10)).collect();
+        let mallory = quota.share("mallory");
+        mallory.force(200);
+        let end = |bytes| {
+            small.force(bytes);
+            small.end(bytes);
+            kept.iter().map(|log| log.is_removed()).collect::<Vec<_>>()
+        };
+        assert_eq!(end(5), [true, false, false], "what is new makes its own room, and no more");
+        let large = ended(&quota, "mallory", 50);
+        assert_eq!(end(5), [true, false, false], "one who has more can lose something");
+        assert!(large.is_removed());
+        assert_eq!(end(50), [true, false, false], "what is not enough stays");
     }
 }

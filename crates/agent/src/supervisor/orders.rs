@@ -1,6 +1,6 @@
 //! What is done with a job that somebody has asked for: a client, the agent, or a clock.
 
-use super::{Cause, Control, MAX_GRACE, OVERDUE, Supervisor};
+use super::{Cause, Control, Leftovers, MAX_GRACE, OVERDUE, Supervisor};
 use crate::log::disk::Urgency;
 use rexec_protocol::Signal;
 use rexec_protocol::message::{Cancel, Channel, TerminalSize};
@@ -36,6 +36,8 @@ impl Supervisor {
     pub(super) fn hurry(&mut self) {
         self.intake.hurry(match (&self.ended, self.ending) {
             (None, _) => Urgency::None,
+            // What it has left behind is waited for, and can wait.
+            (Some(_), false) if self.terms.leftovers == Leftovers::Awaited => Urgency::None,
             (Some(_), false) => Urgency::Ended,
             (Some(_), true) => Urgency::Ending,
         });

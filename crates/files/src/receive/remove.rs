@@ -119,7 +119,9 @@ impl Removal<'_> {
         let stop = |why| Stop::Cannot(path.clone(), why);
         if let Some(inner) = self.folder(folder, name).map_err(stop)? {
             if depth >= MAX_DEPTH {
-                return Err(stop(format!("is more than {MAX_DEPTH} folders deep, and not removed")));
+                return Err(stop(format!(
+                    "is more than {MAX_DEPTH} folders deep, and not removed"
+                )));
             }
             for name in list(&inner).map_err(|errno| stop(cannot("list this folder", errno)))? {
                 self.remove(&inner, &name, below(&path, &name), depth + 1)?;

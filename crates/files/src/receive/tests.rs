@@ -9,7 +9,9 @@ use folder::Folder;
 use nix::fcntl::{OFlag, open};
 use nix::sys::stat::Mode;
 use rexec_protocol::Algorithm;
-use rexec_protocol::files::{Compared, Entry, Leave, MAX_ASKED, MAX_DEPTH, Meta, Target, Update, Want};
+use rexec_protocol::files::{
+    Compared, Entry, Leave, MAX_ASKED, MAX_DEPTH, Meta, Target, Update, Want,
+};
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};

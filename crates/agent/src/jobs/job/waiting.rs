@@ -10,9 +10,8 @@ pub(super) type Waiting = watch::Sender<Option<String>>;
 impl Job {
     /// There is no room. To be said again as long as that holds: whoever makes some may have left since.
     pub fn waits_for_room(&self, why: &impl Display) {
-        self.waiting.send_modify(|waiting| {
-            waiting.get_or_insert_with(|| why.to_string());
-        });
+        // Said anew, too, for who came meanwhile.
+        self.waiting.send_modify(|waiting| *waiting = Some(why.to_string()));
     }
 
     /// There is room again, or none is needed any more.

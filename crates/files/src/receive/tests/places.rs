@@ -246,7 +246,9 @@ fn a_folder_that_is_too_deep_to_be_removed_is_called_that() {
         let sent = [dir(b"d"), leave(), done(0)];
         assert!(bench.take(Store { dry_run, ..MIRROR }, &sent).unwrap());
         let failed = bench.said.iter().find_map(|said| match said {
-            ToSender::Failed(Failed { path, message, .. }) => Some((path.to_vec(), message.as_str())),
+            ToSender::Failed(Failed { path, message, .. }) => {
+                Some((path.to_vec(), message.as_str()))
+            }
             _ => None,
         });
         let path = format!("d/{deep}").into_bytes();
