@@ -83,24 +83,34 @@ fn line(args: &[OsString], skip: usize) -> Result<Request, clap::Error> {
              rexec run [OPTIONS] {name} COMMAND"
         )));
     }
-    let words = command_words(words.collect())?;
+    let words = if line.options.command.script.is_some() {
+        // There is no command: the words are the script's arguments, whatever they look like.
+        after_dashes(words.collect())
+    } else {
+        command_words(words.collect())?
+    };
     Ok(Request::Run(Box::new(Run { options: line.options, target, words })))
 }
 
-/// A `--` right after the host is dropped, as ssh does; any other word that looks like an option is
-/// most likely one that was meant for rexec.
-fn command_words(mut words: Vec<OsString>) -> Result<Vec<OsString>, clap::Error> {
+/// The first word, unless it is a `--`, is most likely meant for rexec if it looks like an option.
+fn command_words(words: Vec<OsString>) -> Result<Vec<OsString>, clap::Error> {
     let first = words.first().map(|word| word.as_encoded_bytes()).unwrap_or_default();
-    if first == b"--" {
-        words.remove(0);
-    } else if first.starts_with(b"-") && first.len() > 1 {
+    if first != b"--" && first.starts_with(b"-") && first.len() > 1 {
         let first = first.escape_ascii();
         return Err(usage(&format!(
             "'{first}' stands after the host, where the command begins; options go before the host, \
              and '--' goes before a command whose name starts with a dash"
         )));
     }
-    Ok(words)
+    Ok(after_dashes(words))
+}
+
+/// A `--` right after the host is dropped, as ssh does.
+fn after_dashes(mut words: Vec<OsString>) -> Vec<OsString> {
+    if words.first().is_some_and(|word| word == "--") {
+        words.remove(0);
+    }
+    words
 }
 
 fn named(args: &[OsString]) -> Result<Request, clap::Error> {

@@ -51,6 +51,15 @@ fn a_double_dash_right_after_the_host_is_dropped_once() {
 }
 
 #[test]
+fn the_arguments_of_a_script_may_begin_with_a_dash() {
+    let words = |line: &[&str]| run(line).words;
+    assert_eq!(words(&["--script", "s", "web1", "--fast", "two words"]), ["--fast", "two words"]);
+    assert_eq!(words(&["--script=s", "web1", "-n"]), ["-n"]);
+    assert_eq!(words(&["--script", "s", "web1", "--", "--", "x"]), ["--", "x"]);
+    assert_eq!(words(&["run", "--script", "s", "web1", "-x"]), ["-x"]);
+}
+
+#[test]
 fn words_are_bytes() {
     let raw = OsString::from_vec(b"a\xff\n ".to_vec());
     let mut line = words(&["web1", "printf"]);
