@@ -37,7 +37,7 @@ fn send(get: &Get, input: impl Read, output: impl Write) -> Result<(), Error> {
     if get.glob {
         sender.patterns(&get.paths)?;
     } else {
-        get.paths.iter().try_for_each(|path| sender.path(path))?;
+        get.paths.iter().try_for_each(|path| sender.remote_path(path))?;
     }
     sender.finish()
 }

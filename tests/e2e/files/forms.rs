@@ -586,3 +586,66 @@ async fn the_library_moves_files_and_tells_of_each() {
     // A transfer is a job among others on the same connection.
     assert!(session.command("true").status().await.unwrap().success());
 }
+
+/// A variable that was empty would cost the home. With -n, so that it costs nothing here either.
+#[test]
+fn a_home_that_was_not_named_is_no_mirror() {
+    let agent = TestAgent::start();
+    let dir = tempfile::tempdir().unwrap();
+    fs::create_dir(dir.path().join("site")).unwrap();
+    let home = format!("rexec://127.0.0.1:{}/", agent.port);
+    for (options, from, to) in [
+        ("cp -rn --delete", "site/.", "127.0.0.1:"),
+        ("put -rn --delete", ".", "127.0.0.1:~/"),
+        ("cp -run --delete", "site/./", &home),
+        ("cp -rn --delete", "site/..", "127.0.0.1:"),
+        ("cp -rn --delete", "127.0.0.1:x/.", "127.0.0.1:"),
+        ("cp -rnT --delete", "site", "127.0.0.1:"),
+    ] {
+        let output = ends(rexec(&agent, options).current_dir(dir.path()).arg(from).arg(to), 125);
+        let said = said(&output);
+        assert!(said.contains("remove all else from the home there: name the folder"), "{said}");
+        assert_eq!(said.contains("-T"), options.contains('T'), "{said}");
+    }
+    // The folder itself, which is to have a name there.
+    let mut command = rexec(&agent, "cp -rn --delete");
+    ends(command.current_dir(dir.path()).args(["site", "127.0.0.1:"]), 0);
+}
+
+/// What was asked for besides the transfer is not there, and who reads the exit status alone must know.
+#[test]
+fn reports_that_cannot_be_written_are_a_failure() {
+    let agent = TestAgent::start();
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name);
+    fs::write(path("a"), "a").unwrap();
+    for options in ["cp -n", "cp --checksum-only", "cp --report", "cp --json", "put --json"] {
+        let full = fs::File::options().write(true).open("/dev/full").unwrap();
+        let mut command = rexec(&agent, options);
+        let output = ends(command.arg(path("a")).arg(there(path("b"))).stdout(full), 125);
+        let said = said(&output);
+        assert!(said.contains("cannot write stdout: No space left"), "{options}: {said}");
+        // The transfer itself went to its end.
+        assert_eq!(path("b").exists(), !["cp -n", "cp --checksum-only"].contains(&options));
+    }
+}
+
+/// As a shell does with a pattern that it is to leave alone.
+#[test]
+fn a_pattern_without_glob_gets_a_hint() {
+    let agent = TestAgent::start();
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("a.log"), "a").unwrap();
+    for pattern in ["*.log", "?.log", "[a].log"] {
+        let from = there(dir.path().join(pattern));
+        let output = ends(rexec(&agent, "get").arg(&from).arg(dir.path()), 1);
+        let said = said(&output);
+        assert!(said.contains("no such file or directory; --glob"), "{said}");
+        ends(rexec(&agent, "get --glob").arg(&from).arg(dir.path()), 0);
+    }
+    let output = ends(rexec(&agent, "get").arg(there(dir.path().join("b"))).arg(dir.path()), 1);
+    assert!(!said(&output).contains("--glob"), "{output:?}");
+    let here = dir.path().join("*.txt");
+    let output = ends(rexec(&agent, "put").arg(here).arg(there(dir.path())), 1);
+    assert!(!said(&output).contains("--glob"), "{output:?}");
+}

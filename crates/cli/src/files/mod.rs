@@ -62,7 +62,13 @@ pub fn run(args: FileArgs, way: Way) -> ExitCode {
         Ok(summary) => {
             let outcome = Outcome::Exited { code: code(&summary, check) };
             report.end(Some(summary), &outcome, None);
-            ExitCode::from(code(&summary, check))
+            match report.fault() {
+                Some(message) => {
+                    notes.say(&format!("{}: {message}", printable(&host)));
+                    crate::exit::code(&Outcome::Local { message })
+                }
+                None => ExitCode::from(code(&summary, check)),
+            }
         }
         Err(TransferError::Failed(message)) => {
             notes.say(&format!("{}: {}", printable(&host), printable(&message)));

@@ -59,6 +59,17 @@ impl Place {
         matches!(self, Self::Remote { path, .. } if path.is_empty())
     }
 
+    /// Whether it has no name of its own: of a folder, what is in it goes, and not the folder.
+    pub fn is_contents(&self) -> bool {
+        let path = match self {
+            Self::Local(path) => path.as_os_str().as_bytes(),
+            Self::Remote { path, .. } => path.as_bytes(),
+            Self::Stream => return false,
+        };
+        let last = path.split(|byte| *byte == b'/').rfind(|part| !part.is_empty());
+        last.is_none_or(|part| part == b"." || part == b"..")
+    }
+
     /// What is remote of it.
     pub fn target(&self) -> Option<&OsStr> {
         match self {
@@ -123,6 +134,28 @@ mod tests {
 
     fn remote(target: &str, path: &str) -> Place {
         Place::Remote { target: target.into(), path: path.into() }
+    }
+
+    #[test]
+    fn what_is_the_contents_of_a_folder() {
+        for text in [
+            ".",
+            "..",
+            "./",
+            "/",
+            "a/.",
+            "a/./",
+            "a/..",
+            "a//.//",
+            "web1:",
+            "web1:a/.",
+            "rexec://w//",
+        ] {
+            assert!(Place::parse(text.as_ref()).unwrap().is_contents(), "{text}");
+        }
+        for text in ["a", "a/", "./a", "../a", ".a", "a/..b", "-", "web1:a", "web1:/a/"] {
+            assert!(!Place::parse(text.as_ref()).unwrap().is_contents(), "{text}");
+        }
     }
 
     #[test]

@@ -150,16 +150,29 @@ fn is_no_name(path: &OsStr) -> bool {
     path.is_empty() || path.as_bytes().ends_with(b"/")
 }
 
+/// Refuses to make the home there a mirror unless it was named. A variable was empty, most often.
+fn spare_home(from: &[Place], to: &Place, options: &FileOptions) -> Result<(), String> {
+    if !(options.delete && to.is_home()) {
+        return Ok(());
+    }
+    let why = if options.no_target_directory {
+        "-T with --delete"
+    } else if from.iter().any(Place::is_contents) {
+        "--delete with what is in a folder, as SOURCE/. and . are,"
+    } else {
+        return Ok(());
+    };
+    Err(format!(
+        "{why} would remove all else from the home there: name the folder, as in HOST:DIR; \
+         HOST:. means the home itself"
+    ))
+}
+
 fn job(from: Vec<Place>, to: Place, options: &FileOptions) -> Result<Job, String> {
     if options.no_target_directory && from.len() > 1 {
         return Err("-T is for one source".to_owned());
     }
-    // A variable that was empty, most often.
-    if options.no_target_directory && options.delete && to.is_home() {
-        return Err("-T with --delete would remove all else from the home there: name the folder, as in HOST:DIR; \
-                    HOST:. means the home itself"
-            .to_owned());
-    }
+    spare_home(&from, &to, options)?;
     let needs_ends = "\"-\" goes with one remote path, and without options for folders".to_owned();
     let (mut files, mut remote, mut streams) = (Vec::new(), Vec::new(), 0);
     for place in from {

@@ -78,8 +78,8 @@ impl Progress {
     }
 
     /// Has something else written while the line is away.
-    pub(super) fn suspend(&self, write: impl FnOnce()) {
-        self.bar.suspend(write);
+    pub(super) fn suspend<R>(&self, write: impl FnOnce() -> R) -> R {
+        self.bar.suspend(write)
     }
 
     pub(super) fn end(self) {

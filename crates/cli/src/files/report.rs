@@ -24,6 +24,8 @@ pub(super) struct Report {
     notes: Notes,
     progress: Option<Progress>,
     began: Instant,
+    /// The first line that could not be written.
+    fault: Option<io::Error>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -171,7 +173,8 @@ impl Report {
         let is_pipe = matches!(plan.job, super::plan::Job::GetStdout { .. });
         let progress = plan.progress.then(Progress::new);
         let (host, words) = (plan.host.clone(), Words::of(options));
-        Self { form, host, words, is_pipe, notes, progress, began: Instant::now() }
+        let began = Instant::now();
+        Self { form, host, words, is_pipe, notes, progress, began, fault: None }
     }
 
     pub(super) fn take(&mut self, event: TransferEvent) {
@@ -241,7 +244,7 @@ impl Report {
         }
     }
 
-    fn entry(&self, entry: &Entry<'_>) {
+    fn entry(&mut self, entry: &Entry<'_>) {
         let Entry { kind, path, state, size, sha256, resumed, failure } = *entry;
         let line = match self.form {
             Form::Quiet => return,
@@ -273,19 +276,24 @@ impl Report {
     }
 
     /// Where a file itself goes to stdout, what is said of it goes beside.
-    fn print(&self, line: &[u8]) {
+    fn print(&mut self, line: &[u8]) {
         let write = || {
-            // A reader that left is told nothing, and the transfer goes on.
-            let _ = if self.is_pipe {
-                io::stderr().write_all(line)
-            } else {
-                io::stdout().write_all(line)
-            };
+            if self.is_pipe { io::stderr().write_all(line) } else { io::stdout().write_all(line) }
         };
-        match &self.progress {
+        let written = match &self.progress {
             Some(progress) => progress.suspend(write),
             None => write(),
-        }
+        };
+        // A reader that left is told nothing, and the transfer goes on in any case.
+        let fault = written.err().filter(|error| error.kind() != io::ErrorKind::BrokenPipe);
+        self.fault = self.fault.take().or(fault);
+    }
+
+    /// Why not all that was asked for could be said, if that is so.
+    pub(super) fn fault(&self) -> Option<String> {
+        let output = if self.is_pipe { "stderr" } else { "stdout" };
+        let fault = self.fault.as_ref()?;
+        Some(format!("cannot write {output}: {fault}; the transfer itself went to its end"))
     }
 
     /// From now on there is no line of progress.

@@ -15,6 +15,7 @@ use crate::error::{Error, why};
 use crate::open::{self, Parent};
 use crate::wire::Writer;
 use content::Content;
+use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::sys::stat::{FileStat, SFlag, fstat};
 use rexec_protocol::Algorithm;
@@ -106,6 +107,18 @@ impl<'a, W: Write> Sender<'a, W> {
 
     /// Sends what is at `path`.
     pub fn path(&mut self, path: &[u8]) -> Result<(), Error> {
+        self.source(path, "")
+    }
+
+    /// The same for a path that was named on another machine, where a pattern in it was left alone: whoever
+    /// quoted it may have thought that it is expanded here.
+    pub fn remote_path(&mut self, path: &[u8]) -> Result<(), Error> {
+        let may_be_meant = path.iter().any(|byte| matches!(byte, b'*' | b'?' | b'['));
+        self.source(path, if may_be_meant { "; --glob makes a pattern of it" } else { "" })
+    }
+
+    /// `hint` is for whoever named what is not there.
+    fn source(&mut self, path: &[u8], hint: &str) -> Result<(), Error> {
         let links = self.choice.links;
         let name = open::name(path).unwrap_or_default();
         // Looked at before it is opened: opening a device can do things.
@@ -113,7 +126,11 @@ impl<'a, W: Write> Sender<'a, W> {
             .and_then(|file| fstat(&file));
         let stat = match looked {
             Ok(stat) => stat,
-            Err(errno) => return self.refuse(path.to_vec(), name, open::fault(links, errno)),
+            Err(errno) => {
+                let hint = if errno == Errno::ENOENT { hint } else { "" };
+                let why = open::fault(links, errno) + hint;
+                return self.refuse(path.to_vec(), name, why);
+            }
         };
         let refuse = |sender: &mut Self, message| sender.refuse(path.to_vec(), name, message);
         match kind(&stat) {
