@@ -288,6 +288,43 @@ fn certificates_of_users_that_are_refused() {
     assert!(!log.contains("command requested") && !log.contains("\x1b[2J"), "{log}");
 }
 
+/// A refusal stays one, and an agent that hears the same again bars the address of others as well.
+#[test]
+fn a_certificate_that_was_refused_is_not_shown_again() {
+    let agent = TestAgent::start();
+    let target = agent.target();
+    let stranger = write_private(agent.dir.path(), "stranger.pem", &by_a_stranger(alice()));
+    let late = agent.authority.issue(expired(alice()));
+    let late = write_private(agent.dir.path(), "late.pem", &late);
+    let nobody = agent.authority.issue(common_name_only(alice(), "alice"));
+    let nobody = write_private(agent.dir.path(), "nobody.pem", &nobody);
+    for (file, words) in [
+        (&stranger, "does not know the authority"),
+        (&late, "has expired or is not valid yet"),
+        (&nobody, "the common name does not count"),
+    ] {
+        for options in [&["--retry", "5"][..], &["-d", "--retry", "5"], &["-oConnectionAttempts=5"]]
+        {
+            let before = agent.log();
+            let mut rexec = agent.rexec();
+            let output = rexec.args(options).arg("-i").arg(file).args([&target, "true"]);
+            let output = output.output().unwrap();
+            let text = said(&output);
+            assert!(text.contains(words) && !text.contains("trying again"), "{text}");
+            assert_eq!(output.status.code(), Some(255), "{text}");
+            assert_eq!(refusals(&agent, &before, 1).matches("connection refused").count(), 1);
+        }
+    }
+    // It is this side that refuses an agent that another authority has signed.
+    let other = crate::support::Authority::new();
+    let authority = agent.path("other.crt");
+    fs::write(&authority, other.pem()).unwrap();
+    let mut rexec = agent.rexec();
+    let output = rexec.args(["--retry", "5", "--authority"]).arg(authority).args([&target, "true"]);
+    let text = said(&output.output().unwrap());
+    assert!(!text.contains("trying again") && text.contains("authority in"), "{text}");
+}
+
 #[test]
 fn connections_that_are_not_rexec_are_refused() {
     let agent = TestAgent::start();

@@ -675,6 +675,25 @@ fn retry_waits_for_an_agent_that_is_down() {
     assert_eq!(code(&output), 255);
 }
 
+/// It was taken for a host, which says little to who meant no host.
+#[test]
+fn a_subcommand_with_a_slip_gets_a_hint() {
+    let agent = TestAgent::start();
+    let said = |words: &[&str]| {
+        let output = agent.rexec().args(words).output().unwrap();
+        assert_eq!(code(&output), 255, "{output:?}");
+        text(&output.stderr).to_owned()
+    };
+    assert!(said(&["jbos", "web1"]).contains("did you mean 'rexec jobs'?"));
+    assert!(said(&["-q", "--json", "atach", "web1", "x"]).contains("did you mean 'rexec attach'?"));
+    for host in ["backend7.invalid", "db", "ping.invalid", "host"] {
+        let said = said(&[host, "true"]);
+        assert!(!said.contains("did you mean"), "{said}");
+    }
+    // It is there, and nobody listens.
+    assert!(!said(&["-p", "1", "127.0.0.1", "true"]).contains("did you mean"));
+}
+
 /// Who gives up says how to come back, in words and to programs; and that is a way back.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lost_job_can_be_come_back_to() {

@@ -68,6 +68,8 @@ pub enum Stop {
     Outcome(Outcome),
     /// The same where the agent knows nothing of the job.
     Unknown(Outcome),
+    /// The same where another attempt would end as this one: one side has refused the other.
+    Refused(Outcome),
     /// This client leaves; with a signal, because of that.
     Left(Option<Signal>),
 }
@@ -109,6 +111,8 @@ pub struct Visit {
     pub asked: Option<Signal>,
     /// Whether the job goes on without a client, as far as that is known.
     pub is_kept: Option<bool>,
+    /// The host's name means nothing here.
+    pub is_unknown_host: bool,
     /// The user does not wait any more.
     pub left: Option<Parting>,
     connection: Option<watch::Receiver<Link>>,
@@ -117,7 +121,11 @@ pub struct Visit {
 impl From<Error> for Stop {
     fn from(error: Error) -> Self {
         let outcome = error.outcome().clone();
-        if error.is_unknown_job() { Self::Unknown(outcome) } else { Self::Outcome(outcome) }
+        match () {
+            () if error.is_unknown_job() => Self::Unknown(outcome),
+            () if error.is_refused() => Self::Refused(outcome),
+            () => Self::Outcome(outcome),
+        }
     }
 }
 
@@ -142,6 +150,7 @@ impl Visit {
             closed: Vec::new(),
             asked: None,
             is_kept: None,
+            is_unknown_host: false,
             left: None,
             connection: None,
         })
@@ -152,7 +161,9 @@ impl Visit {
         let begin = Instant::now();
         let connector = endpoint.connector()?;
         let session = tokio::select! {
-            session = endpoint.connect(&connector) => session?,
+            session = endpoint.connect(&connector) => session.inspect_err(|error| {
+                self.is_unknown_host = error.is_unknown_host();
+            })?,
             // Nothing was asked for yet.
             signal = self.interrupts.next() => return Err(match self.on_signal {
                 OnSignal::Cancel | OnSignal::CtrlC => Outcome::Cancelled.into(),

@@ -1,5 +1,6 @@
 //! A plan carried out: connect, start, carry the streams, wait for the end; and again, if that is safe.
 
+use crate::args;
 use crate::attend::{OnSignal, Stop, Streams, Told, Visit};
 use crate::event::{End, Ended, Left, Started};
 use crate::exit::Notes;
@@ -64,7 +65,10 @@ pub async fn run_telling(
         told.outcome = with_hint(told.outcome);
     }
     let job = job.or(asked_for.filter(|_| told.is_lost()));
-    let Visit { closed, left, .. } = visit;
+    let Visit { closed, left, is_unknown_host, .. } = visit;
+    if is_unknown_host {
+        told.outcome = with_subcommand(told.outcome, &host);
+    }
     let is_there = told.may_be_there(left);
     let again = job.as_ref().filter(|_| is_there).map(|job| format!("{again} {job}"));
     let Told { outcome, status, is_unknown } = told;
@@ -171,6 +175,17 @@ fn with_hint(outcome: Outcome) -> Outcome {
             Outcome::NeverStarted { reason: NeverStarted::NotFound, message }
         }
         other => other,
+    }
+}
+
+/// Whoever mistypes a subcommand names a host, as far as can be told; but hardly one that is there.
+fn with_subcommand(outcome: Outcome, host: &str) -> Outcome {
+    match (outcome, args::subcommand_like(host)) {
+        (Outcome::Unreachable { message }, Some(name)) => {
+            let message = format!("{message}; did you mean 'rexec {name}'?");
+            Outcome::Unreachable { message }
+        }
+        (other, _) => other,
     }
 }
 

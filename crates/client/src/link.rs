@@ -13,7 +13,7 @@ use rexec_protocol::message::{Detach, Goodbye, Message, Notice, Ping, Pong};
 use rexec_protocol::outcome::printable;
 use rexec_protocol::{Algorithm, ErrorCode, Frame, ProtocolError, StreamId};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 use tokio::sync::{broadcast, oneshot, watch};
 use tokio_util::sync::CancellationToken;
@@ -63,6 +63,8 @@ pub(crate) struct Shared {
     pub(crate) notices: broadcast::Sender<Notice>,
     /// A connection that is lost is made again even if nothing runs.
     pub(crate) stays: AtomicBool,
+    /// Why there is no connection any more, and none will come.
+    over: OnceLock<Error>,
     /// Nobody holds the session any more.
     dropped: CancellationToken,
 }
@@ -79,6 +81,7 @@ impl Shared {
             terms: watch::Sender::new(None),
             notices: broadcast::Sender::new(NOTICES),
             stays: AtomicBool::new(false),
+            over: OnceLock::new(),
             dropped: CancellationToken::new(),
         }
     }
@@ -226,6 +229,9 @@ impl Shared {
 
     /// Why nothing can be asked any more.
     pub(crate) fn gone(&self) -> Error {
+        if let Some(error) = self.over.get() {
+            return error.clone();
+        }
         match &*self.link.borrow() {
             Link::Gone { reason } | Link::Away { reason, .. } => Error::unreachable(reason.clone()),
             Link::Up => Error::unreachable("the session is over"),
@@ -288,7 +294,9 @@ impl Shared {
                     live.push(lasting);
                 }
                 Route::Lasting(_) => {}
-                Route::Asked(asked) => asked.end(Err(Error::unreachable(error.to_string()))),
+                Route::Asked(asked) => {
+                    asked.end(Err(Error::unreachable(error.to_string()).after(error)));
+                }
             }
         }
         live
@@ -314,22 +322,25 @@ impl Shared {
             Some(tried) => format!("{error}; gave up after {} s", tried.as_secs()),
             None => error.to_string(),
         };
+        let unreachable = Error::unreachable(&reason).after(error);
+        // It ends once.
+        let _ = self.over.set(unreachable.clone());
         self.link.send_replace(Link::Gone { reason: reason.clone() });
         for lasting in live {
             let remote = match lasting {
                 Lasting::Job(remote) => remote,
                 Lasting::Room(membership) => {
-                    membership.fail(Error::unreachable(&reason));
+                    membership.fail(unreachable.clone());
                     continue;
                 }
             };
             let job = remote.job().filter(|_| tried.is_some());
             let end = match job {
-                _ if refused => Error::unreachable(&reason),
+                _ if refused => unreachable.clone(),
                 Some(job) => Error::lost(format!("{reason}; job {job} may still be running")),
                 None => Error::lost(&reason),
             };
-            remote.fail(end);
+            remote.fail(end.after(error));
         }
     }
 }

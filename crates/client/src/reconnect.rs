@@ -23,6 +23,7 @@ pub(crate) fn is_mendable(end: &NetError, is_first: bool) -> bool {
         | NetError::Silent(_)
         | NetError::Deadline { .. }
         | NetError::Dial { .. }
+        | NetError::Unresolved { .. }
         | NetError::Left(_) => true,
         NetError::Peer { code, .. } => {
             let is_busy = *code == ErrorCode::Busy && !is_first;

@@ -9,7 +9,15 @@ use std::time::Duration;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum NetError {
-    /// The host's name could not be resolved, or nothing answered there.
+    /// The host's name could not be resolved.
+    #[error("cannot reach {target}: {source}")]
+    Unresolved {
+        /// Host and port as dialled.
+        target: String,
+        /// The system's words.
+        source: io::Error,
+    },
+    /// Nothing answered there.
     #[error("cannot reach {target}: {source}")]
     Dial {
         /// Host and port as dialled.

@@ -167,7 +167,11 @@ impl Target<'_> {
         let dialling = deadline.bound("connecting", TcpStream::connect((self.host, self.port)));
         let socket = dialling.await?.and_then(prepare);
         let target = || display_target(self.host, self.port);
-        let socket = socket.map_err(|source| NetError::Dial { target: target(), source })?;
+        let socket = socket.map_err(|source| match source.raw_os_error() {
+            // What comes of the resolver has no number of a system call.
+            None => NetError::Unresolved { target: target(), source },
+            Some(_) => NetError::Dial { target: target(), source },
+        })?;
         self.connect_over(socket, ours, deadline).await
     }
 

@@ -11,7 +11,7 @@ mod tests;
 
 pub use jobs::{Attach, JobName, Kill, Logs, Report, Rm, Wait};
 pub use options::{CommandOptions, ConnectOptions, JobOptions, OutputOptions, RunOptions};
-pub use parse::{parse, reporting};
+pub use parse::{parse, reporting, subcommand_like};
 
 use crate::ca::CaArgs;
 use crate::files::args::FileArgs;

@@ -38,31 +38,43 @@ pub fn parse(args: &[OsString]) -> Result<Request, Usage> {
     .or_else(|error| explain(error, args))
 }
 
-/// Whether the first word of a command line names a subcommand, not a host.
+/// The words that, as the first of a command line, name a subcommand and not a host.
+const SUBCOMMANDS: [&str; 20] = [
+    "run",
+    "cp",
+    "put",
+    "get",
+    "ping",
+    "jobs",
+    "logs",
+    "attach",
+    "wait",
+    "kill",
+    "rm",
+    "chat",
+    "wall",
+    "who",
+    "rooms",
+    "doctor",
+    "ca",
+    "completions",
+    "man",
+    "help",
+];
+/// How much a word must be like a name to be taken for it, by Jaro's measure. clap has 0.7, which takes `host`
+/// for `who`; here most words are names of hosts.
+const LIKENESS: f64 = 0.8;
+
 fn is_subcommand(word: &str) -> bool {
-    matches!(
-        word,
-        "run"
-            | "cp"
-            | "put"
-            | "get"
-            | "ping"
-            | "jobs"
-            | "logs"
-            | "attach"
-            | "wait"
-            | "kill"
-            | "rm"
-            | "chat"
-            | "wall"
-            | "who"
-            | "rooms"
-            | "doctor"
-            | "ca"
-            | "completions"
-            | "man"
-            | "help"
-    )
+    SUBCOMMANDS.contains(&word)
+}
+
+/// The subcommand that was meant with a word that is none, as far as that can be told.
+pub fn subcommand_like(word: &str) -> Option<&'static str> {
+    let likeness = |name: &&str| strsim::jaro(word, name);
+    let alike = SUBCOMMANDS.iter().map(|name| (likeness(name), *name));
+    let (most, name) = alike.max_by(|(one, _), (other, _)| one.total_cmp(other))?;
+    (most > LIKENESS).then_some(name)
 }
 
 fn line(args: &[OsString], skip: usize) -> Result<Request, clap::Error> {

@@ -79,6 +79,18 @@ fn subcommands_and_hosts_of_their_names() {
 }
 
 #[test]
+fn slips_in_a_subcommand_and_names_of_hosts() {
+    let like = |word, name| assert_eq!(subcommand_like(word), name, "{word}");
+    for (word, name) in [("jbos", "jobs"), ("lgos", "logs"), ("pign", "ping"), ("atach", "attach")]
+    {
+        like(word, Some(name));
+    }
+    for host in ["web1", "db", "host", "build", "jobs.example.org", "10.0.0.7", "localhost", ""] {
+        like(host, None);
+    }
+}
+
+#[test]
 fn options_of_a_job_go_before_the_host() {
     let typed = run(&[
         "-d",

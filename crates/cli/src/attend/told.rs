@@ -22,7 +22,7 @@ impl Told {
                 let (outcome, is_unknown) = (status.outcome().clone(), status.is_unknown_job());
                 Self { outcome, status: Some(status), is_unknown }
             }
-            Err(Stop::Outcome(outcome)) => outcome.into(),
+            Err(Stop::Outcome(outcome) | Stop::Refused(outcome)) => outcome.into(),
             Err(Stop::Unknown(outcome)) => Self { is_unknown: true, ..outcome.into() },
             Err(Stop::Left(signal)) => return Err(signal),
         })

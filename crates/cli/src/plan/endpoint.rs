@@ -57,7 +57,7 @@ impl Endpoint {
     pub async fn connect(&self, connector: &Connector) -> Result<Session, Error> {
         for _ in 1..self.attempts {
             match connector.connect(&self.host, self.port).await {
-                Err(error) if matches!(error.outcome(), Outcome::Unreachable { .. }) => {
+                Err(error) if may_do_better(&error) => {
                     sleep(PAUSE).await;
                 }
                 connected => return connected,
@@ -65,6 +65,11 @@ impl Endpoint {
         }
         connector.connect(&self.host, self.port).await
     }
+}
+
+/// Whether another attempt may end in another way than with this error.
+fn may_do_better(error: &Error) -> bool {
+    matches!(error.outcome(), Outcome::Unreachable { .. }) && !error.is_refused()
 }
 
 /// Where to reach the agent of a target when only that is wanted.
