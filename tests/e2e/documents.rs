@@ -28,6 +28,26 @@ fn the_demo_of_the_readme_works() {
     assert!(output.status.success(), "{output:?}");
 }
 
+/// One word would be a line for a shell, which takes it for an option of its own.
+#[test]
+fn a_program_with_a_dash_in_front_runs_as_the_readme_says() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    let readme = std::fs::read_to_string(root.join("README.md")).unwrap();
+    let example = readme.lines().find(|line| line.contains("-odd-name")).unwrap();
+    let words = example.split('#').next().unwrap().replace("web1", "TARGET");
+    let agent = TestAgent::start();
+    let mut rexec = agent.rexec();
+    for word in words.split_ascii_whitespace().skip(1) {
+        let target = agent.target();
+        rexec.arg(if word == "TARGET" { &target } else { word });
+    }
+    let output = rexec.output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    // It gets as far as to look for a program of this name.
+    assert_eq!(output.status.code(), Some(127), "{said}");
+    assert!(said.contains("-odd-name"), "{said}");
+}
+
 #[test]
 fn the_trial_of_certificates_works() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();

@@ -237,11 +237,13 @@ fn lock_in_time(file: &File) -> io::Result<()> {
     }
 }
 
+/// Most often somebody has started the same agent twice.
+const IN_USE: &str = "another agent writes to this file, perhaps one with this configuration that runs already: \
+                      `rexec-agent doctor` tells";
+
 fn lock(file: &File) -> io::Result<()> {
     file.try_lock().map_err(|error| match error {
-        TryLockError::WouldBlock => {
-            io::Error::new(io::ErrorKind::WouldBlock, "another agent writes to this file")
-        }
+        TryLockError::WouldBlock => io::Error::new(io::ErrorKind::WouldBlock, IN_USE),
         TryLockError::Error(error) => error,
     })
 }
