@@ -3,7 +3,7 @@
 use crate::support::proc::{descriptors, eventually, memory, parent_of, running_with};
 use crate::support::{SmallDisk, TestAgent, size_from_environment};
 use rexec_client::{
-    ExitStatus, JobEnd, JobId, JobInfo, OnDisconnect, OnFull, Outcome, Place, Session,
+    Drain, ExitStatus, JobEnd, JobId, JobInfo, OnDisconnect, OnFull, Outcome, Place, Session,
 };
 use sha2::{Digest, Sha256};
 use std::fs;
@@ -197,6 +197,19 @@ async fn what_a_command_leaves_behind_has_its_limit() {
     let folder = agent.path("state/jobs").join(job.as_str());
     assert!(taken(&folder) < 6 << 20, "{} bytes on disk", taken(&folder));
     assert!(read(&session, &job).await.stdout.starts_with(b"own\n"));
+}
+
+/// Also of one that is to wait for what it leaves behind: there is nothing, and nobody who reads.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_in_the_pipe_of_a_command_that_has_ended_is_kept_beyond_its_limit() {
+    let agent = TestAgent::with("[jobs]\nmax_output = '2MiB'");
+    let session = agent.session().await;
+    for drain in [Drain::Bounded, Drain::Wait] {
+        let command = session.shell("head -c 2030000 /dev/zero").drain(drain);
+        let job = command.detach().await.unwrap();
+        let known = until(&session, &job, |info| info.outcome.is_some()).await;
+        assert_eq!((known.size.out, known.kept_from.out), (2_030_000, 0), "{drain:?}");
+    }
 }
 
 /// A client that stays is not held up by what is kept for the case that it leaves.

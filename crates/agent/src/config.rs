@@ -237,7 +237,7 @@ impl Config {
         let wrong = |message| ConfigError::Parse { path: path.to_owned(), message };
         let mut file = File::open(path).map_err(unreadable)?;
         let metadata = file.metadata().map_err(unreadable)?;
-        trusted::demand_unchangeable(path, &metadata).map_err(wrong)?;
+        trusted::demand_configuration(path, &metadata).map_err(wrong)?;
         let mut text = String::new();
         file.read_to_string(&mut text).map_err(unreadable)?;
         toml::from_str(&text).map_err(|error| wrong(error.to_string().trim_end().to_owned()))

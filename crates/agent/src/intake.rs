@@ -9,6 +9,7 @@ use crate::ledger::Ledger;
 use crate::log::blocking;
 use crate::log::disk::{Full, Taken, Urgency};
 use crate::output::{Output, Shared};
+use crate::pipe_size::PIPE_CAPACITY;
 use crate::unstick::Watch;
 use rexec_protocol::message::Channel;
 use std::os::fd::AsFd;
@@ -17,8 +18,6 @@ use std::time::Duration;
 use tokio::task::{JoinHandle, spawn_blocking, yield_now};
 use tokio::time::{Instant, sleep_until};
 
-/// The most that a pipe can hold; see pipe(7), `pipe-max-size`.
-const PIPE_CAPACITY: usize = 1024 * 1024;
 /// After a read of so many bytes those get a turn who send them, however much more there is to read: the
 /// client has something to do sooner, and the bytes are still in the processor's cache.
 const TURN: usize = 64 * 1024;
@@ -44,6 +43,8 @@ pub struct Intake {
     /// That was said in the agent's log.
     complained: bool,
     urgency: Urgency,
+    /// What others still write when the command has ended does not wait for room.
+    gives_up: bool,
     watch: Arc<Watch>,
 }
 
@@ -97,6 +98,7 @@ impl Intake {
             full: None,
             complained: false,
             urgency: Urgency::None,
+            gives_up: false,
             watch,
         };
         intake.book(Channel::Out);
@@ -124,9 +126,10 @@ impl Intake {
         self.to_disk = true;
     }
 
-    /// What matters more than limits, from now on.
-    pub fn hurry(&mut self, urgency: Urgency) {
-        self.urgency = urgency;
+    /// What matters more than limits, from now on; and whether what others write, for which there is no room, is
+    /// given up ([`Got::Leftover`]) and not waited for.
+    pub fn hurry(&mut self, urgency: Urgency, gives_up: bool) {
+        (self.urgency, self.gives_up) = (urgency, gives_up);
         self.full = None;
         self.job.has_room();
     }
@@ -287,8 +290,8 @@ impl Intake {
             Err(error) => (None, Err(Full::Disk(std::io::Error::other(error)))),
         };
         match (channel, taken) {
-            // The command has ended, and its own output is kept.
-            (Some(channel), Err(full)) if self.urgency == Urgency::Ended && full.is_limit() => {
+            // The command's own output is kept by now.
+            (Some(channel), Err(full)) if self.gives_up && full.is_limit() => {
                 tracing::debug!(job = %self.job.id, %full, "what the command left behind is not kept");
                 Got::Leftover(channel)
             }

@@ -4,6 +4,8 @@ use crate::unstick::{Side, Watch};
 use nix::fcntl::{FcntlArg, fcntl};
 use std::os::fd::AsFd;
 
+/// The most that a pipe can hold; see pipe(7), `pipe-max-size`.
+pub const PIPE_CAPACITY: usize = 1024 * 1024;
 /// Moving this much at once shows bulk: it is what a pipe holds unless it was enlarged; see pipe(7).
 const BULK: usize = 64 * 1024;
 /// A larger pipe saves wake-ups on both sides. Few commands get there, so the user's limit on pipe

@@ -258,6 +258,7 @@ impl Session {
         }
     }
 
+    /// Routes a frame, unless it asks for a list that has to wait.
     fn take(&mut self, frame: Frame, standing: &Standing) -> Result<(), NetError> {
         let question = if !asks_for_a_list(&frame) {
             Some(frame)

@@ -121,10 +121,12 @@ pub struct Visit {
 impl From<Error> for Stop {
     fn from(error: Error) -> Self {
         let outcome = error.outcome().clone();
-        match () {
-            () if error.is_unknown_job() => Self::Unknown(outcome),
-            () if error.is_refused() => Self::Refused(outcome),
-            () => Self::Outcome(outcome),
+        if error.is_unknown_job() {
+            Self::Unknown(outcome)
+        } else if error.is_refused() {
+            Self::Refused(outcome)
+        } else {
+            Self::Outcome(outcome)
         }
     }
 }

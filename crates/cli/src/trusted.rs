@@ -1,7 +1,7 @@
 //! Files that decide whom this program trusts: nobody but root and this user may change them. ssh does it so with
 //! its own.
 
-use rexec_client::demand_unchangeable;
+use rexec_client::demand_configuration;
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
@@ -17,7 +17,7 @@ pub(crate) fn read(path: &Path) -> Result<Option<String>, String> {
         opened => opened.map_err(failed)?,
     };
     let metadata = file.metadata().map_err(failed)?;
-    demand_unchangeable(path, &metadata).map_err(|why| format!("{shown} {why}"))?;
+    demand_configuration(path, &metadata).map_err(|why| format!("{shown} {why}"))?;
     let mut text = String::new();
     file.read_to_string(&mut text).map_err(failed)?;
     Ok(Some(text))

@@ -64,7 +64,7 @@ pub use link::Link;
 pub use listener::{Incoming, Listen, Listener};
 pub use rexec_net::credentials::Files;
 pub use rexec_net::memory::keep_freed;
-pub use rexec_net::trusted::demand_unchangeable;
+pub use rexec_net::trusted::{demand_configuration, demand_unchangeable};
 pub use rexec_protocol::files::{Target, Update};
 pub use rexec_protocol::line::{NoLine, line};
 pub use rexec_protocol::message::{

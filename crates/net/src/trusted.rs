@@ -10,17 +10,23 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
 
 /// Refuses a file, a folder or a pipe that somebody else could change; the error says what to do about
-/// `path`. What is written to a device, such as /dev/null, is not there for the next one who reads.
+/// `path`.
 pub fn demand_unchangeable(path: &Path, metadata: &Metadata) -> Result<(), String> {
     demand_owner(path, metadata)?;
-    let is_device = metadata.file_type().is_char_device();
     let (mode, path) = (metadata.mode() & 0o7777, path.display());
-    if holds("trusted.unchangeable", mode & 0o022 == 0 || is_device) {
+    if holds("trusted.unchangeable", mode & 0o022 == 0) {
         return Ok(());
     }
     Err(format!(
         "may be written by others than its owner (mode {mode:04o}); run: chmod go-w {path}"
     ))
+}
+
+/// The same for a configuration, which may also be a device, such as /dev/null: what others write there is not
+/// what is read.
+pub fn demand_configuration(path: &Path, metadata: &Metadata) -> Result<(), String> {
+    let is_device = metadata.file_type().is_char_device();
+    if is_device { demand_owner(path, metadata) } else { demand_unchangeable(path, metadata) }
 }
 
 /// Refuses what belongs to somebody else.

@@ -15,11 +15,6 @@ use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, BufRead, BufReader, Read};
 use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::thread;
-use std::time::{Duration, Instant};
-
-/// How long an agent that was killed may take to let go of the file.
-const PATIENCE: Duration = Duration::from_secs(3);
 
 /// The system calls that can fail; tests have others.
 pub trait Disk: Send + 'static {
@@ -91,7 +86,7 @@ impl LogFile {
         let mut options = OpenOptions::new();
         options.read(true).write(true).create(true).truncate(false);
         let file = options.mode(0o600).custom_flags(libc::O_NOFOLLOW).open(path)?;
-        lock_in_time(&file)?;
+        lock(&file)?;
         let metadata = file.metadata()?;
         if !metadata.is_file() {
             return Err(io::Error::other("this is no regular file"));
@@ -224,22 +219,9 @@ impl LogFile {
     }
 }
 
-/// As [`lock`], with patience: an agent that was killed may still be ending.
-fn lock_in_time(file: &File) -> io::Result<()> {
-    let until = Instant::now() + PATIENCE;
-    loop {
-        match lock(file) {
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock && Instant::now() < until => {
-                thread::sleep(PATIENCE / 100);
-            }
-            locked => return locked,
-        }
-    }
-}
-
 /// Most often somebody has started the same agent twice.
 const IN_USE: &str = "another agent writes to this file, perhaps one with this configuration that runs already: \
-                      `rexec-agent doctor` tells";
+                      'rexec-agent doctor' tells";
 
 fn lock(file: &File) -> io::Result<()> {
     file.try_lock().map_err(|error| match error {

@@ -1,14 +1,16 @@
 //! The thread that owns the log: takes what waits, writes it, answers.
 
 use super::event::Event;
-use super::file::{Disk, LogFile};
+use super::file::{Disk, Found, LogFile};
 use super::queue::{Entry, Queue, Turn, body};
 use super::record::Link;
 use super::settings::{Fsync, Settings};
 use super::text::Text;
 use super::{Unavailable, head, rotated};
 use std::io;
+use std::path::Path;
 use std::sync::Arc;
+use std::thread;
 use std::time::{Duration, Instant};
 
 /// With `fsync = "batch"`: how long a line may be in the file before it is on the disk. Also how
@@ -16,6 +18,9 @@ use std::time::{Duration, Instant};
 const PERIOD: Duration = Duration::from_secs(1);
 /// More than this is brought to the disk at once.
 const MAX_UNSYNCED: usize = 8 << 20;
+
+/// How long an agent that was killed may take to let go of the file.
+const PATIENCE: Duration = Duration::from_secs(3);
 
 pub(super) struct Writer<D> {
     settings: Settings,
@@ -41,11 +46,24 @@ struct Failure {
     reason: String,
 }
 
+/// Opens the file at the start, when an agent that was killed may still be ending and hold it.
+fn open_in_time(path: &Path) -> io::Result<(LogFile, Found)> {
+    let until = Instant::now() + PATIENCE;
+    loop {
+        match LogFile::open(path) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock && Instant::now() < until => {
+                thread::sleep(PATIENCE / 100);
+            }
+            opened => return opened,
+        }
+    }
+}
+
 impl<D: Disk> Writer<D> {
     /// Opens the log where it ended.
     pub(super) fn open(settings: Settings, disk: D, queue: Arc<Queue>) -> io::Result<Self> {
         let head = head::read(&settings.file)?;
-        let (file, found) = LogFile::open(&settings.file)?;
+        let (file, found) = open_in_time(&settings.file)?;
         let mut own = Vec::new();
         if found.torn_bytes > 0 {
             own.push(body(&Event::Recovered { torn_bytes: found.torn_bytes }));

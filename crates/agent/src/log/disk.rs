@@ -12,10 +12,11 @@ use super::cursor::Place;
 use super::quota::{Share, Short};
 use super::state::Record;
 use crate::jobs::meta::End;
+use crate::pipe_size::PIPE_CAPACITY;
 use crate::spool::{Checkpoint, ENTRY, Entry, Mark, Spool, size_between};
 use bytes::Bytes;
 use nix::unistd;
-use rexec_protocol::message::{Channel, Message, OnFull};
+use rexec_protocol::message::{Channel, Message, Offsets, OnFull};
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::BorrowedFd;
@@ -29,8 +30,6 @@ const NEWEST: usize = 128 * 1024;
 /// So much of a job that runs is kept even where all jobs together have what they may: its readers
 /// tell what they have by pieces of a part of it.
 const LEAST: u64 = 1024 * 1024;
-/// What the command itself has left in its pipes when it has ended; see pipe(7), `pipe-max-size`.
-const LEFT: u64 = 2 * 1024 * 1024;
 /// Records that are entered in the index at once.
 const ENTERED: usize = 256;
 /// After this much more output there is another checkpoint: what an agent may have to digest again.
@@ -45,8 +44,8 @@ pub struct Disk {
     on_full: OnFull,
     /// [`Urgency::Ending`].
     is_ending: AtomicBool,
-    /// How much output there had been when the command had ended.
-    at_end: OnceLock<u64>,
+    /// How far the output was when the command had ended.
+    at_end: OnceLock<Offsets>,
     last: Mutex<Checkpoint>,
 }
 
@@ -214,12 +213,8 @@ impl Log {
                 tracing::debug!(%full, "output is lost");
                 self.lose(&disk, channel, source)
             }
-            Err(full) => Err(full),
-            Ok(taken) => {
-                // The room for a whole record was more than it took.
-                disk.share.force(self.kept());
-                Ok(taken)
-            }
+            // The room for a whole record was more than it took.
+            taken => taken.inspect(|_| disk.share.force(self.kept())),
         }
     }
 
@@ -291,7 +286,7 @@ impl Log {
         let mut claimed = self.claim(disk, channel)?;
         if claimed == 0 {
             self.flush(disk)?;
-            self.make_room(disk, urgency)?;
+            self.make_room(disk, channel, urgency)?;
             let offset = self.lock().end.at.of(channel);
             match self.with_room(disk, || disk.spool.fill(channel, offset, source, CHUNK)) {
                 Ok(0) => return Ok(Taken::End),
@@ -412,7 +407,7 @@ impl Log {
 
     /// Makes room for one more record, at the cost of what is worth the least: what its owner has,
     /// then the jobs that have ended, then its own oldest.
-    fn make_room(&self, disk: &Disk, urgency: Urgency) -> Result<(), Full> {
+    fn make_room(&self, disk: &Disk, channel: Channel, urgency: Urgency) -> Result<(), Full> {
         loop {
             let usage = self.kept() + CHUNK as u64 + ENTRY;
             let short = if usage > disk.limit {
@@ -435,7 +430,7 @@ impl Log {
             if self.discard(disk, Which::Any) {
                 continue;
             }
-            if self.has_to_be_kept(disk, urgency) {
+            if self.has_to_be_kept(disk, channel, urgency) {
                 disk.share.force(usage);
                 return Ok(());
             }
@@ -447,14 +442,15 @@ impl Log {
         }
     }
 
-    /// Whether what comes is more important than the limits.
-    fn has_to_be_kept(&self, disk: &Disk, urgency: Urgency) -> bool {
+    /// Whether what comes is more important than the limits. Of each channel, one pipe may be the command's own:
+    /// what others print on the one takes nothing from what it has left in the other.
+    fn has_to_be_kept(&self, disk: &Disk, channel: Channel, urgency: Urgency) -> bool {
         match urgency {
             Urgency::None => false,
             Urgency::Ended => {
-                let at = self.lock().end.at;
-                let now = at.out.saturating_add(at.err);
-                now - *disk.at_end.get_or_init(|| now) < LEFT
+                let now = self.lock().end.at;
+                let at_end = disk.at_end.get_or_init(|| now);
+                now.of(channel) - at_end.of(channel) < PIPE_CAPACITY as u64
             }
             Urgency::Ending => true,
         }

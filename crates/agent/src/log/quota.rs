@@ -106,40 +106,25 @@ impl Quota {
     }
 
     /// A job of `owner` that keeps so many bytes has ended. While it ran, a little of it was kept whatever the
-    /// limits are, and that must not add up. Beyond its own limit the oldest jobs of `owner` go. Beyond the limit
-    /// of all it is as when there is no room, for no more bytes than this job keeps: nobody pays for what others
-    /// have. Blocks.
+    /// limits are, and that must not add up: where it is beyond one now, that is as when there is no room, for no
+    /// more bytes than this job keeps. So nobody pays for what others have. Blocks.
     fn settle(&self, owner: &str, bytes: u64) {
-        let (over_own, over_all) = {
-            let used = lock(&self.used);
-            let own = used.by_owner.get(owner).map_or(0, |own| own.bytes);
-            (own.saturating_sub(self.each), used.all.saturating_sub(self.total).min(bytes))
-        };
-        if over_own > 0 {
-            let short = Short::Own(over_own);
-            self.forget_removed(owner, short);
-            let going = lock(&self.used).take_oldest(owner, over_own);
-            self.drop_all(short.limit(), going);
-        } else if over_all > 0 {
-            self.make_room(owner, Short::All(over_all));
+        let own = lock(&self.used).by_owner.get(owner).map_or(0, |own| own.bytes);
+        if own > self.each {
+            self.make_room(owner, Short::Own(bytes.min(own - self.each)));
+        }
+        let all = lock(&self.used).all;
+        if all > self.total {
+            self.make_room(owner, Short::All(bytes.min(all - self.total)));
         }
     }
 
     /// Leaves out what is gone already of whoever may have to lose something.
     fn forget_removed(&self, owner: &str, short: Short) {
-        let held: Vec<_> = {
-            let mut used = lock(&self.used);
-            match short {
-                Short::Own(_) => used
-                    .by_owner
-                    .get_mut(owner)
-                    .map(Own::forget_removed)
-                    .into_iter()
-                    .flatten()
-                    .collect(),
-                Short::All(_) => used.by_owner.values_mut().flat_map(Own::forget_removed).collect(),
-            }
-        };
+        let mut used = lock(&self.used);
+        let losers = used.by_owner.iter_mut().filter(|(name, _)| short.concerns(owner, name));
+        let held: Vec<_> = losers.flat_map(|(_, own)| own.forget_removed()).collect();
+        drop(used);
         // Not under the lock: to let go of a log may give back its part.
         drop(held);
     }
@@ -161,6 +146,11 @@ impl Short {
         match self {
             Self::Own(bytes) | Self::All(bytes) => bytes,
         }
+    }
+
+    /// Whether an identity of this name may have to lose something, where `owner` is short.
+    fn concerns(self, owner: &str, name: &str) -> bool {
+        matches!(self, Self::All(_)) || name == owner
     }
 
     /// Which limit it is, for the agent's log.
@@ -192,8 +182,7 @@ impl Used {
     fn take_enough(&mut self, owner: &str, short: Short) -> Option<Going> {
         let missing = short.bytes();
         // Of each: what is left of it, and how many of its jobs go.
-        let may_lose = |name: &str| matches!(short, Short::All(_)) || name == owner;
-        let all = self.by_owner.iter().filter(|(name, _)| may_lose(name));
+        let all = self.by_owner.iter().filter(|(name, _)| short.concerns(owner, name));
         let mut left: HashMap<&str, (u64, usize)> =
             all.map(|(name, own)| (name.as_str(), (own.bytes, 0))).collect();
         let mut sum = 0;
@@ -218,19 +207,6 @@ impl Used {
             }
         }
         Some(going)
-    }
-
-    /// The oldest ended jobs of this identity, until they keep so many bytes, or all that there are.
-    fn take_oldest(&mut self, owner: &str, bytes: u64) -> Going {
-        let Some(own) = self.by_owner.get_mut(owner) else { return Vec::new() };
-        let (mut going, mut sum) = (Vec::new(), 0);
-        while sum < bytes
-            && let Some(ended) = own.ended.pop_front()
-        {
-            sum += ended.bytes;
-            going.push((owner.to_owned(), ended));
-        }
-        going
     }
 
     /// A part of this identity has another size.

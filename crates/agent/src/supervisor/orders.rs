@@ -34,13 +34,13 @@ impl Supervisor {
 
     /// What a limit of the kept output must not hold up any more.
     pub(super) fn hurry(&mut self) {
-        self.intake.hurry(match (&self.ended, self.ending) {
+        let urgency = match (&self.ended, self.ending) {
             (None, _) => Urgency::None,
-            // What it has left behind is waited for, and can wait.
-            (Some(_), false) if self.terms.leftovers == Leftovers::Awaited => Urgency::None,
             (Some(_), false) => Urgency::Ended,
             (Some(_), true) => Urgency::Ending,
-        });
+        };
+        let gives_up = urgency == Urgency::Ended && self.terms.leftovers != Leftovers::Awaited;
+        self.intake.hurry(urgency, gives_up);
     }
 
     /// The first signal of an end that was not asked for by name. Interactive shells ignore TERM; a
