@@ -138,6 +138,10 @@ async fn whole(
         );
         return Err(Outcome::Denied { message });
     }
+    // From now on there is somewhere to leave. Before the prompt begins: whenever a line was typed, the
+    // editor gives Ctrl-C back to whom it had it from.
+    let mut interrupts = Interrupts::take_over()
+        .map_err(|error| Outcome::Local { message: format!("signals: {error}") })?;
     let (lines, typed) = mpsc::channel(QUEUE);
     let place = if is_typed {
         Place::Prompt(Prompt::start(room.name(), lines)?)
@@ -151,9 +155,6 @@ async fn whole(
     };
     let talk = Talk { show, place, session, level, unsaid: Cell::default() };
     let voice = room.voice();
-    // From now on there is somewhere to leave.
-    let mut interrupts = Interrupts::take_over()
-        .map_err(|error| Outcome::Local { message: format!("signals: {error}") })?;
     let ended = tokio::select! {
         ended = talk.run(room, typed, wish.read_only) => ended,
         _ = interrupts.next() => {
