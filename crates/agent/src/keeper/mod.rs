@@ -48,6 +48,7 @@
 //! | file | process | |
 //! |---|---|---|
 //! | `zygote` | agent | one zygote, kept running; launches |
+//! | `attempt` | agent | one try to have a keeper start a command |
 //! | `handle` | agent | [`Keeper`]: orders out, events in |
 //! | `force` | agent | the end of a job whose keeper is dead or stuck |
 //! | `pause` | agent | a short pause of a job, which gets it out of its system calls |
@@ -69,6 +70,7 @@
 //! | `sys` | all | system calls without a safe wrapper |
 
 mod adopt;
+mod attempt;
 mod cgroup;
 mod credentials;
 mod ending;

@@ -1,7 +1,7 @@
 //! The agent's side of the zygote: keep one running, and have it fork keepers.
 
+use super::attempt::{Attempt, DEADLINE, Taken, answer};
 use super::error::LaunchError;
-use super::force::{Force, Handle};
 use super::handle::{Keeper, Line};
 use super::process::ZYGOTE;
 use super::room::Room;
@@ -10,13 +10,10 @@ use super::{LaunchSpec, Reader, Running, Terminal, Writer};
 use crate::descriptors;
 use crate::environment::{self, Origin};
 use crate::policy::Permit;
-use nix::unistd::{Pid, Uid};
+use nix::unistd::Uid;
 use rexec_protocol::{JobId, NeverStarted};
-use serde_bytes::ByteBuf;
-use std::ffi::OsStr;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::Arc;
@@ -28,9 +25,6 @@ use tokio::process::{Child, Command};
 use tokio::sync::Mutex;
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
-/// How long anything here may take before it is given up: a program on a file server that has gone
-/// away cannot be executed, nor can the attempt be ended.
-const DEADLINE: Duration = Duration::from_secs(10);
 /// How often a zygote is started anew at most.
 const RESTART_PAUSE: Duration = Duration::from_millis(500);
 /// How often a launch is tried that found its zygote dead.
@@ -58,21 +52,6 @@ struct Link {
     /// Held for its drop.
     #[cfg_attr(not(test), expect(dead_code))]
     process: Child,
-}
-
-/// What came of handing a launch to a zygote.
-enum Attempt {
-    Answered(Line, Report, Option<Taken>),
-    /// Nobody has read it, so it may be tried again.
-    NotTaken(io::Error),
-    /// Nobody has read it in time.
-    Stuck,
-    /// It was sent whole, so that it may have been carried out, and no answer came; perhaps the word of a keeper
-    /// that it has taken it.
-    Unknown {
-        error: io::Error,
-        is_taken: bool,
-    },
 }
 
 impl Zygote {
@@ -207,46 +186,13 @@ impl Link {
     async fn order(&self, frame: &[u8], mut room: Room) -> Attempt {
         let deadline = Instant::now() + DEADLINE;
         room.give_line();
-        let mut line = match timeout_at(deadline, self.hand_over(frame)).await {
+        let line = match timeout_at(deadline, self.hand_over(frame)).await {
             Ok(Ok(line)) => line,
             Ok(Err(error)) => return Attempt::NotTaken(error),
             // Who finds the socket closed before the end of the order starts nothing.
             Err(_) => return Attempt::Stuck,
         };
-        let mut taken = None;
-        let answer = async {
-            line.speaks().await?;
-            drop(room);
-            let report = line.hear().await?;
-            let Some(Report::Taken { pid, keeper, cgroup }) = report else { return Ok(report) };
-            taken = Some(Taken::new([pid, keeper], cgroup, line.inbox.take_fds())?);
-            line.hear().await
-        };
-        let answer = timeout_at(deadline, answer).await;
-        let is_taken = taken.is_some();
-        if !matches!(&answer, Ok(Ok(Some(_))))
-            && let Some(taken) = taken.take()
-        {
-            // Its keeper was stopped or killed as soon as the command ran.
-            Arc::new(taken.force).kill();
-        }
-        match answer {
-            Ok(Ok(Some(report))) => Attempt::Answered(line, report, taken),
-            // So Linux says that the other end was closed with some of the order still unread. Who
-            // has not read all of it has started nothing.
-            Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionReset => {
-                Attempt::NotTaken(error)
-            }
-            Ok(Err(error)) => Attempt::Unknown { error, is_taken },
-            Ok(Ok(None)) => {
-                Attempt::Unknown { error: io::ErrorKind::UnexpectedEof.into(), is_taken }
-            }
-            Err(_) => {
-                let words = format!("no answer within {} seconds", DEADLINE.as_secs());
-                let error = io::Error::new(io::ErrorKind::TimedOut, words);
-                Attempt::Unknown { error, is_taken }
-            }
-        }
+        answer(line, room, deadline).await
     }
 
     /// Sends an order. When this fails or is dropped, not all of it was sent.
@@ -260,30 +206,6 @@ impl Link {
         drop(theirs);
         line.send(frame).await?;
         Ok(line)
-    }
-}
-
-/// A command that is about to run.
-#[derive(Debug)]
-struct Taken {
-    /// Of its stdin, stdout and stderr.
-    pipes: [OwnedFd; 3],
-    force: Force,
-}
-
-impl Taken {
-    fn new(
-        [pid, keeper]: [u32; 2],
-        cgroup: Option<ByteBuf>,
-        mut fds: impl Iterator<Item = OwnedFd>,
-    ) -> io::Result<Self> {
-        let mut pipe = || fds.next().ok_or(io::ErrorKind::UnexpectedEof);
-        let pipes = [pipe()?, pipe()?, pipe()?];
-        let handle = |pid: u32, fd| Handle { pid: Pid::from_raw(pid as i32), fd };
-        // Both, or none.
-        let (command, keeper) = (handle(pid, fds.next()), handle(keeper, fds.next()));
-        let cgroup = cgroup.map(|path| PathBuf::from(OsStr::from_bytes(&path)));
-        Ok(Self { pipes, force: Force { keeper, command, cgroup } })
     }
 }
 
