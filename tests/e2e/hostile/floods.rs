@@ -4,7 +4,7 @@ use super::agent_side::Verdict::{Ignored, Told};
 use super::agent_side::{State, client_config, is_sound, reach, verdict};
 use super::neighbour::Neighbour;
 use crate::support::TestAgent;
-use crate::support::proc::{descriptors, eventually, memory, running_with};
+use crate::support::proc::{descriptors, eventually, memory, running_with, tcp_sockets};
 use crate::support::raw::{Raw, wire};
 use rexec_protocol::{ErrorCode, Message};
 use std::io::{Read, Write};
@@ -151,7 +151,7 @@ fn who_does_not_read_the_answers_is_not_read_either() {
 async fn a_peer_that_reads_nothing_is_closed_within_a_second() {
     let agent = TestAgent::start();
     let neighbour = Neighbour::of(&agent).await;
-    let open = descriptors(agent.pid());
+    let open = tcp_sockets(agent.pid());
     let mark = format!("2003.{}", agent.pid());
     let mut raw = reach(agent.port, &client_config(&agent), State::Greeted, "");
     raw.send(&wire::exec(1, &["yes", &mark], false)).unwrap();
@@ -174,7 +174,7 @@ async fn a_peer_that_reads_nothing_is_closed_within_a_second() {
     let mut closed = false;
     while !closed && start.elapsed() < Duration::from_secs(1) {
         std::thread::sleep(Duration::from_millis(5));
-        closed = descriptors(agent.pid()) <= open;
+        closed = tcp_sockets(agent.pid()) <= open;
     }
     drop(raw);
     is_sound(&agent);

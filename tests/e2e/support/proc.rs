@@ -65,6 +65,16 @@ pub fn descriptors(pid: u32) -> usize {
     fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count()
 }
 
+/// The TCP connections of a process, and what it listens at; of IPv4.
+pub fn tcp_sockets(pid: u32) -> usize {
+    let table = fs::read_to_string(format!("/proc/{pid}/net/tcp")).unwrap();
+    let inodes = table.lines().skip(1).filter_map(|line| line.split_whitespace().nth(9));
+    let tcp: Vec<_> = inodes.map(|inode| format!("socket:[{inode}]")).collect();
+    let open = fs::read_dir(format!("/proc/{pid}/fd")).unwrap().flatten();
+    let links = open.filter_map(|entry| fs::read_link(entry.path()).ok());
+    links.filter(|link| tcp.iter().any(|tcp| link.as_os_str() == tcp.as_str())).count()
+}
+
 /// A process's resident memory in KiB, or its highest value so far with `VmHWM`.
 pub fn memory(pid: u32, key: &str) -> u64 {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();

@@ -15,6 +15,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::Weak;
 use std::time::Duration;
 use tokio::net::UnixListener;
 use tokio::time::timeout;
@@ -140,6 +141,6 @@ fn adopted(mut line: Line, adopt: Adopt) -> io::Result<Adopted> {
         terminal,
         ledger,
         keeper_pid: adopt.keeper,
-        keeper: Keeper::new(line, Force { keeper, command, cgroup }),
+        keeper: Keeper::new(line, Force { keeper, command, cgroup }, Weak::new()),
     })
 }

@@ -1,10 +1,12 @@
 //! One try to have a keeper start a command.
 
+use super::error::LaunchError;
 use super::force::{Force, Handle};
 use super::handle::Line;
 use super::room::Room;
 use super::wire::Report;
 use nix::unistd::Pid;
+use rexec_protocol::NeverStarted;
 use serde_bytes::ByteBuf;
 use std::ffi::OsStr;
 use std::io;
@@ -21,7 +23,7 @@ pub(super) const DEADLINE: Duration = Duration::from_secs(10);
 
 /// What came of it.
 pub(super) enum Attempt {
-    Answered(Line, Report, Option<Taken>),
+    Answered(Answer),
     /// Nobody has read it, so it may be tried again.
     NotTaken(io::Error),
     /// Nobody has read it in time.
@@ -34,9 +36,51 @@ pub(super) enum Attempt {
     },
 }
 
-/// Waits for what comes of an order that was sent whole.
-pub(super) async fn answer(mut line: Line, room: Room, deadline: Instant) -> Attempt {
-    let mut taken = None;
+/// A keeper's last word on a launch.
+pub(super) struct Answer {
+    pub(super) line: Line,
+    pub(super) report: Report,
+    pub(super) taken: Option<Taken>,
+}
+
+impl Attempt {
+    /// What is to be told, or, where another try is harmless, why there was no answer.
+    pub(super) fn verdict(self) -> Result<io::Result<Answer>, LaunchError> {
+        match self {
+            Self::Answered(answer) => Ok(Ok(answer)),
+            Self::NotTaken(error) => Ok(Err(error)),
+            Self::Stuck => Err(LaunchError::new(
+                NeverStarted::Resource,
+                format!("nobody took the command within {} seconds", DEADLINE.as_secs()),
+            )),
+            // What was started is being killed; and the socket is closed by now, so that a keeper that
+            // comes to it late finds nobody, and ends what it started.
+            Self::Unknown { error, .. } => {
+                Err(LaunchError::unknown("lost the command's keeper", &error))
+            }
+        }
+    }
+
+    /// Whether the zygote is dead or, perhaps, stopped. If it is not the latter, it is the command's own affair
+    /// that nobody answers: its directory hangs, say, or its user has stopped it.
+    pub(super) fn blames_zygote(&self) -> bool {
+        match self {
+            Self::Answered(_) => false,
+            Self::NotTaken(_) | Self::Stuck => true,
+            Self::Unknown { error, is_taken } => {
+                error.kind() == io::ErrorKind::TimedOut && !is_taken
+            }
+        }
+    }
+}
+
+/// Waits for what comes of an order that was sent whole. `taken` is who its keeper is, if that was said before.
+pub(super) async fn answer(
+    mut line: Line,
+    mut taken: Option<Taken>,
+    room: Room,
+    deadline: Instant,
+) -> Attempt {
     let answer = async {
         line.speaks().await?;
         drop(room);
@@ -54,7 +98,7 @@ pub(super) async fn answer(mut line: Line, room: Room, deadline: Instant) -> Att
         Arc::new(taken.force).kill();
     }
     match answer {
-        Ok(Ok(Some(report))) => Attempt::Answered(line, report, taken),
+        Ok(Ok(Some(report))) => Attempt::Answered(Answer { line, report, taken }),
         // So Linux says that the other end was closed with some of the order still unread. Who
         // has not read all of it has started nothing.
         Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionReset => {

@@ -3,6 +3,7 @@
 use super::Event;
 use super::force::Force;
 use super::pause::Reach;
+use super::spares::Spares;
 use super::wire::{self, Inbox, Order, Report};
 use rexec_protocol::Signal;
 use rexec_protocol::message::Channel;
@@ -12,7 +13,7 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 use tokio::io::{AsyncWriteExt, Interest};
 use tokio::net::UnixStream;
@@ -57,11 +58,13 @@ pub struct Keeper {
     line: Line,
     /// `None`: it was used.
     force: Option<Arc<Force>>,
+    /// Where it goes when its job is over; if that is nowhere, it ends.
+    spares: Weak<Spares>,
 }
 
 impl Keeper {
-    pub(super) fn new(line: Line, force: Force) -> Self {
-        Self { line, force: Some(Arc::new(force)) }
+    pub(super) fn new(line: Line, force: Force, spares: Weak<Spares>) -> Self {
+        Self { line, force: Some(Arc::new(force)), spares }
     }
 
     /// Sends a signal to the command's process group. Without effect if the group is gone. Like
@@ -117,8 +120,14 @@ impl Keeper {
         self.force.clone().map(Reach)
     }
 
-    /// Lets go: the keeper ends, and what the command has left running stays.
+    /// Lets go: what the command has left running stays, and the keeper ends, unless it has nothing left below
+    /// it and can be of use for another command.
     pub async fn release(mut self) {
+        if let Some(spares) = self.spares.upgrade()
+            && spares.reserve()
+        {
+            return spares.take_back(self.line);
+        }
         // A keeper that is gone already has let go as well.
         let _ = self.line.say(&Order::Release {}).await;
     }
@@ -156,7 +165,7 @@ impl Line {
         self.socket.write_all(frame).await
     }
 
-    async fn say(&mut self, order: &Order) -> io::Result<()> {
+    pub(super) async fn say(&mut self, order: &Order) -> io::Result<()> {
         // An order is so short that it is sent whole or not at all.
         timeout(SAY_TIME, self.send(&wire::frame(order)?)).await?
     }

@@ -1,5 +1,6 @@
 //! A keeper's own life: start one command, reap it and all it leaves behind, and end the whole tree
-//! when told to, or when there is nobody left who could and nobody comes.
+//! when told to, or when there is nobody left who could and nobody comes. Where nothing is left, the
+//! agent may want it for one more.
 
 use super::cgroup::{Cgroup, Parent, own_name};
 use super::ending::{Ending, Step};
@@ -29,6 +30,9 @@ const ORPHAN_GRACE: Duration = Duration::from_secs(5);
 const KILL_TIME: Duration = Duration::from_secs(2);
 /// How long the killed get to die before they are looked for again.
 const KILL_ROUND: Duration = Duration::from_millis(50);
+/// How long the keeper of a command that has ended waits before it prepares for another. Until then the
+/// processors are needed by those who tell of the end, and start the next command.
+const PAUSE: Duration = Duration::from_micros(400);
 
 /// The life of a keeper, in the process that the zygote forked for it. All that can be prepared is
 /// prepared before `take` waits for something to do.
@@ -37,19 +41,33 @@ pub(super) fn keep(
     controllers: &Controllers,
     take: impl FnOnce() -> Option<OwnedFd>,
 ) {
-    let prepared =
-        become_keeper().and_then(|children| Ok((children, Embryo::new(parent, controllers)?)));
-    let taken = take();
-    match (prepared, taken) {
-        (Ok((children, embryo)), Some(socket)) => start(socket, children, embryo, controllers),
-        (Ok((_, embryo)), None) => embryo.discard(),
-        (Err(error), Some(socket)) => {
-            let errno = error.raw_os_error().map_or(Errno::EIO, Errno::from_raw);
-            let failure = Failure::new(Stage::Resources, errno);
-            report(&socket, &Report::Failed(failure), &[]);
+    let embryo = || Embryo::new(parent, controllers);
+    let mut prepared = become_keeper().and_then(|children| Ok((children, embryo()?)));
+    let Some(mut socket) = take() else {
+        if let Ok((_, embryo)) = prepared {
+            embryo.discard();
         }
-        (Err(_), None) => {}
+        return;
+    };
+    loop {
+        let (children, embryo_at_hand) = match prepared {
+            Ok(prepared) => prepared,
+            Err(error) => {
+                let errno = error.raw_os_error().map_or(Errno::EIO, Errno::from_raw);
+                let failure = Failure::new(Stage::Resources, errno);
+                return report(&socket, &Report::Failed(failure), &[]);
+            }
+        };
+        let Some(again) = start(socket, &children, embryo_at_hand, controllers) else { return };
+        prepared = embryo().map(|embryo| (children, embryo));
+        socket = again;
     }
+}
+
+/// Waits until the agent says something, or is gone.
+fn listen_for(agent: &OwnedFd, time: Option<Duration>) {
+    let mut agent = [PollFd::new(agent.as_fd(), PollFlags::POLLIN)];
+    let _ = ppoll(&mut agent, time.map(TimeSpec::from), None);
 }
 
 /// Makes this process one that all orphans below it come to, that no signal ends but KILL (the
@@ -65,19 +83,27 @@ fn become_keeper() -> io::Result<SignalFd> {
     Ok(watch_children()?)
 }
 
-fn start(socket: OwnedFd, children: SignalFd, embryo: Embryo, controllers: &Controllers) {
-    let born = Instant::now();
+/// One command. Returns the agent's socket if that may have another.
+fn start(
+    socket: OwnedFd,
+    children: &SignalFd,
+    embryo: Embryo,
+    controllers: &Controllers,
+) -> Option<OwnedFd> {
     let path = embryo.cgroup.as_ref().map(|c| ByteBuf::from(c.path().as_os_str().as_bytes()));
     let (pid, keeper) = (embryo.pid.as_raw().unsigned_abs(), std::process::id());
     let fds: Vec<_> = embryo.ends.iter().chain(&embryo.handles).map(AsRawFd::as_raw_fd).collect();
     report(&socket, &Report::Taken { pid, keeper, cgroup: path }, &fds);
+    // Who has died by then has not read it.
+    listen_for(&socket, None);
+    let born = Instant::now();
     let terminal = match embryo.start(&socket) {
         Ok(terminal) => terminal,
         Err(failure) => {
             report(&socket, &Report::Failed(failure), &[]);
             embryo.discard();
             controllers.remove(&own_name());
-            return;
+            return None;
         }
     };
     let has_terminal = terminal.is_some();
@@ -104,7 +130,7 @@ fn start(socket: OwnedFd, children: SignalFd, embryo: Embryo, controllers: &Cont
         cgroup,
         controllers,
     };
-    job.run();
+    job.run()
 }
 
 /// Failures are left to the side that reads: what the agent said last must still be heard.
@@ -112,6 +138,13 @@ fn report(socket: &OwnedFd, report: &Report, fds: &[RawFd]) {
     if let Ok(frame) = wire::frame(report) {
         let _ = wire::send(socket.as_fd(), &frame, fds);
     }
+}
+
+/// What the agent wants of a keeper whose job is over.
+#[derive(PartialEq, Eq)]
+enum Released {
+    ForGood,
+    Again,
 }
 
 struct Agent {
@@ -123,7 +156,7 @@ struct Job<'a> {
     /// `None`: it died.
     agent: Option<Agent>,
     /// Tells of SIGCHLD.
-    children: SignalFd,
+    children: &'a SignalFd,
     /// The command's process, group and session. The id is the command's for as long as it is not
     /// reaped, which nobody else can do.
     command: Pid,
@@ -148,23 +181,29 @@ struct Job<'a> {
 }
 
 impl Job<'_> {
-    fn run(mut self) {
-        let mut is_released = false;
-        while !is_released {
+    /// Returns the agent's socket if that may have another command.
+    fn run(mut self) -> Option<OwnedFd> {
+        let mut released = None;
+        while released.is_none() {
             self.reap();
             let due = self.advance();
             let due = due.into_iter().chain(self.seek_agent()).min();
             if self.agent.is_none() && self.ending.is_none() && self.orphaned.is_none() {
                 break;
             }
-            is_released = self.wait(due, self.agent.as_ref()) && self.listen();
+            if self.wait(due, self.agent.as_ref()) {
+                released = self.listen();
+            }
         }
+        self.reap();
         match self.cgroup {
-            Some(cgroup) if is_released => cgroup.release(),
+            Some(cgroup) if released.is_some() => cgroup.release(),
             Some(cgroup) => cgroup.remove(),
             None => {}
         }
         self.controllers.remove(&own_name());
+        let is_free = released == Some(Released::Again) && self.is_childless;
+        self.agent.filter(|_| is_free).map(|agent| agent.socket)
     }
 
     /// Reaps whatever has ended.
@@ -230,22 +269,26 @@ impl Job<'_> {
         fds.get(1).is_some_and(|agent| agent.any().unwrap_or(false))
     }
 
-    /// Reads from the agent. True if it released the job.
-    fn listen(&mut self) -> bool {
-        let Some(agent) = &mut self.agent else { return false };
+    /// Reads from the agent. Says whether and how it released the job.
+    fn listen(&mut self) -> Option<Released> {
+        let agent = self.agent.as_mut()?;
         let is_open = matches!(agent.inbox.fill(agent.socket.as_fd()), Ok(1..));
         loop {
-            let Some(agent) = &mut self.agent else { return false };
+            let agent = self.agent.as_mut()?;
             let order = match agent.inbox.take() {
                 Ok(Some(order)) => order,
-                Ok(None) if is_open => return false,
+                Ok(None) if is_open => return None,
                 // It died, or speaks in tongues.
                 Ok(None) | Err(_) => break,
             };
             // Whoever says something has the job.
             self.orphaned = None;
             match order {
-                Order::Release {} => return true,
+                Order::Release {} => return Some(Released::ForGood),
+                Order::Again {} => {
+                    listen_for(&agent.socket, Some(PAUSE));
+                    return Some(Released::Again);
+                }
                 Order::Signal { signal } => self.signal_group(i32::from(signal.number())),
                 Order::End { signal, grace_ms } => {
                     self.end(signal, Duration::from_millis(grace_ms));
@@ -268,7 +311,7 @@ impl Job<'_> {
             Some(_) if self.orphaned.is_some() => {}
             Some(will) => self.orphaned = Some(Wait::new(will, Instant::now())),
         }
-        false
+        None
     }
 
     /// Looks for an agent if there is none, and says when to do so again. Meanwhile this process

@@ -20,6 +20,9 @@
 //!    ◀═════════════ stdin, stdout, stderr ═══════════╛
 //! ```
 //!
+//! A keeper whose command is over, and has left nothing running, forks another embryo and takes the next
+//! launch from the same socket. A few of them wait for that, for some moments.
+//!
 //! So the time from request to exec holds no fork of ours at all, and a keeper shares nearly all of
 //! its memory with the zygote. The pipes go straight to the agent; a keeper copies no byte.
 //!
@@ -52,6 +55,7 @@
 //! | `handle` | agent | [`Keeper`]: orders out, events in |
 //! | `force` | agent | the end of a job whose keeper is dead or stuck |
 //! | `pause` | agent | a short pause of a job, which gets it out of its system calls |
+//! | `spares` | agent | keepers that have done one command and wait for another |
 //! | `room` | agent | room for the descriptors of a launch |
 //! | `error` | agent | [`LaunchError`]: an errno in words |
 //! | `adopt` | agent | jobs of the agent before it |
@@ -86,6 +90,7 @@ mod orphan;
 mod pause;
 mod process;
 mod room;
+mod spares;
 mod sys;
 mod terminal;
 #[cfg(test)]

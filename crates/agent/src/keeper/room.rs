@@ -9,18 +9,27 @@ use std::os::fd::{AsFd, OwnedFd};
 /// The two ends of the socket to a keeper.
 const LINE: usize = 2;
 /// Three pipes, two processes, and a terminal.
-const COMMAND: usize = 6;
+const COMMAND: usize = 5 + TERMINAL;
+const TERMINAL: usize = 1;
 
 /// Descriptors that hold the places of others.
 #[derive(Debug)]
 pub(super) struct Room(Vec<OwnedFd>);
 
 impl Room {
-    /// Takes room for one launch.
-    pub(super) fn take() -> io::Result<Self> {
+    /// Takes room for one launch by a keeper that has said nothing yet.
+    pub(super) fn for_command() -> io::Result<Self> {
+        Self::take(LINE + COMMAND)
+    }
+
+    /// Takes room for one by a keeper whose pipes are here.
+    pub(super) fn for_terminal() -> io::Result<Self> {
+        Self::take(TERMINAL)
+    }
+
+    fn take(places: usize) -> io::Result<Self> {
         let any = io::stdin();
-        let held = (0..LINE + COMMAND).map(|_| any.as_fd().try_clone_to_owned());
-        held.collect::<io::Result<_>>().map(Self)
+        (0..places).map(|_| any.as_fd().try_clone_to_owned()).collect::<io::Result<_>>().map(Self)
     }
 
     /// Gives back the room for the line, which is about to be opened.

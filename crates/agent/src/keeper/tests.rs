@@ -6,6 +6,7 @@ mod end;
 mod limits;
 mod pause;
 mod run_as;
+mod spares;
 mod start;
 mod terminal;
 mod zygote;
@@ -13,6 +14,7 @@ mod zygote;
 pub(crate) use adopt::somebody;
 
 use super::process::{NO_CGROUP, ZYGOTE};
+use super::spares::{IDLE, MOST};
 use super::*;
 use nix::poll::{PollFd, PollFlags, poll};
 use rexec_protocol::{JobId, NeverStarted};
@@ -56,7 +58,7 @@ async fn zygote() -> Zygote {
 }
 
 async fn zygote_without_cgroup() -> Zygote {
-    Zygote::start_with(Path::new("/proc/self/exe"), vec![ZYGOTE, NO_CGROUP]).await.unwrap()
+    Zygote::start_with(Path::new("/proc/self/exe"), vec![ZYGOTE, NO_CGROUP], IDLE).await.unwrap()
 }
 
 fn job() -> JobId {

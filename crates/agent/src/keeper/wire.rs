@@ -40,6 +40,9 @@ pub(super) enum Order {
         grace_ms: u64,
     },
     Release {},
+    /// As `Release`; but a keeper below which nothing is left takes another launch on this socket, and says so
+    /// with another `Taken`.
+    Again {},
     /// What to do if the agent dies. The agent's ends and its ledger are beside it.
     Will(Will),
     /// The agent has closed its end of a pipe.

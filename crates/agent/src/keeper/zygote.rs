@@ -1,10 +1,11 @@
 //! The agent's side of the zygote: keep one running, and have it fork keepers.
 
-use super::attempt::{Attempt, DEADLINE, Taken, answer};
+use super::attempt::{Answer, Attempt, DEADLINE, Taken, answer};
 use super::error::LaunchError;
 use super::handle::{Keeper, Line};
 use super::process::ZYGOTE;
 use super::room::Room;
+use super::spares::{IDLE, Spares};
 use super::wire::{self, Launch, Report};
 use super::{LaunchSpec, Reader, Running, Terminal, Writer};
 use crate::descriptors;
@@ -16,14 +17,15 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, Interest};
 use tokio::net::UnixStream;
 use tokio::process::{Child, Command};
 use tokio::sync::Mutex;
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
+use tokio_util::task::AbortOnDropHandle;
 
 /// How often a zygote is started anew at most.
 const RESTART_PAUSE: Duration = Duration::from_millis(500);
@@ -36,6 +38,9 @@ pub struct Zygote {
     exe: PathBuf,
     args: Vec<&'static str>,
     current: Mutex<Current>,
+    spares: Arc<Spares>,
+    /// Held for its drop.
+    _tending: AbortOnDropHandle<()>,
 }
 
 #[derive(Debug)]
@@ -59,13 +64,21 @@ impl Zygote {
     /// when its first argument is `zygote`. `/proc/self/exe` is this very build, even after the
     /// file was replaced by an upgrade.
     pub async fn start(exe: &Path) -> io::Result<Self> {
-        Self::start_with(exe, vec![ZYGOTE]).await
+        Self::start_with(exe, vec![ZYGOTE], IDLE).await
     }
 
-    pub(super) async fn start_with(exe: &Path, args: Vec<&'static str>) -> io::Result<Self> {
+    /// `idle` is how long a keeper waits for another command.
+    pub(super) async fn start_with(
+        exe: &Path,
+        args: Vec<&'static str>,
+        idle: Duration,
+    ) -> io::Result<Self> {
         let started = Instant::now();
         let link = Arc::new(Link::start(exe, &args).await?);
-        Ok(Self { exe: exe.to_owned(), args, current: Mutex::new(Current { link, started }) })
+        let current = Mutex::new(Current { link, started });
+        let spares = Arc::new(Spares::new(idle));
+        let tending = AbortOnDropHandle::new(tokio::spawn(Arc::clone(&spares).tend()));
+        Ok(Self { exe: exe.to_owned(), args, current, spares, _tending: tending })
     }
 
     /// Starts the command that was permitted, as the user that was permitted, for who asked. This
@@ -94,13 +107,13 @@ impl Zygote {
             LaunchError::new(NeverStarted::TooLarge, "the command is too large to be started")
         })?;
         match self.order(&frame).await? {
-            (line, Report::Started {}, Some(taken)) => {
+            Answer { line, report: Report::Started {}, taken: Some(taken) } => {
                 tracing::debug!(%job, pid = %taken.force.command.pid, "started");
                 let wants = (order.spec.stdin, order.spec.terminal.is_some());
-                running(line, taken, wants)
+                running(line, taken, wants, Arc::downgrade(&self.spares))
                     .map_err(|error| LaunchError::unknown("cannot use the command's pipes", &error))
             }
-            (_, Report::Failed(failure), _) => {
+            Answer { report: Report::Failed(failure), .. } => {
                 Err(LaunchError::from_failure(&failure, &order.spec))
             }
             _ => Err(LaunchError::unknown("got no answer", &io::ErrorKind::InvalidData.into())),
@@ -112,41 +125,43 @@ impl Zygote {
         self.current.lock().await.link.process.id().unwrap_or_default()
     }
 
-    async fn order(&self, frame: &[u8]) -> Result<(Line, Report, Option<Taken>), LaunchError> {
+    #[cfg(test)]
+    pub(super) fn spares(&self) -> usize {
+        self.spares.ready()
+    }
+
+    async fn order(&self, frame: &[u8]) -> Result<Answer, LaunchError> {
+        while let Some(spare) = self.spares.take() {
+            let room = self.room(Room::for_terminal)?;
+            // One that has died meanwhile leaves the order to the next.
+            if let Ok(answer) = spare.order(frame, room).await.verdict()? {
+                return Ok(answer);
+            }
+        }
         let mut last = io::Error::from(io::ErrorKind::BrokenPipe);
         for _ in 0..ATTEMPTS {
             let link = self.link().await.map_err(|error| {
                 LaunchError::machinery("cannot start the process that starts commands", &error)
             })?;
-            let room = Room::take().map_err(|error| {
-                LaunchError::machinery("lacks descriptors for the command's pipes", &error)
-            })?;
-            match link.order(frame, room).await {
-                Attempt::Answered(line, report, taken) => return Ok((line, report, taken)),
-                Attempt::NotTaken(error) => {
-                    link.is_broken.store(true, Ordering::Relaxed);
-                    last = error;
-                }
-                Attempt::Stuck => {
-                    link.is_broken.store(true, Ordering::Relaxed);
-                    return Err(LaunchError::new(
-                        NeverStarted::Resource,
-                        format!("nobody took the command within {} seconds", DEADLINE.as_secs()),
-                    ));
-                }
-                Attempt::Unknown { error, is_taken } => {
-                    // What was started is being killed; and the socket is closed by now, so that a
-                    // keeper that comes to it late finds nobody, and ends what it started.
-                    if error.kind() == io::ErrorKind::TimedOut && !is_taken {
-                        // Perhaps the zygote is stopped. If not, it is the command's own affair: its
-                        // directory hangs, say, or its user has stopped it.
-                        link.is_broken.store(true, Ordering::Relaxed);
-                    }
-                    return Err(LaunchError::unknown("lost the command's keeper", &error));
-                }
+            let room = self.room(Room::for_command)?;
+            let attempt = link.order(frame, room).await;
+            if attempt.blames_zygote() {
+                link.is_broken.store(true, Ordering::Relaxed);
+            }
+            match attempt.verdict()? {
+                Ok(answer) => return Ok(answer),
+                Err(error) => last = error,
             }
         }
         Err(LaunchError::machinery("cannot reach the process that starts commands", &last))
+    }
+
+    /// Room for descriptors, at the cost of what could start the commands after this one.
+    fn room(&self, take: fn() -> io::Result<Room>) -> Result<Room, LaunchError> {
+        let again = |error| if self.spares.dismiss() { take() } else { Err(error) };
+        take().or_else(again).map_err(|error| {
+            LaunchError::machinery("lacks descriptors for the command's pipes", &error)
+        })
     }
 
     /// The zygote, started anew if it broke.
@@ -192,7 +207,7 @@ impl Link {
             // Who finds the socket closed before the end of the order starts nothing.
             Err(_) => return Attempt::Stuck,
         };
-        answer(line, room, deadline).await
+        answer(line, None, room, deadline).await
     }
 
     /// Sends an order. When this fails or is dropped, not all of it was sent.
@@ -213,6 +228,7 @@ fn running(
     mut line: Line,
     Taken { pipes: [stdin, stdout, stderr], force }: Taken,
     (with_stdin, has_terminal): (bool, bool),
+    spares: Weak<Spares>,
 ) -> io::Result<Running> {
     let pid = force.command.pid.as_raw().unsigned_abs();
     let (stdin, stdout, stderr, terminal) = if has_terminal {
@@ -224,5 +240,5 @@ fn running(
         let stdin = if with_stdin { Some(Writer::pipe(stdin)?) } else { None };
         (stdin, Reader::pipe(stdout)?, Some(Reader::pipe(stderr)?), None)
     };
-    Ok(Running { pid, stdin, stdout, stderr, terminal, keeper: Keeper::new(line, force) })
+    Ok(Running { pid, stdin, stdout, stderr, terminal, keeper: Keeper::new(line, force, spares) })
 }

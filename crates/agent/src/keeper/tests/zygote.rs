@@ -110,7 +110,8 @@ async fn a_thousand_launches_leave_nothing_behind() {
             finish(launch(&zygote, spec(&["true"])).await).await;
         }
     }
-    eventually("all keepers end", || pids_with_parent(zygote_pid).len() == READY).await;
+    let enough = || pids_with_parent(zygote_pid).len() <= READY + MOST;
+    eventually("keepers that are not wanted end", enough).await;
     let after = (fds(own), fds(zygote_pid));
     assert_eq!(after.1, before.1);
     // Other tests run in this process, too.
