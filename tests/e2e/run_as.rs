@@ -206,7 +206,9 @@ async fn a_machine_without_processes_refuses_and_recovers() {
     let limit = |processes: &str| {
         assert!(limit_one(zygote, processes));
         // And its keepers, of which one may start another command without it. They may have ended.
-        children(zygote).into_iter().for_each(|keeper| drop(limit_one(keeper, processes)));
+        for keeper in children(zygote) {
+            let _ = limit_one(keeper, processes);
+        }
     };
     limit("1");
     // Those that were made ready before still start.

@@ -7,8 +7,8 @@
 use super::cannot;
 use super::draft::{WORTH_KEEPING, drop_part};
 use super::folder::{Folder, Slot};
-use super::remove;
-use super::remove::Stop;
+use super::remove::{self, Stop};
+use super::rename;
 use super::scraps::Scrap;
 use crate::error::{Error, why};
 use crate::open::c_string;
@@ -148,20 +148,26 @@ impl Batch {
 
     /// Puts all in their places, and tells what was removed for that.
     pub(super) fn settle(&mut self, tell: remove::Tell<'_>) -> Result<Settlement, Error> {
-        let Self { ready, volatile, left, grown, mut unsafe_below, .. } = std::mem::take(self);
+        let Self { mut ready, volatile, left, grown, mut unsafe_below, .. } = std::mem::take(self);
         let mut synced = Synced { few: volatile <= FEW, systems: HashMap::new() };
         let mut folders: HashMap<*const Folder, Arc<Folder>> = grown
             .iter()
             .map(|grown| (Arc::as_ptr(&grown.folder), Arc::clone(&grown.folder)))
             .collect();
-        let (mut settled, mut dressed) = (Vec::with_capacity(ready.len()), Vec::new());
-        for Ready { scrap, slot, size, sha256, file, resumed, lock } in ready {
-            let folder = Arc::clone(scrap.folder());
-            let name = synced.file(file, &folder).and_then(|()| {
+        let names: Vec<_> = ready
+            .iter_mut()
+            .map(|Ready { scrap, slot, file, .. }| {
+                synced.file(file.take(), scrap.folder())?;
                 c_string(&slot.name).map_err(|errno| cannot("use this name", errno))
-            });
-            let outcome = match name {
-                Ok(name) => put_in_place(&scrap, &slot, &name, tell)?,
+            })
+            .collect();
+        let named = rename::all(&ready, names);
+        let (mut settled, mut dressed) = (Vec::with_capacity(ready.len()), Vec::new());
+        for (ready, named) in ready.into_iter().zip(named) {
+            let Ready { scrap, slot, size, sha256, resumed, lock, .. } = ready;
+            let folder = Arc::clone(scrap.folder());
+            let outcome = match named {
+                Ok((name, renamed)) => make_way(renamed, &scrap, &slot, &name, tell)?,
                 Err(why) => Err(why),
             };
             drop(lock);
@@ -249,15 +255,16 @@ impl Synced {
     }
 }
 
-/// Gives a file its name. True if a folder made way for it, which was emptied first: if that cannot
+/// What came of a rename. True if a folder made way for the file, which was emptied first: if that cannot
 /// be done, the file does not come.
-fn put_in_place(
+fn make_way(
+    renamed: nix::Result<()>,
     scrap: &Scrap,
     slot: &Slot,
     name: &CStr,
     tell: remove::Tell<'_>,
 ) -> Result<Result<bool, String>, Error> {
-    let placed = match scrap.rename(name) {
+    let placed = match renamed {
         Err(Errno::EISDIR) if slot.clears() => {
             match remove::contents(scrap.folder(), name, &slot.path, false, tell) {
                 Ok(()) => scrap

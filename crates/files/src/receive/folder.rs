@@ -23,6 +23,7 @@ pub(crate) struct Folder {
     pub(crate) fd: OwnedFd,
     /// The file system that it is on.
     pub(crate) device: u64,
+    pub(crate) inode: u64,
     /// It was made for this transfer: nobody has anything in it.
     pub(crate) is_new: bool,
     /// What it looked like when it was opened.
@@ -33,8 +34,8 @@ pub(crate) struct Folder {
 impl Folder {
     pub(crate) fn new(fd: OwnedFd, is_new: bool) -> nix::Result<Self> {
         let stat = fstat(&fd)?;
-        let (device, mode) = (stat.st_dev, stat.st_mode & 0o7777);
-        Ok(Self { fd, device, is_new, mode, mtime: mtime(&stat) })
+        let (device, inode, mode) = (stat.st_dev, stat.st_ino, stat.st_mode & 0o7777);
+        Ok(Self { fd, device, inode, is_new, mode, mtime: mtime(&stat) })
     }
 }
 

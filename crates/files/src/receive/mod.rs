@@ -17,6 +17,7 @@
 //! | `adjust` | files of which only mode or time is another |
 //! | `draft` | a file that is being written |
 //! | [`batch`] | drafts that are complete, and folders that were left |
+//! | `rename` | the names of a whole batch |
 //! | `remove` | what was not sent, and shall go |
 //! | [`scraps`] | temporary names, so that none is left behind |
 //! | [`stream`] | the other destination: a pipe |
@@ -29,6 +30,7 @@ mod folder;
 pub mod landing;
 mod levels;
 mod remove;
+mod rename;
 pub mod scraps;
 pub mod stream;
 

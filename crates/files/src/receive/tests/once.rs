@@ -59,3 +59,25 @@ fn one_name_twice_at_the_top_ends_it() {
     let sent = [small(b"f", b"first"), small(b"f", b"second"), done(2)];
     refused(bench.take_by(rules, &sent), "'f', which was not asked for, or came before");
 }
+
+/// Two copies of one tree, at once: each folder comes twice, and what came last stays, in whatever order
+/// folders are seen to.
+#[test]
+fn of_one_name_twice_among_many_the_last_one_stays() {
+    let mut bench = Bench::new();
+    let folders: Vec<_> = (0..50).map(|n| format!("d{n}").into_bytes()).collect();
+    let tree = |content: &'static [u8]| {
+        let one = move |name: &Vec<u8>| {
+            vec![dir(name), small(b"x", content), small(b"y", content), leave()]
+        };
+        folders.iter().flat_map(one).collect::<Vec<_>>()
+    };
+    let sent = [vec![dir(b"d")], tree(b"first"), tree(b"second"), vec![leave(), done(200)]];
+    assert!(bench.take(Store::default(), &sent.concat()).unwrap(), "{:?}", bench.said);
+    for folder in &folders {
+        let folder = bench.path().join("d").join(std::str::from_utf8(folder).unwrap());
+        for name in ["x", "y"] {
+            assert_eq!(fs::read_to_string(folder.join(name)).unwrap(), "second", "{folder:?}");
+        }
+    }
+}
