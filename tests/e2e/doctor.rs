@@ -159,3 +159,37 @@ fn the_agents_side() {
     let (lines, words) = doctor("", true);
     assert!(lines.contains(&"wrong files".to_owned()) && words.contains("chmod 600"), "{words}");
 }
+
+/// What a rule names by its whole path, and allows. Where others are, the PATH of their user decides.
+#[test]
+fn programs_of_the_policy_that_are_not_here() {
+    let agent = TestAgent::with_policy(
+        r#"
+        [[rule]]
+        name = "some"
+        users = ["alice"]
+        as = ["root"]
+        commands = [["/bin/true"], ["/opt/none/deploy", "*"], ["none"], ["/opt/*/x"], ["/etc/passwd"]]
+        [[rule]]
+        name = "one"
+        users = ["bob"]
+        as = ["root"]
+        commands = "any"
+        force = ["/opt/none/forced", "-x"]
+        [[rule]]
+        name = "no"
+        effect = "deny"
+        users = ["carol"]
+        commands = [["/opt/none/denied"]]
+        "#,
+    );
+    let mut command = Command::new(program("rexec-agent"));
+    command.arg("--policy").arg(agent.path("policy.toml"));
+    command.arg("--config").arg(agent.path("agent.toml")).args(["doctor", "--json"]);
+    let (lines, words) = found(&command.output().unwrap());
+    let notes = lines.iter().filter(|line| *line == "note program").count();
+    assert_eq!(notes, 3, "{words}");
+    for program in ["/opt/none/deploy", "/opt/none/forced", "/etc/passwd"] {
+        assert!(words.contains(&format!("{program} cannot be executed here")), "{words}");
+    }
+}

@@ -9,10 +9,12 @@ use crate::{audit, check};
 use nix::unistd::{AccessFlags, access};
 use rexec_net::checkup::{Report, Side, Verdict, credentials};
 use rexec_protocol::outcome::printable;
+use std::ffi::OsString;
 use std::fs;
 use std::io::{self, Write};
 use std::net::{SocketAddr, TcpListener};
-use std::path::Path;
+use std::os::unix::ffi::OsStringExt;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::SystemTime;
 
@@ -20,7 +22,8 @@ use std::time::SystemTime;
 type Look = fn(&Config, &mut Report);
 
 /// Everything that is looked at, in this order. A new check is one line here.
-const LOOKS: &[Look] = &[account, files, state_folder, policy, users, subsystems, audit_log, ports];
+const LOOKS: &[Look] =
+    &[account, files, state_folder, policy, users, programs, subsystems, audit_log, ports];
 
 /// Checks everything and writes one line for each finding; fails if anything is wrong.
 pub fn run(config: Result<Config, ConfigError>, json: bool, out: &mut dyn Write) -> ExitCode {
@@ -74,6 +77,25 @@ fn users(config: &Config, report: &mut Report) {
     }
 }
 
+/// What cannot be executed here, whatever the policy says; that is no fault, either.
+fn programs(config: &Config, report: &mut Report) {
+    let Ok(policy) = Policy::load(&config.policy_paths()) else { return };
+    // Where another program is, depends on the user's PATH.
+    let programs = policy.programs().into_iter().map(|it| PathBuf::from(OsString::from_vec(it)));
+    for program in programs.filter(|program| program.is_absolute() && !is_program(program)) {
+        let words = format!(
+            "{} cannot be executed here, so that a rule which allows it allows nothing; install it, or mend \
+             its path in the policy",
+            printable(&program.to_string_lossy())
+        );
+        report.add("program", Verdict::Note, words);
+    }
+}
+
+fn is_program(path: &Path) -> bool {
+    access(path, AccessFlags::X_OK).is_ok() && path.is_file()
+}
+
 fn subsystems(config: &Config, report: &mut Report) {
     for (name, line) in &config.subsystems {
         // Where another program is, its shell finds out.
@@ -81,7 +103,7 @@ fn subsystems(config: &Config, report: &mut Report) {
         else {
             continue;
         };
-        if access(program, AccessFlags::X_OK).is_err() || !Path::new(program).is_file() {
+        if !is_program(Path::new(program)) {
             let words = format!(
                 "'{name}' is {program}, which cannot be executed here, so programs that need it fail \
                  over rexec-ssh (for sftp: `sftp`, `scp`, sshfs); install it, or name another under \

@@ -52,6 +52,15 @@ impl Glob {
         Ok(Self(pieces))
     }
 
+    /// The one thing that matches, if there is but one.
+    fn literal(&self) -> Option<Vec<u8>> {
+        let byte = |piece: &Piece| match piece {
+            Piece::Byte(byte) => Some(*byte),
+            Piece::One | Piece::Any => None,
+        };
+        self.0.iter().map(byte).collect()
+    }
+
     /// Whether all of `bytes` matches.
     pub(super) fn matches(&self, bytes: &[u8]) -> bool {
         search(
@@ -86,6 +95,14 @@ impl Words {
         match words {
             [] => Err("a command of no words matches nothing".to_owned()),
             _ => words.iter().map(|word| Element::parse(word)).collect::<Result<_, _>>().map(Self),
+        }
+    }
+
+    /// The first of them, if there is but one that matches.
+    pub(super) fn first(&self) -> Option<Vec<u8>> {
+        match self.0.first()? {
+            Element::One(glob) => glob.literal(),
+            Element::Many | Element::Shell => None,
         }
     }
 

@@ -64,7 +64,7 @@ pub(super) fn by_none(
 fn hint(action: &Action<'_>) -> &'static str {
     match action {
         Action::Run { local, argv: [shell, b"-c", _], .. } if *shell == local.shell => {
-            " (one word is a line for that shell; words of their own are asked about one by one: `rexec HOST WORD WORD…`, or --argv for a single one)"
+            " (one word is a line for that shell; words of their own are asked about as they are: `rexec HOST WORD WORD…`, or `rexec --argv HOST WORD`)"
         }
         _ => "",
     }

@@ -293,6 +293,16 @@ impl Rule {
         patterns.is_some_and(|patterns| patterns.iter().any(is_all))
     }
 
+    /// The programs of its commands, as far as it names them.
+    pub(super) fn programs(&self) -> impl Iterator<Item = Vec<u8>> {
+        let listed = match &self.commands {
+            Some(Commands::Listed(listed)) => listed.as_slice(),
+            Some(Commands::Any) | None => &[],
+        };
+        let forced = self.force.iter().filter_map(|words| words.first());
+        listed.iter().filter_map(Words::first).chain(forced.map(|word| word.clone().into_bytes()))
+    }
+
     /// Whether it lets its callers run whatever they like.
     pub fn allows_any_command(&self) -> bool {
         self.effect == Effect::Allow && self.force.is_none() && self.commands == Some(Commands::Any)

@@ -132,6 +132,12 @@ impl Policy {
         names.collect()
     }
 
+    /// The programs that may be run, as far as rules name them.
+    pub fn programs(&self) -> BTreeSet<Vec<u8>> {
+        let allowing = self.rules.iter().filter(|rule| rule.effect == Effect::Allow);
+        allowing.flat_map(Rule::programs).collect()
+    }
+
     /// The names of the allow rules with `ctl` about nobody who could be at the console.
     pub fn idle_at_console(&self) -> Vec<&str> {
         let idle = self.rules.iter().filter(|rule| rule.is_idle_at_console());
