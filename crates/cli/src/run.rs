@@ -94,16 +94,21 @@ impl<F: FnOnce()> Run<F> {
     async fn attempts(&mut self, renderer: &mut Renderer) -> Result<ExitStatus, Stop> {
         let (mut pause, mut attempt) = (FIRST_PAUSE, 0);
         let retries = self.plan.retries;
+        // What was said of an attempt that may have started the command.
+        let mut lost = None;
         loop {
             let end = self.whole(renderer).await;
             // Once it runs, output was shown and stdin was read, and neither can be had again: from
             // then on the library makes the connection again.
             let may_retry = self.job.is_none() && self.visit.asked.is_none() && attempt < retries;
-            let Err(Stop::Outcome(outcome)) = &end else { return end };
+            let Err(Stop::Outcome(outcome)) = end else { return end };
             let is_transient =
                 matches!(outcome, Outcome::Unreachable { .. } | Outcome::Lost { .. });
             if !(may_retry && is_transient) {
-                return end;
+                return Err(at_last(lost, outcome).into());
+            }
+            if let Outcome::Lost { message } = &outcome {
+                lost = Some(message.clone());
             }
             let host = printable(&self.plan.endpoint.host);
             attempt += 1;
@@ -236,4 +241,36 @@ fn command(session: &Session, plan: &Plan) -> Option<Command> {
         command = command.on_disconnect(then);
     }
     Some(command)
+}
+
+/// What is told of several attempts. Where an earlier one may have started the command, a last one that does not
+/// reach the agent, or is refused, does not mean that nothing was started.
+fn at_last(lost: Option<String>, outcome: Outcome) -> Outcome {
+    match (lost, &outcome) {
+        (Some(lost), Outcome::Unreachable { .. } | Outcome::Denied { .. }) => {
+            Outcome::Lost { message: format!("{lost}; asked again: {outcome}") }
+        }
+        _ => outcome,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_is_not_reached_again_is_not_told_that_nothing_was_started() {
+        let away = || Outcome::Unreachable { message: "refused".to_owned() };
+        let denied = || Outcome::Denied { message: "not you".to_owned() };
+        for last in [away(), denied()] {
+            let Outcome::Lost { message } = at_last(Some("it was cut".to_owned()), last.clone())
+            else {
+                panic!("{last:?}")
+            };
+            assert_eq!(message, format!("it was cut; asked again: {last}"));
+            assert_eq!(at_last(None, last.clone()), last);
+        }
+        let known = Outcome::Exited { code: 3 };
+        assert_eq!(at_last(Some("it was cut".to_owned()), known.clone()), known);
+    }
 }
