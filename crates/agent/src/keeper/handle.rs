@@ -123,7 +123,9 @@ impl Keeper {
     /// Lets go: what the command has left running stays, and the keeper ends, unless it has nothing left below
     /// it and can be of use for another command.
     pub async fn release(mut self) {
-        if let Some(spares) = self.spares.upgrade()
+        // One that was killed is of no more use.
+        if self.force.is_some()
+            && let Some(spares) = self.spares.upgrade()
             && spares.reserve()
         {
             return spares.take_back(self.line);

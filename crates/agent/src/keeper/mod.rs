@@ -37,7 +37,7 @@
 //! of it, and it knows that all is gone when wait(2) says that there are no children. Where the
 //! system has cgroup v2, the job also gets a cgroup, which is killed with one write.
 //!
-//! A keeper lives as long as its command, and then until the agent releases it. When the socket
+//! A keeper lives as long as its commands, and then until the agent releases it. When the socket
 //! closes before that, the agent is gone. If it has left a will ([`Keeper::leave`]), the keeper has
 //! duplicates of the agent's ends of the pipes, so that the command notices nothing; it looks for the
 //! next agent at the socket that the will names, hands all of it over ([`Adoptions`]), and goes on as

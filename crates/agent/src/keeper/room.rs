@@ -27,6 +27,11 @@ impl Room {
         Self::take(TERMINAL)
     }
 
+    /// Takes room for what a keeper brings that waits for another command.
+    pub(super) fn for_spare() -> io::Result<Self> {
+        Self::take(COMMAND - TERMINAL)
+    }
+
     fn take(places: usize) -> io::Result<Self> {
         let any = io::stdin();
         (0..places).map(|_| any.as_fd().try_clone_to_owned()).collect::<io::Result<_>>().map(Self)

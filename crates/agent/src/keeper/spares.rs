@@ -72,7 +72,11 @@ impl Spares {
     /// Takes back the keeper of a job that is over, for which a place was kept.
     pub(super) fn take_back(self: Arc<Self>, mut line: Line) {
         tokio::spawn(async move {
-            let taken = timeout(PATIENCE, again(&mut line)).await;
+            // Without room for what it brings, what comes of that would belong to nobody.
+            let taken = match Room::for_spare() {
+                Ok(room) => timeout(PATIENCE, again(&mut line, room)).await,
+                Err(error) => Ok(line.say(&Order::Release {}).await.and(Err(error))),
+            };
             let mut state = self.lock();
             state.coming -= 1;
             // If not, something is left below it, or it cannot prepare another command: it ends.
@@ -113,8 +117,10 @@ impl Spares {
 }
 
 /// Asks a keeper to become a spare, and waits until it is.
-async fn again(line: &mut Line) -> io::Result<Taken> {
+async fn again(line: &mut Line, room: Room) -> io::Result<Taken> {
     line.say(&Order::Again {}).await?;
+    line.speaks().await?;
+    drop(room);
     match line.hear().await? {
         Some(Report::Taken { pid, keeper, cgroup }) => {
             Taken::new([pid, keeper], cgroup, line.inbox.take_fds())

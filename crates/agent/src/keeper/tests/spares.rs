@@ -44,7 +44,8 @@ async fn a_second_command_gets_what_a_first_one_does() {
 
 #[tokio::test]
 async fn the_time_of_a_command_begins_with_the_command() {
-    let zygote = zygote().await;
+    let (exe, idle) = (Path::new("/proc/self/exe"), PATIENCE);
+    let zygote = Zygote::start_with(exe, vec![ZYGOTE], idle).await.unwrap();
     output(&zygote, sh("true")).await;
     has_spares(&zygote, 1..=1).await;
     let wait = Duration::from_secs(2);
