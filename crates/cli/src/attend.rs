@@ -188,13 +188,32 @@ impl Visit {
     where
         Stop: From<E>,
     {
-        let mut asking = pin!(asking);
+        self.wait(asking, unanswered()).await
+    }
+
+    /// Waits for something without which nothing is asked for.
+    pub async fn prepare<T>(
+        &mut self,
+        preparing: impl Future<Output = Result<T, Outcome>>,
+    ) -> Result<T, Stop> {
+        self.wait(preparing, Outcome::Cancelled.into()).await
+    }
+
+    async fn wait<T, E>(
+        &mut self,
+        waiting: impl Future<Output = Result<T, E>>,
+        interrupted: Stop,
+    ) -> Result<T, Stop>
+    where
+        Stop: From<E>,
+    {
+        let mut waiting = pin!(waiting);
         tokio::select! {
-            answer = &mut asking => Ok(answer?),
+            value = &mut waiting => Ok(value?),
             never = link::tell(&mut self.link) => match never {},
             signal = self.interrupts.next() => Err(match self.on_signal {
                 OnSignal::Leave => Stop::Left(Some(signal)),
-                OnSignal::Cancel | OnSignal::CtrlC => unanswered(),
+                OnSignal::Cancel | OnSignal::CtrlC => interrupted,
             }),
         }
     }

@@ -116,7 +116,9 @@ impl<F: FnOnce()> Run<F> {
             self.notes.inform(&format!(
                 "{host}: {outcome}; trying again in {time} ({attempt} of {retries})"
             ));
-            self.visit.pause(pause).await?;
+            if let Err(Stop::Outcome(outcome)) = self.visit.pause(pause).await {
+                return Err(at_last(lost, outcome).into());
+            }
             pause = (pause * 2).min(LONGEST_PAUSE);
         }
     }
@@ -133,7 +135,7 @@ impl<F: FnOnce()> Run<F> {
             let served = forwards.serve(&route, self.notes).await;
             served.map_err(|message| Outcome::Local { message })
         };
-        let mut served = self.visit.ask(serving).await?;
+        let mut served = self.visit.prepare(serving).await?;
         let Some(mut command) = command(&session, &self.plan) else {
             self.ready.take().into_iter().for_each(|tell| tell());
             return tokio::select! {
@@ -244,10 +246,10 @@ fn command(session: &Session, plan: &Plan) -> Option<Command> {
 }
 
 /// What is told of several attempts. Where an earlier one may have started the command, a last one that does not
-/// reach the agent, or is refused, does not mean that nothing was started.
+/// reach the agent, is refused or interrupted does not mean that nothing was started.
 fn at_last(lost: Option<String>, outcome: Outcome) -> Outcome {
     match (lost, &outcome) {
-        (Some(lost), Outcome::Unreachable { .. } | Outcome::Denied { .. }) => {
+        (Some(lost), Outcome::Unreachable { .. } | Outcome::Denied { .. } | Outcome::Cancelled) => {
             Outcome::Lost { message: format!("{lost}; asked again: {outcome}") }
         }
         _ => outcome,
@@ -262,7 +264,7 @@ mod tests {
     fn who_is_not_reached_again_is_not_told_that_nothing_was_started() {
         let away = || Outcome::Unreachable { message: "refused".to_owned() };
         let denied = || Outcome::Denied { message: "not you".to_owned() };
-        for last in [away(), denied()] {
+        for last in [away(), denied(), Outcome::Cancelled] {
             let Outcome::Lost { message } = at_last(Some("it was cut".to_owned()), last.clone())
             else {
                 panic!("{last:?}")

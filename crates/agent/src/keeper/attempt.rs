@@ -15,21 +15,27 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 
-/// How long it may take before it is given up: a program on a file server that has gone away cannot be
-/// executed, nor can the attempt be ended.
+/// How long it, or the start of a zygote, may take before it is given up: a program on a file server that has gone
+/// away cannot be executed, nor can the attempt be ended.
 pub(super) const DEADLINE: Duration = Duration::from_secs(10);
+
+/// How long those who have not answered may take to die. Then their end of the socket tells whether the order was
+/// read.
+const LAST_WORD: Duration = Duration::from_secs(1);
 
 /// What came of it.
 pub(super) enum Attempt {
     Answered(Answer),
-    /// Nobody has read it, so it may be tried again.
-    NotTaken(io::Error),
+    /// Nobody has read it, so it may be tried again. If it is taken, its keeper was known.
+    NotTaken {
+        error: io::Error,
+        is_taken: bool,
+    },
     /// Nobody has read it in time.
     Stuck,
-    /// It was sent whole, so that it may have been carried out, and no answer came; perhaps the word of a keeper
-    /// that it has taken it.
+    /// It was sent whole, so that it may have been carried out, and no answer came.
     Unknown {
         error: io::Error,
         is_taken: bool,
@@ -48,7 +54,7 @@ impl Attempt {
     pub(super) fn verdict(self) -> Result<io::Result<Answer>, LaunchError> {
         match self {
             Self::Answered(answer) => Ok(Ok(answer)),
-            Self::NotTaken(error) => Ok(Err(error)),
+            Self::NotTaken { error, .. } => Ok(Err(error)),
             Self::Stuck => Err(LaunchError::new(
                 NeverStarted::Resource,
                 format!("nobody took the command within {} seconds", DEADLINE.as_secs()),
@@ -66,7 +72,8 @@ impl Attempt {
     pub(super) fn blames_zygote(&self) -> bool {
         match self {
             Self::Answered(_) => false,
-            Self::NotTaken(_) | Self::Stuck => true,
+            Self::NotTaken { is_taken, .. } => !is_taken,
+            Self::Stuck => true,
             Self::Unknown { error, is_taken } => {
                 error.kind() == io::ErrorKind::TimedOut && !is_taken
             }
@@ -89,28 +96,32 @@ pub(super) async fn answer(
         taken = Some(Taken::new([pid, keeper], cgroup, line.inbox.take_fds())?);
         line.hear().await
     };
-    let answer = timeout_at(deadline, answer).await;
+    let mut answer = timeout_at(deadline, answer).await.map_err(|_| io::ErrorKind::TimedOut.into());
     let is_taken = taken.is_some();
     if !matches!(&answer, Ok(Ok(Some(_))))
         && let Some(taken) = taken.take()
     {
-        // Its keeper was stopped or killed as soon as the command ran.
+        // Its keeper was stopped or killed as soon as the command ran, or before.
         Arc::new(taken.force).kill();
+        if answer.is_err()
+            && let Ok(Err(error)) = timeout(LAST_WORD, line.hear::<Report>()).await
+        {
+            answer = Ok(Err(error));
+        }
     }
-    match answer {
-        Ok(Ok(Some(report))) => Attempt::Answered(Answer { line, report, taken }),
+    match answer.flatten() {
+        Ok(Some(report)) => Attempt::Answered(Answer { line, report, taken }),
         // So Linux says that the other end was closed with some of the order still unread. Who
         // has not read all of it has started nothing.
-        Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionReset => {
-            Attempt::NotTaken(error)
+        Err(error) if error.kind() == io::ErrorKind::ConnectionReset => {
+            Attempt::NotTaken { error, is_taken }
         }
-        Ok(Err(error)) => Attempt::Unknown { error, is_taken },
-        Ok(Ok(None)) => Attempt::Unknown { error: io::ErrorKind::UnexpectedEof.into(), is_taken },
-        Err(_) => {
+        Err(error) if error.kind() == io::ErrorKind::TimedOut => {
             let words = format!("no answer within {} seconds", DEADLINE.as_secs());
-            let error = io::Error::new(io::ErrorKind::TimedOut, words);
-            Attempt::Unknown { error, is_taken }
+            Attempt::Unknown { error: io::Error::new(io::ErrorKind::TimedOut, words), is_taken }
         }
+        Err(error) => Attempt::Unknown { error, is_taken },
+        Ok(None) => Attempt::Unknown { error: io::ErrorKind::UnexpectedEof.into(), is_taken },
     }
 }
 

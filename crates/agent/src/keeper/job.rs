@@ -4,6 +4,7 @@
 
 use super::cgroup::{Cgroup, Parent, own_name};
 use super::ending::{Ending, Step};
+use super::heritage::Heritage;
 use super::launch::Embryo;
 use super::limits::Controllers;
 use super::orphan::{self, Orphaned, Wait, Will};
@@ -17,6 +18,7 @@ use nix::sys::signal::SigSet;
 use nix::sys::signalfd::SignalFd;
 use nix::sys::time::TimeSpec;
 use nix::unistd::{Pid, dup2_stderr, getpid};
+use rexec_guard::holds;
 use rexec_protocol::Signal;
 use serde_bytes::ByteBuf;
 use std::io;
@@ -36,13 +38,15 @@ const PAUSE: Duration = Duration::from_micros(400);
 
 /// The life of a keeper, in the process that the zygote forked for it. All that can be prepared is
 /// prepared before `take` waits for something to do.
+/// `heritage` is that of the zygote, in its beginning.
 pub(super) fn keep(
     parent: Option<&Parent>,
     controllers: &Controllers,
+    heritage: Option<&Heritage>,
     take: impl FnOnce() -> Option<OwnedFd>,
 ) {
-    let embryo = || Embryo::new(parent, controllers);
-    let mut prepared = become_keeper().and_then(|children| Ok((children, embryo()?)));
+    let prepare = || Embryo::new(parent, controllers);
+    let mut prepared = become_keeper().and_then(|children| Ok((children, prepare()?)));
     let Some(mut socket) = take() else {
         if let Ok((_, embryo)) = prepared {
             embryo.discard();
@@ -50,7 +54,7 @@ pub(super) fn keep(
         return;
     };
     loop {
-        let (children, embryo_at_hand) = match prepared {
+        let (children, embryo) = match prepared {
             Ok(prepared) => prepared,
             Err(error) => {
                 let errno = error.raw_os_error().map_or(Errno::EIO, Errno::from_raw);
@@ -58,8 +62,11 @@ pub(super) fn keep(
                 return report(&socket, &Report::Failed(failure), &[]);
             }
         };
-        let Some(again) = start(socket, &children, embryo_at_hand, controllers) else { return };
-        prepared = embryo().map(|embryo| (children, embryo));
+        let Some(again) = start(socket, &children, embryo, controllers) else { return };
+        if !holds("keeper.unchanged", heritage.is_some() && heritage == Heritage::own().as_ref()) {
+            return;
+        }
+        prepared = prepare().map(|embryo| (children, embryo));
         socket = again;
     }
 }
@@ -97,14 +104,15 @@ fn start(
     // Who has died by then has not read it.
     listen_for(&socket, None);
     let born = Instant::now();
-    let terminal = match embryo.start(&socket) {
-        Ok(terminal) => terminal,
-        Err(failure) => {
+    let started = embryo.take(&socket).map(|()| embryo.start());
+    let Ok(Ok(terminal)) = started else {
+        // If it was killed before it was given the order, that is unread, which the agent sees, too.
+        if let Ok(Err(failure)) = started {
             report(&socket, &Report::Failed(failure), &[]);
-            embryo.discard();
-            controllers.remove(&own_name());
-            return None;
         }
+        embryo.discard();
+        controllers.remove(&own_name());
+        return None;
     };
     let has_terminal = terminal.is_some();
     let fds: Vec<_> = terminal.iter().map(AsRawFd::as_raw_fd).collect();

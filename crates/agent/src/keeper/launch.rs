@@ -46,7 +46,14 @@ impl Embryo {
         let path = cgroup.as_ref().map(|cgroup| cgroup.path().to_owned());
         let site = Site { controllers, cgroup: path, name: own_name() };
         let (forked, joins) = fork(cgroup.as_ref());
-        let Some(pid) = forked? else {
+        let forked = match (forked, cgroup.as_ref()) {
+            (Err(errno), Some(_)) => {
+                cgroup.into_iter().for_each(Cgroup::remove);
+                return Err(errno.into());
+            }
+            (forked, _) => forked?,
+        };
+        let Some(pid) = forked else {
             drop(line);
             // The agent has to be the only one who could hold these open.
             drop((to_stdin, from_stdout, from_stderr));
@@ -62,12 +69,15 @@ impl Embryo {
         })
     }
 
-    /// Lets it become the command that the agent sends on `agent`. Returns when that is executed,
-    /// with the agent's end of its terminal if it has one, or when it cannot be.
-    pub(super) fn start(&self, agent: &OwnedFd) -> Result<Option<OwnedFd>, Failure> {
-        // An embryo that was killed cannot take this. It is then reported as a command that was
-        // killed right after its start, since no one can tell the difference.
-        let _ = wire::send(self.line.as_fd(), b"j", &[agent.as_raw_fd()]);
+    /// Gives it the agent's socket, from which it reads what to become. An error is that it was killed.
+    pub(super) fn take(&self, agent: &OwnedFd) -> io::Result<()> {
+        wire::send(self.line.as_fd(), b"j", &[agent.as_raw_fd()])
+    }
+
+    /// Returns when it has become the command, with the agent's end of its terminal if it has one, or when it
+    /// cannot. One that is killed from here on is reported as a command that was killed right after its start,
+    /// since no one can tell the difference.
+    pub(super) fn start(&self) -> Result<Option<OwnedFd>, Failure> {
         let (mut inbox, mut terminal) = (Inbox::default(), None);
         loop {
             match inbox.wait(self.line.as_fd()) {

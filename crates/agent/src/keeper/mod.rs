@@ -20,8 +20,8 @@
 //!    ◀═════════════ stdin, stdout, stderr ═══════════╛
 //! ```
 //!
-//! A keeper whose command is over, and has left nothing running, forks another embryo and takes the next
-//! launch from the same socket. A few of them wait for that, for some moments.
+//! A keeper whose command is over, has left nothing running and was not changed by anybody ([`heritage`]) forks another
+//! embryo and takes the next launch from the same socket. A few of them wait for that, for some moments.
 //!
 //! So the time from request to exec holds no fork of ours at all, and a keeper shares nearly all of
 //! its memory with the zygote. The pipes go straight to the agent; a keeper copies no byte.
@@ -63,6 +63,7 @@
 //! | `process` | zygote | its main loop: keep some keepers ready |
 //! | `job` | keeper | its main loop |
 //! | `orphan` | keeper | the wait for another agent |
+//! | `heritage` | keeper | what a command has from it that others can change |
 //! | `ending` | keeper | when to ask, when to kill; no I/O |
 //! | `launch` | keeper, embryo | pipes, cgroup, fork, script |
 //! | `exec` | embryo | what makes it the command |
@@ -83,6 +84,7 @@ mod error;
 mod exec;
 mod force;
 mod handle;
+mod heritage;
 mod job;
 mod launch;
 mod limits;

@@ -6,6 +6,7 @@
 //! ready, the next is made a moment later: the command that was just taken needs the processors.
 
 use super::cgroup::Parent;
+use super::heritage::Heritage;
 use super::limits::Controllers;
 use super::wire::{self, Failure, Inbox, Report, Stage};
 use super::{job, sys};
@@ -65,6 +66,7 @@ fn serve() -> io::Result<()> {
     } else {
         (None, Controllers::default())
     };
+    let heritage = Heritage::own();
     let (taken, takes) = pipe2(OFlag::O_CLOEXEC)?;
     let (taken, ready) = (taken.into(), Vec::new());
     let mut zygote = Zygote { control, taken, children, ready, has_failed: false };
@@ -77,7 +79,8 @@ fn serve() -> io::Result<()> {
                 Ok(Some(pid)) => zygote.ready.push(pid),
                 Ok(None) => {
                     let control = zygote.into_control();
-                    job::keep(parent.as_ref(), &controllers, || take(control, takes));
+                    let take = || take(control, takes);
+                    job::keep(parent.as_ref(), &controllers, heritage.as_ref(), take);
                     // Exit handlers are the zygote's, and would touch a third of the pages that a
                     // keeper ever touches.
                     sys::exit_now(0);

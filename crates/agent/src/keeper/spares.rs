@@ -8,6 +8,7 @@ use super::attempt::{Attempt, DEADLINE, Taken, answer};
 use super::handle::Line;
 use super::room::Room;
 use super::wire::{Order, Report};
+use nix::sys::resource::{Resource, getrlimit};
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -16,6 +17,8 @@ use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
 /// How many there are at most: as many as one who runs commands side by side is likely to have.
 pub(super) const MOST: usize = 8;
+/// An agent that may have fewer descriptors has no spares: their six each would be missing elsewhere.
+const ENOUGH_DESCRIPTORS: u64 = 1024;
 /// How long one waits for a command, in an agent.
 pub(super) const IDLE: Duration = Duration::from_secs(2);
 /// How long a keeper may take to become one.
@@ -24,6 +27,7 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// All of them. Dropping it ends them.
 #[derive(Debug)]
 pub(super) struct Spares {
+    most: usize,
     idle: Duration,
     state: Mutex<State>,
     has_come: Notify,
@@ -48,7 +52,9 @@ pub(super) struct Spare {
 impl Spares {
     /// `idle` is how long one waits for a command.
     pub(super) fn new(idle: Duration) -> Self {
-        Self { idle, state: Mutex::default(), has_come: Notify::new() }
+        let limit = getrlimit(Resource::RLIMIT_NOFILE).map_or(0, |(soft, _)| soft);
+        let most = if limit < ENOUGH_DESCRIPTORS { 0 } else { MOST };
+        Self { most, idle, state: Mutex::default(), has_come: Notify::new() }
     }
 
     /// The one that has waited for the shortest time: what it needs is likely to be in the caches.
@@ -64,7 +70,7 @@ impl Spares {
     /// Keeps a place for a keeper. False if there are enough.
     pub(super) fn reserve(&self) -> bool {
         let mut state = self.lock();
-        let has_place = state.ready.len() + state.coming < MOST;
+        let has_place = state.ready.len() + state.coming < self.most;
         state.coming += usize::from(has_place);
         has_place
     }
@@ -136,8 +142,9 @@ impl Spare {
         let deadline = Instant::now() + DEADLINE;
         match timeout_at(deadline, line.send(frame)).await {
             Ok(Ok(())) => answer(line, Some(taken), room, deadline).await,
-            Ok(Err(error)) => Attempt::NotTaken(error),
-            Err(_) => Attempt::Stuck,
+            Ok(Err(error)) => Attempt::NotTaken { error, is_taken: true },
+            // It is stopped, and nobody has read all of the order.
+            Err(elapsed) => Attempt::NotTaken { error: elapsed.into(), is_taken: true },
         }
     }
 }

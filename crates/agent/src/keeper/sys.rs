@@ -69,6 +69,27 @@ pub(super) fn own_session_keyring() -> nix::Result<()> {
     }
 }
 
+/// How long the kernel's description of a process's scheduling is, with room for what it may come to hold.
+pub(super) const SCHEDULING: usize = 128;
+
+/// This process's policy, niceness, priority and what else belongs to it, as sched_getattr(2) describes it.
+#[allow(unsafe_code)]
+pub(super) fn scheduling() -> nix::Result<[u8; SCHEDULING]> {
+    let mut attributes = [0; SCHEDULING];
+    let (into, length) = (attributes.as_mut_ptr(), SCHEDULING as libc::c_uint);
+    // SAFETY: the kernel writes no more than it is told that there is room for.
+    Errno::result(unsafe { libc::syscall(libc::SYS_sched_getattr, 0, into, length, 0) })?;
+    Ok(attributes)
+}
+
+/// This process's priority at disks; see ioprio_get(2).
+#[allow(unsafe_code)]
+pub(super) fn io_priority() -> nix::Result<libc::c_long> {
+    const IOPRIO_WHO_PROCESS: libc::c_int = 1;
+    // SAFETY: ioprio_get(2) touches no memory of ours.
+    Errno::result(unsafe { libc::syscall(libc::SYS_ioprio_get, IOPRIO_WHO_PROCESS, 0) })
+}
+
 /// Ends this process with neither destructors nor exit handlers, which belong to the parent.
 #[allow(unsafe_code)]
 pub(super) fn exit_now(status: i32) -> ! {

@@ -203,7 +203,7 @@ impl Link {
         room.give_line();
         let line = match timeout_at(deadline, self.hand_over(frame)).await {
             Ok(Ok(line)) => line,
-            Ok(Err(error)) => return Attempt::NotTaken(error),
+            Ok(Err(error)) => return Attempt::NotTaken { error, is_taken: false },
             // Who finds the socket closed before the end of the order starts nothing.
             Err(_) => return Attempt::Stuck,
         };

@@ -81,6 +81,8 @@ pub(crate) struct Batch {
     /// How often the next file was in another folder than the last one.
     folders: usize,
     left: Vec<Left>,
+    /// Of these, how many are not done with, because a file in them is still to come.
+    pending: usize,
     grown: Vec<Grown>,
     /// Folders that could not be made durable, below which a new one may be lost; and why.
     unsafe_below: Vec<(Vec<u8>, String)>,
@@ -142,13 +144,19 @@ impl Batch {
     }
 
     pub(super) fn is_full(&self) -> bool {
-        let folders = self.folders + self.left.len() + self.grown.len();
+        let folders = self.folders + self.left.len() - self.pending + self.grown.len();
         self.ready.len() >= FILES || self.bytes >= BYTES || folders >= FOLDERS
     }
 
-    /// Puts all in their places, and tells what was removed for that.
-    pub(super) fn settle(&mut self, tell: remove::Tell<'_>) -> Result<Settlement, Error> {
-        let Self { mut ready, volatile, left, grown, mut unsafe_below, .. } = std::mem::take(self);
+    /// Puts all in their places, and tells what was removed for that. Folders that are `pending` stay for the next
+    /// time: what is still to come into them may need their mode, and changes their time.
+    pub(super) fn settle(
+        &mut self,
+        pending: impl Fn(&Arc<Folder>) -> bool,
+        tell: remove::Tell<'_>,
+    ) -> Result<Settlement, Error> {
+        let Self { mut ready, volatile, mut left, grown, mut unsafe_below, .. } =
+            std::mem::take(self);
         let mut synced = Synced { few: volatile <= FEW, systems: HashMap::new() };
         let mut folders: HashMap<*const Folder, Arc<Folder>> = grown
             .iter()
@@ -177,6 +185,8 @@ impl Batch {
             folders.insert(Arc::as_ptr(&folder), folder);
             settled.push(Settled { slot, size, sha256, resumed, outcome });
         }
+        (self.left, left) = left.into_iter().partition(|left| pending(&left.folder));
+        self.pending = self.left.len();
         for Left { folder, path, mode, time, news } in left {
             // What came into it has changed its time, so that it may be told although it was as it is to be.
             let done = dress(&folder, mode, time).map(|()| news).transpose();

@@ -39,7 +39,7 @@ use crate::open::{self, c_string};
 use asked::Asked;
 use batch::{Batch, Ready, Settled, Settlement};
 use draft::Draft;
-use folder::{Old, Slot, Yields};
+use folder::{Folder, Old, Slot, Yields};
 use landing::Landing;
 use levels::Level;
 use nix::errno::Errno;
@@ -52,7 +52,8 @@ use rexec_protocol::files::{
 };
 use scraps::Scraps;
 use serde_bytes::ByteBuf;
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
+use std::sync::Arc;
 
 /// Takes answers and results.
 pub type Out<'a> = &'a mut dyn FnMut(ToSender) -> Result<(), Error>;
@@ -371,9 +372,14 @@ impl<'a> Receiver<'a> {
 
     /// Puts everything that is complete in its place.
     fn settle(&mut self) -> Result<(), Error> {
-        let Self { batch, out, totals, .. } = self;
+        let Self { batch, out, totals, asked, incoming, .. } = self;
         let mut tell = |path, _| removed(totals, out, path);
-        let Settlement { files, folders } = batch.settle(&mut tell)?;
+        let to_come =
+            asked.iter().map(|asked| &asked.slot).chain(incoming.iter().map(|it| &it.slot));
+        let pending: HashSet<_> =
+            to_come.filter_map(|slot| slot.folder.as_ref()).map(Arc::as_ptr).collect();
+        let is_pending = |folder: &Arc<Folder>| pending.contains(&Arc::as_ptr(folder));
+        let Settlement { files, folders } = batch.settle(is_pending, &mut tell)?;
         for Settled { slot, size, sha256, resumed, outcome } in files {
             match outcome {
                 Ok(cleared) => {

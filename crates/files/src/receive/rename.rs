@@ -4,6 +4,7 @@
 //! folders side by side.
 
 use super::batch::Ready;
+use nix::errno::Errno;
 use std::collections::HashMap;
 use std::ffi::CString;
 use std::sync::{Mutex, PoisonError};
@@ -21,15 +22,15 @@ pub(super) type Named = Result<(CString, nix::Result<()>), String>;
 /// the last one stays.
 pub(super) fn all(ready: &[Ready], names: Vec<Result<CString, String>>) -> Vec<Named> {
     let mut named: Vec<Named> =
-        names.into_iter().map(|name| name.map(|name| (name, Ok(())))).collect();
+        names.into_iter().map(|name| name.map(|name| (name, Err(Errno::EIO)))).collect();
     let mut folders: HashMap<_, Vec<_>> = HashMap::new();
     for (Ready { scrap, .. }, named) in ready.iter().zip(&mut named) {
         let (folder, named) = (scrap.folder(), named.as_mut().ok());
         let key = (folder.device, folder.inode);
         folders.entry(key).or_default().extend(named.map(|named| (scrap, named)));
     }
-    let processors = thread::available_parallelism().map_or(1, usize::from);
-    let threads = if ready.len() < MANY { 1 } else { processors.min(folders.len()).min(THREADS) };
+    let processors = || thread::available_parallelism().map_or(1, usize::from);
+    let threads = if ready.len() < MANY { 1 } else { processors().min(folders.len()).min(THREADS) };
     let folders = Mutex::new(folders.into_values());
     let work = || {
         let next = || folders.lock().unwrap_or_else(PoisonError::into_inner).next();

@@ -76,6 +76,47 @@ async fn a_keeper_with_something_below_it_ends_and_leaves_that_alone() {
     left.kill();
 }
 
+/// What was done to it would be done to the next command, which may be another user's.
+#[tokio::test]
+async fn a_keeper_that_was_changed_is_not_used_again() {
+    let zygote = zygote().await;
+    for change in [
+        "prlimit --pid $PPID --nofile=300:300",
+        "renice -n 5 -p $PPID",
+        "taskset -pc 0 $PPID",
+        "ionice -c 3 -p $PPID",
+    ] {
+        let line = format!("{change} >/dev/null && echo $PPID");
+        let changed = output(&zygote, sh(&line)).await.trim().parse().unwrap();
+        Watched::new(changed).dies().await;
+        assert_ne!(keeper(&zygote).await.pid, changed, "{change}");
+    }
+}
+
+/// It is noticed by its keeper, who has the order still unread.
+#[tokio::test]
+async fn a_command_is_not_lost_with_an_embryo_that_was_killed() {
+    let zygote = zygote().await;
+    let spare = keeper(&zygote).await;
+    has_spares(&zygote, 1..=1).await;
+    let embryo = Watched::new(pids_with_parent(spare.pid)[0]);
+    embryo.kill();
+    embryo.dies().await;
+    assert_ne!(keeper(&zygote).await.pid, spare.pid);
+}
+
+/// After a while it is killed, and then it shows that it has read nothing.
+#[tokio::test]
+async fn a_spare_keeper_that_is_stopped_costs_no_command() {
+    let zygote = zygote().await;
+    let stopped = keeper(&zygote).await;
+    has_spares(&zygote, 1..=1).await;
+    stopped.signal(libc::SIGSTOP);
+    stopped.is_stopped().await;
+    assert_ne!(keeper(&zygote).await.pid, stopped.pid);
+    stopped.dies().await;
+}
+
 #[tokio::test]
 async fn a_spare_keeper_that_dies_is_passed_over() {
     let zygote = zygote().await;

@@ -255,3 +255,25 @@ fn a_folder_that_is_too_deep_to_be_removed_is_called_that() {
         assert_eq!(failed, Some((path, "is more than 256 folders deep, and not removed")));
     }
 }
+
+/// Files that are asked about come when their folders were left long ago, and more folders than a batch holds.
+#[test]
+fn a_folder_looks_as_it_was_sent_when_its_last_file_is_in() {
+    const FOLDERS: u64 = 300;
+    let mut bench = Bench::new();
+    let store = Store { preserve: true, update: Some(Update::Times), delete: false, ..MIRROR };
+    let names: Vec<_> = (0..FOLDERS).map(|n| format!("d{n}").into_bytes()).collect();
+    let asked = || (ToReceiver::File(File { ask: true, ..file(b"x", 1) }), &b""[..]);
+    let mut sent = vec![dir(b"d")];
+    sent.extend(names.iter().flat_map(|name| [dir(name), asked(), leave()]));
+    sent.push(leave());
+    sent.extend(names.iter().flat_map(|_| [begin(0), data(0, b"x"), end(1, b"x")]));
+    sent.push(done(FOLDERS));
+    assert!(bench.take(store, &sent).unwrap(), "{:?}", bench.said);
+    for name in names {
+        let folder = bench.path().join("d").join(std::str::from_utf8(&name).unwrap());
+        assert_eq!(fs::read(folder.join("x")).unwrap(), b"x");
+        let found = fs::metadata(&folder).unwrap();
+        assert_eq!((found.mtime(), found.mode() & 0o777), (META.mtime, 0o755), "{folder:?}");
+    }
+}
