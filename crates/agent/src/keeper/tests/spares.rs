@@ -3,6 +3,11 @@
 use super::*;
 use std::ops::RangeInclusive;
 
+/// Whose spare keepers do not end by themselves while a test waits for something.
+async fn zygote() -> Zygote {
+    Zygote::start_with(Path::new("/proc/self/exe"), vec![ZYGOTE], 2 * PATIENCE).await.unwrap()
+}
+
 /// Who watches over the command, as it says itself.
 async fn keeper(zygote: &Zygote) -> Watched {
     Watched::new(output(zygote, sh("echo $PPID")).await.trim().parse().unwrap())
@@ -44,8 +49,7 @@ async fn a_second_command_gets_what_a_first_one_does() {
 
 #[tokio::test]
 async fn the_time_of_a_command_begins_with_the_command() {
-    let (exe, idle) = (Path::new("/proc/self/exe"), PATIENCE);
-    let zygote = Zygote::start_with(exe, vec![ZYGOTE], idle).await.unwrap();
+    let zygote = zygote().await;
     output(&zygote, sh("true")).await;
     has_spares(&zygote, 1..=1).await;
     let wait = Duration::from_secs(2);
