@@ -55,7 +55,7 @@ impl Receiver<'_> {
         match slot.enter(self.rules.store.dry_run, &self.scraps) {
             Ok(Entered { folder, cleared }) => {
                 if cleared {
-                    self.removed(path.clone())?;
+                    self.removed_or_not(path.clone(), Ok(()))?;
                 }
                 if folder.as_ref().is_some_and(|folder| folder.is_new) {
                     self.batch.grew(slot.folder, &path);
@@ -120,10 +120,7 @@ impl Receiver<'_> {
         let Some(folder) = level.folder else { return Ok(()) };
         let store = self.rules.store;
         if let Some(names) = level.names.filter(|_| leave.complete) {
-            let mut tell = |path, removed| match removed {
-                Ok(()) => self.removed(path),
-                Err(message) => self.failed(path, message),
-            };
+            let mut tell = |path, removal| self.removed_or_not(path, removal);
             remove::others(&folder, &level.path, &names, store.dry_run, &mut tell)?;
         }
         if !store.dry_run {

@@ -43,7 +43,6 @@ use folder::{Folder, Old, Slot, Yields};
 use landing::Landing;
 use levels::Level;
 use nix::errno::Errno;
-use remove::Stop;
 use rexec_guard::holds;
 use rexec_protocol::Digest;
 use rexec_protocol::files::{
@@ -372,8 +371,8 @@ impl<'a> Receiver<'a> {
 
     /// Puts everything that is complete in its place.
     fn settle(&mut self) -> Result<(), Error> {
-        let Self { batch, out, totals, asked, incoming, .. } = self;
-        let mut tell = |path, _| removed(totals, out, path);
+        let Self { batch, out, totals, asked, incoming, landing, .. } = self;
+        let mut tell = |path, removal| told(totals, out, landing, path, removal);
         let to_come =
             asked.iter().map(|asked| &asked.slot).chain(incoming.iter().map(|it| &it.slot));
         let pending: HashSet<_> =
@@ -384,7 +383,7 @@ impl<'a> Receiver<'a> {
             match outcome {
                 Ok(cleared) => {
                     if cleared {
-                        self.removed(slot.path.clone())?;
+                        self.removed_or_not(slot.path.clone(), Ok(()))?;
                     }
                     self.totals.stored += 1;
                     self.totals.bytes += size;
@@ -418,8 +417,8 @@ impl<'a> Receiver<'a> {
 
     /// Says what would be done; if `clears`, in the place of a folder.
     fn would(&mut self, slot: &Slot, size: u64, clears: bool) -> Result<(), Error> {
-        if clears {
-            self.would_clear(slot)?;
+        if clears && !self.would_clear(slot)? {
+            return self.failed(slot.path.clone(), NOT_EMPTIED.into());
         }
         self.totals.stored += 1;
         let path = ByteBuf::from(slot.path.as_slice());
@@ -428,21 +427,20 @@ impl<'a> Receiver<'a> {
         (self.out)(ToSender::Stored(stored))
     }
 
-    /// Says what would go with a folder.
-    fn would_clear(&mut self, slot: &Slot) -> Result<(), Error> {
+    /// Says what would go with a folder; true if it would be empty then.
+    fn would_clear(&mut self, slot: &Slot) -> Result<bool, Error> {
         if let (Some(folder), Ok(name)) = (&slot.folder, c_string(&slot.name)) {
-            let mut tell = |path, _| self.removed(path);
-            match remove::contents(folder, &name, &slot.path, true, &mut tell) {
-                Ok(()) => {}
-                Err(Stop::Cannot(path, why)) => self.failed(path, why)?,
-                Err(Stop::Unheard(error)) => return Err(error),
+            let mut tell = |path, removal| self.removed_or_not(path, removal);
+            if !remove::contents(folder, &name, &slot.path, true, &mut tell)? {
+                return Ok(false);
             }
         }
-        self.removed(slot.path.clone())
+        self.removed_or_not(slot.path.clone(), Ok(())).map(|()| true)
     }
 
-    fn removed(&mut self, path: Vec<u8>) -> Result<(), Error> {
-        removed(&mut self.totals, self.out, path)
+    /// Says that this is gone, or why it is not.
+    fn removed_or_not(&mut self, path: Vec<u8>, removal: Result<(), String>) -> Result<(), Error> {
+        told(&mut self.totals, self.out, &self.landing, path, removal)
     }
 
     /// Something failed at this end.
@@ -462,10 +460,29 @@ impl<'a> Receiver<'a> {
     }
 }
 
-fn removed(totals: &mut Finished, out: Out<'_>, path: Vec<u8>) -> Result<(), Error> {
-    totals.removed += 1;
-    out(ToSender::Removed { path: ByteBuf::from(path) })
+/// Says of what was to be removed that it is gone, or why it is not.
+fn told(
+    totals: &mut Finished,
+    out: Out<'_>,
+    landing: &Landing,
+    path: Vec<u8>,
+    removal: Result<(), String>,
+) -> Result<(), Error> {
+    out(match removal {
+        Ok(()) => {
+            totals.removed += 1;
+            ToSender::Removed { path: ByteBuf::from(path) }
+        }
+        Err(message) => {
+            totals.failed += 1;
+            let at = open::in_message(landing.path_of(&path));
+            ToSender::Failed(Failed { path: ByteBuf::from(path), message, at })
+        }
+    })
 }
+
+/// Of a file that is to come in the place of a folder.
+const NOT_EMPTIED: &str = "the folder in its place could not be emptied to the end";
 
 /// Of what has the name of something that came before. Names are known only where the rest is to be
 /// removed, and at the top: to hold those of every folder would take memory by the number of files.

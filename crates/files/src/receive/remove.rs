@@ -22,14 +22,6 @@ const FOLDER: OFlag =
 /// Is told what is gone, or would be; or why it cannot go.
 pub(super) type Tell<'a> = &'a mut dyn FnMut(Vec<u8>, Result<(), String>) -> Result<(), Error>;
 
-/// Why a removal does not go on.
-pub(super) enum Stop {
-    /// This could not be removed, or not be looked into; and why, in words that come after its name.
-    Cannot(Vec<u8>, String),
-    /// Nobody hears of it.
-    Unheard(Error),
-}
-
 /// Removes from `folder` all that is not among `names`; with `dry_run` it only says what it would.
 pub(super) fn others(
     folder: &Folder,
@@ -55,31 +47,27 @@ pub(super) fn others(
     };
     let extra =
         listed.into_iter().filter(|name| !names.contains(name.to_bytes()) && !is_hidden(name));
+    let mut removal = Removal { dry_run, tell };
     for name in extra {
-        let removed =
-            Removal { dry_run, tell: &mut *tell }.remove(&folder.fd, &name, below(path, &name), 0);
-        match removed {
-            Ok(()) => {}
-            Err(Stop::Cannot(path, why)) => tell(path, Err(why))?,
-            Err(Stop::Unheard(error)) => return Err(error),
-        }
+        removal.remove(&folder.fd, &name, below(path, &name), 0)?;
     }
     Ok(())
 }
 
-/// Empties the folder of this name, whatever is in it; with `dry_run` it only says of what.
+/// Empties the folder of this name, whatever is in it; with `dry_run` it only says of what. True if all
+/// of it went.
 pub(super) fn contents(
     folder: &Folder,
     name: &CStr,
     path: &[u8],
     dry_run: bool,
     tell: Tell<'_>,
-) -> Result<(), Stop> {
-    let cannot_list = |errno| Stop::Cannot(path.to_vec(), cannot("list this folder", errno));
-    let inner = openat(&folder.fd, name, FOLDER, Mode::empty()).map_err(cannot_list)?;
+) -> Result<bool, Error> {
     let mut removal = Removal { dry_run, tell };
-    let names = list(&inner).map_err(cannot_list)?;
-    names.iter().try_for_each(|name| removal.remove(&inner, name, below(path, name), 0))
+    match openat(&folder.fd, name, FOLDER, Mode::empty()) {
+        Ok(inner) => removal.empty(&inner, path, 0),
+        Err(errno) => removal.cannot(path, cannot("list this folder", errno)),
+    }
 }
 
 fn below(path: &[u8], name: &CStr) -> Vec<u8> {
@@ -108,30 +96,51 @@ struct Removal<'a> {
 }
 
 impl Removal<'_> {
-    /// Removes what has this name, and all that is in it.
+    /// Removes what has this name, and all that is in it. What cannot go is told, and the rest goes on:
+    /// true if nothing of it is left.
     fn remove(
         &mut self,
         folder: &OwnedFd,
         name: &CStr,
         path: Vec<u8>,
         depth: usize,
-    ) -> Result<(), Stop> {
-        let stop = |why| Stop::Cannot(path.clone(), why);
-        if let Some(inner) = self.folder(folder, name).map_err(stop)? {
-            if depth >= MAX_DEPTH {
-                return Err(stop(format!(
-                    "is more than {MAX_DEPTH} folders deep, and not removed"
-                )));
+    ) -> Result<bool, Error> {
+        match self.folder(folder, name) {
+            Err(why) => return self.cannot(&path, why),
+            Ok(None) => {}
+            Ok(Some(_)) if depth >= MAX_DEPTH => {
+                let why = format!("is more than {MAX_DEPTH} folders deep, and not removed");
+                return self.cannot(&path, why);
             }
-            for name in list(&inner).map_err(|errno| stop(cannot("list this folder", errno)))? {
-                self.remove(&inner, &name, below(&path, &name), depth + 1)?;
-            }
-            if !self.dry_run {
-                unlinkat(folder, name, UnlinkatFlags::RemoveDir)
-                    .map_err(|errno| stop(cannot("remove it", errno)))?;
+            Ok(Some(inner)) => {
+                if !self.empty(&inner, &path, depth + 1)? {
+                    return Ok(false);
+                }
+                if !self.dry_run
+                    && let Err(errno) = unlinkat(folder, name, UnlinkatFlags::RemoveDir)
+                {
+                    return self.cannot(&path, cannot("remove it", errno));
+                }
             }
         }
-        (self.tell)(path, Ok(())).map_err(Stop::Unheard)
+        (self.tell)(path, Ok(())).map(|()| true)
+    }
+
+    /// Removes all that is in this folder; true if it is empty then.
+    fn empty(&mut self, folder: &OwnedFd, path: &[u8], depth: usize) -> Result<bool, Error> {
+        let names = match list(folder) {
+            Ok(names) => names,
+            Err(errno) => return self.cannot(path, cannot("list this folder", errno)),
+        };
+        let mut is_empty = true;
+        for name in names {
+            is_empty &= self.remove(folder, &name, below(path, &name), depth)?;
+        }
+        Ok(is_empty)
+    }
+
+    fn cannot(&mut self, path: &[u8], why: String) -> Result<bool, Error> {
+        (self.tell)(path.to_vec(), Err(why)).map(|()| false)
     }
 
     /// Removes what is no folder, and opens what is one; or says why not.

@@ -88,6 +88,59 @@ fn a_mirror_puts_the_one_in_the_place_of_the_other() {
     assert_eq!(kept.len(), 1, "no link was followed");
 }
 
+fn failed_names(bench: &Bench) -> Vec<String> {
+    let name = |said: &ToSender| match said {
+        ToSender::Failed(failed) => Some(String::from_utf8(failed.path.to_vec()).unwrap()),
+        _ => None,
+    };
+    let mut names: Vec<_> = bench.said.iter().filter_map(name).collect();
+    names.sort();
+    names
+}
+
+/// The removal stopped at it, and all that came after it in the order of the disk stayed, unnamed.
+#[test]
+fn what_cannot_be_removed_keeps_nothing_else() {
+    // Two that are too deep, for the superuser too.
+    let deep = |name: &str| ["d", name, &["f"; MAX_DEPTH - 1].join("/")].join("/");
+    let stray = ["stray/one", "stray/two"].map(deep);
+    for dry_run in [true, false] {
+        let mut bench = Bench::new();
+        for path in &stray {
+            fs::create_dir_all(bench.path().join(path)).unwrap();
+        }
+        for number in 0..20 {
+            fs::write(bench.path().join(format!("d/stray/{number}")), "").unwrap();
+        }
+        let messages = [dir(b"d"), leave(), done(0)];
+        assert!(bench.take(Store { dry_run, ..MIRROR }, &messages).unwrap(), "{:?}", bench.said);
+        let Finished { removed, failed, .. } = finished(&bench);
+        assert_eq!((removed, failed), (20, 2), "{:?}", bench.said);
+        assert_eq!(failed_names(&bench), stray);
+        let left = fs::read_dir(bench.path().join("d/stray")).unwrap().count();
+        assert_eq!(left, if dry_run { 22 } else { 2 });
+    }
+}
+
+#[test]
+fn a_file_does_not_come_where_a_folder_cannot_be_emptied() {
+    let deep = ["d/file", &["f"; MAX_DEPTH + 1].join("/")].join("/");
+    for dry_run in [true, false] {
+        let mut bench = Bench::new();
+        fs::create_dir_all(bench.path().join(&deep)).unwrap();
+        fs::write(bench.path().join("d/file/x"), "").unwrap();
+        let mut messages = [dir(b"d"), small(b"file", b"new"), leave(), done(1)];
+        if let (true, (ToReceiver::File(file), body)) = (dry_run, &mut messages[1]) {
+            (file.ask, file.whole, *body) = (true, None, b"");
+        }
+        assert!(bench.take(Store { dry_run, ..MIRROR }, &messages).unwrap(), "{:?}", bench.said);
+        let Finished { stored, removed, failed, .. } = finished(&bench);
+        assert_eq!((stored, removed, failed), (0, 1, 2), "{:?}", bench.said);
+        assert_eq!(failed_names(&bench), ["d/file", deep.as_str()]);
+        assert!(bench.path().join(&deep).exists());
+    }
+}
+
 #[test]
 fn a_dry_run_says_so_and_changes_nothing() {
     let outside = tempfile::tempdir().unwrap();
