@@ -79,6 +79,14 @@ pub(super) fn sweep(jobs: &Path) {
     }
 }
 
+/// Removes what is left of released jobs of which nothing runs any more.
+fn sweep_released(jobs: &Path) {
+    let groups = fs::read_dir(jobs).into_iter().flatten().flatten().map(|entry| entry.path());
+    groups
+        .filter(|group| group.join(RELEASED).is_dir() && is_empty(group))
+        .for_each(|group| remove(&group));
+}
+
 /// Tidies up after a dead keeper.
 fn tidy(group: &Path) {
     if !group.join(RELEASED).is_dir() {
@@ -191,6 +199,8 @@ impl Cgroup {
         remove(&self.path);
         if self.path.is_dir() {
             let _ = fs::create_dir(self.path.join(RELEASED));
+            // An agent may live for months, and each of these is kernel memory.
+            self.path.parent().map(sweep_released);
         }
     }
 }
@@ -298,6 +308,28 @@ mod tests {
         fs::write(paths[0].join("cgroup.events"), "populated 0\nfrozen 0\n").unwrap();
         sweep(jobs.path());
         assert!(!paths[0].join(RELEASED).exists(), "it is removed");
+    }
+
+    /// They stayed until the next agent started.
+    #[test]
+    fn a_released_job_that_is_over_goes_with_the_next_release() {
+        let jobs = tempfile::tempdir().unwrap();
+        let group = |name: &str, populated: u8| {
+            let path = jobs.path().join(name);
+            fs::create_dir(&path).unwrap();
+            fs::write(path.join("cgroup.events"), format!("populated {populated}\n")).unwrap();
+            let directory = File::open(&path).unwrap();
+            Cgroup { path, directory }
+        };
+        let [over, going_on, running] = [("a", 1), ("b", 1), ("c", 0)]
+            .map(|(name, populated)| group(&format!("{}.{name}", own_name()), populated));
+        let paths = [&over, &going_on, &running].map(|group| group.path.clone());
+        over.release();
+        fs::write(paths[0].join("cgroup.events"), "populated 0\n").unwrap();
+        going_on.release();
+        assert!(!paths[0].join(RELEASED).exists(), "it is removed");
+        assert!(paths[1].join(RELEASED).is_dir(), "its processes go on");
+        assert!(paths[2].is_dir() && running.path().exists(), "a job that was not released");
     }
 
     #[test]

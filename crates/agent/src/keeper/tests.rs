@@ -16,7 +16,7 @@ pub(crate) use adopt::somebody;
 use super::process::{NO_CGROUP, ZYGOTE};
 use super::spares::{IDLE, MOST};
 use super::*;
-use nix::poll::{PollFd, PollFlags, poll};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use rexec_protocol::{JobId, NeverStarted};
 use std::fs;
 use std::io;
@@ -171,8 +171,13 @@ impl Watched {
         }
     }
 
+    /// False as soon as it has ended, whether or not somebody has reaped it.
     fn lives(&self) -> bool {
-        self.handle.as_ref().is_some_and(|fd| sys::pidfd_signal(fd, 0).is_ok())
+        let has_ended = |handle: &OwnedFd| {
+            let mut fds = [PollFd::new(handle.as_fd(), PollFlags::POLLIN)];
+            poll(&mut fds, PollTimeout::ZERO).unwrap() == 1
+        };
+        self.handle.as_ref().is_some_and(|handle| !has_ended(handle))
     }
 }
 
