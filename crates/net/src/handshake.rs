@@ -9,6 +9,7 @@ use crate::outbox::Outbox;
 use crate::readahead::ReadAhead;
 use crate::tls::{Chain, agreed_on_rexec, observe};
 use rexec_guard::holds;
+use rexec_protocol::frame::MAX_DATA;
 use rexec_protocol::hello::{self, Terms};
 use rexec_protocol::message::{self, Hello, Message};
 use rexec_protocol::outcome::shorten;
@@ -28,8 +29,9 @@ use tokio_rustls::{TlsAcceptor, TlsConnector, TlsStream};
 /// The port of an agent, unless another is given.
 pub const DEFAULT_PORT: u16 = 8512;
 
-/// What rustls may hold unsent: as much as one `data` body, so that it goes out in one system call.
-const SEND_BUFFER: usize = 256 * 1024;
+/// What rustls may hold unsent: as much as the longest `data` frame, with what was gathered before it, so that it
+/// goes out in one system call.
+const SEND_BUFFER: usize = MAX_DATA + 32 * 1024;
 /// Bytes that were sent but not acknowledged for this long mean that the peer is gone (RFC 5482).
 const USER_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long a peer that is refused may take to hear it, and again to close its side.

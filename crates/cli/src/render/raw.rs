@@ -7,7 +7,7 @@ use crate::stdio::{Halt, Output, Piece, Writer};
 use rexec_client::Chunk;
 use std::time::SystemTime;
 
-/// One stream of output. Its thread is started with the first byte.
+/// One stream of output. Its thread is started with the first bytes that cannot be written at once.
 #[derive(Debug)]
 pub struct Raw {
     output: Output,
@@ -23,7 +23,16 @@ impl Raw {
 
     pub(super) async fn take(&mut self, chunk: Chunk) -> Result<(), Halt> {
         let piece = match &mut self.stamp {
-            None => Piece::Raw(chunk),
+            None => {
+                let written = match self.writer {
+                    None => self.output.write_at_once(&chunk)?,
+                    Some(_) => 0,
+                };
+                if written == chunk.len() {
+                    return Ok(());
+                }
+                Piece::Raw(chunk, written)
+            }
             Some(stamp) => {
                 let time = chunk.time().unwrap_or_else(SystemTime::now);
                 Piece::Line(stamp.push(&chunk, time), Some(chunk))
@@ -40,7 +49,7 @@ impl Raw {
     pub(super) async fn settle(&self) -> Result<(), Halt> {
         match &self.writer {
             Some(writer) => writer.flush().await,
-            None => Ok(()),
+            None => self.output.settle(),
         }
     }
 
