@@ -200,7 +200,7 @@ impl Drop for Chunk {
 
 /// The stdin of a running command. Shutting it down, or dropping it, ends it; [`ChildStdin::leave_open`] does not.
 ///
-/// Writing waits while the command does not read: at most about 1 MiB is under way. Once the command
+/// Writing waits while the command does not read: at most about 2 MiB are under way. Once the command
 /// has closed its stdin, or has ended, writing fails with `BrokenPipe`, as with a local pipe.
 #[derive(Debug)]
 pub struct ChildStdin {
