@@ -350,8 +350,8 @@ fn bytes_of_stdin(add: Add<'_>, mark: &str) {
     let unasked = |bytes: Vec<u8>| [exec(5, &["sleep", mark], false), bytes].concat();
     add("eof where stdin is null", unasked(eof(5, "in", b"")), greeted(Told(WrongState)));
     // The command reads nothing, so that no credit comes back but for what its pipe holds.
-    let whole = vec![b'x'; 8 * MAX_DATA];
-    let over: Vec<u8> = (0..8)
+    let whole = vec![b'x'; 12 * MAX_DATA];
+    let over: Vec<u8> = (0..12)
         .flat_map(|n| data((n * MAX_DATA) as u64, &whole[..MAX_DATA], &whole[..(n + 1) * MAX_DATA]))
         .collect();
     add("more than the window", over, stdin(Told(FlowControl)));
