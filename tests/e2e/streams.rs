@@ -354,42 +354,6 @@ fn a_full_disk_is_a_local_failure() {
     }
 }
 
-/// What is short is written by who has it, as far as that does not wait; the rest by a thread.
-#[test]
-fn a_thread_writes_what_would_wait() {
-    let agent = TestAgent::start();
-    let pieces = 30;
-    let line = format!(
-        "echo first; read -r line; i=0; while [ $i -lt {pieces} ]; do printf '%09999d\\n' $i; sleep 0.01; \
-         i=$((i+1)); done"
-    );
-    let mut rexec = agent.rexec();
-    rexec.arg(agent.target()).arg(line).stdin(Pipe::piped()).stdout(Pipe::piped());
-    let mut child = rexec.spawn().unwrap();
-    let mut stdout = child.stdout.take().unwrap();
-    let mut first = [0; 6];
-    stdout.read_exact(&mut first).unwrap();
-    let tasks = format!("/proc/{}/task", child.id());
-    let has_writer = || {
-        let threads = fs::read_dir(&tasks).unwrap().flatten();
-        let name = |thread: fs::DirEntry| fs::read_to_string(thread.path().join("comm"));
-        threads.filter_map(|thread| name(thread).ok()).any(|name| name == "stdout\n")
-    };
-    // Older kernels cannot say of a pipe that a write would wait.
-    let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
-    let mut kernel = kernel.split('.').map(|number| number.parse().unwrap_or(0));
-    if (kernel.next(), kernel.next()) >= (Some(6), Some(5)) {
-        assert!(!has_writer(), "a thread for {first:?}");
-    }
-    child.stdin.take().unwrap().write_all(b"go\n").unwrap();
-    eventually("the pipe is full", has_writer);
-    let mut rest = String::new();
-    stdout.read_to_string(&mut rest).unwrap();
-    let expected: String = (0..pieces).map(|number| format!("{number:09999}\n")).collect();
-    assert!(rest == expected, "{} bytes", rest.len());
-    assert_eq!(child.wait().unwrap().code(), Some(0));
-}
-
 /// Empty output, and no stdin: nothing hangs, whatever the caller's own stdin is.
 #[test]
 fn an_open_stdin_does_not_hold_up_the_end() {

@@ -2,7 +2,7 @@
 //!
 //! They are shared with whoever started this process, so they stay blocking: O_NONBLOCK belongs to
 //! the open file, and would break the shell's side of it. Each is served by a plain thread that is
-//! started once there is something to write that is long, or would wait: a thread costs a twentieth of a small command.
+//! started when there is something to write, because a thread costs as much as a small command.
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, fcntl};
@@ -10,9 +10,8 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::stat::{SFlag, fstat};
 use nix::unistd;
 use rexec_client::Chunk;
-use rustix::io::{ReadWriteFlags, pwritev2};
 use std::fmt;
-use std::io::{self, IoSlice};
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::{Arc, OnceLock};
 use std::thread;
@@ -53,30 +52,6 @@ impl Output {
         }
     }
 
-    /// Writes as much of something short as does not make it wait, and returns how much that was: nothing, where
-    /// only a try could tell. So a command that says little costs no thread; what is long is better written
-    /// beside the rest of the work. See `RWF_NOWAIT` in pwritev2(2).
-    pub fn write_at_once(self, bytes: &[u8]) -> Result<usize, Halt> {
-        if bytes.len() >= LARGE {
-            return Ok(0);
-        }
-        // The offset says: where the last write has ended.
-        let write = |fd: BorrowedFd<'_>| {
-            pwritev2(fd, &[IoSlice::new(bytes)], u64::MAX, ReadWriteFlags::NOWAIT)
-        };
-        match self.with_fd(write) {
-            Err(rustix::io::Errno::PIPE) => Err(Halt::Closed),
-            // Whatever else is wrong, the thread finds too.
-            written => Ok(written.unwrap_or_default()),
-        }
-    }
-
-    /// Some file systems, those of networks and quotas, report a failed write only when a descriptor of
-    /// the file is closed.
-    pub fn settle(self) -> Result<(), Halt> {
-        self.with_fd(settle).map_err(|error| Halt::of(&error))
-    }
-
     fn with_fd<T>(self, f: impl FnOnce(BorrowedFd<'_>) -> T) -> T {
         match self {
             Self::Stdout => f(io::stdout().as_fd()),
@@ -88,8 +63,8 @@ impl Output {
 /// Something to write.
 #[derive(Debug)]
 pub enum Piece {
-    /// Output as it came, without its first so many bytes; the agent hears that it was consumed once it is written.
-    Raw(Chunk, usize),
+    /// Output as it came; the agent hears that it was consumed once it is written.
+    Raw(Chunk),
     /// A line made of it.
     Line(Vec<u8>, Option<Chunk>),
     /// Nothing; answered when everything before it was written.
@@ -111,15 +86,6 @@ pub enum Halt {
     Closed,
     /// The system's words.
     Failed(String),
-}
-
-impl Halt {
-    fn of(error: &io::Error) -> Self {
-        match error.kind() {
-            io::ErrorKind::BrokenPipe => Self::Closed,
-            _ => Self::Failed(error.to_string()),
-        }
-    }
 }
 
 impl fmt::Display for Halt {
@@ -171,7 +137,8 @@ impl Writer {
 
     fn halt(&self) -> Halt {
         match self.failure.get() {
-            Some(error) => Halt::of(error),
+            Some(error) if error.kind() == io::ErrorKind::BrokenPipe => Halt::Closed,
+            Some(error) => Halt::Failed(error.to_string()),
             None => Halt::Failed("its thread is gone".to_owned()),
         }
     }
@@ -181,11 +148,11 @@ fn write_pieces(output: Output, queue: &mut mpsc::Receiver<Piece>) -> io::Result
     let mut enlarged = false;
     while let Some(piece) = queue.blocking_recv() {
         match piece {
-            Piece::Raw(chunk, written) => {
+            Piece::Raw(chunk) => {
                 if chunk.len() >= LARGE && !std::mem::replace(&mut enlarged, true) {
                     output.with_fd(enlarge_pipe);
                 }
-                write_all(output, chunk.get(written..).unwrap_or_default())?;
+                write_all(output, &chunk)?;
             }
             Piece::Line(line, credit) => {
                 write_all(output, &line)?;
@@ -228,6 +195,8 @@ pub(crate) fn enlarge_pipe(fd: BorrowedFd<'_>) {
     let _ = fcntl(fd, FcntlArg::F_SETPIPE_SZ(PIPE));
 }
 
+/// Some file systems, those of networks and quotas, report a failed write only when a descriptor of
+/// the file is closed.
 fn settle(fd: BorrowedFd<'_>) -> io::Result<()> {
     let is_file =
         fstat(fd).is_ok_and(|file| file.st_mode & SFlag::S_IFMT.bits() == SFlag::S_IFREG.bits());

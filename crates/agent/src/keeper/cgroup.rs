@@ -41,6 +41,16 @@ impl Parent {
         path.join("cgroup.kill").exists().then_some(Self(path))
     }
 
+    /// Removes the directories of released jobs of which nothing runs any more: an agent may live for months, and
+    /// each of them is kernel memory.
+    pub(super) fn remove_released(&self) {
+        let groups =
+            fs::read_dir(&self.0).into_iter().flatten().flatten().map(|entry| entry.path());
+        groups
+            .filter(|group| group.join(RELEASED).is_dir() && is_empty(group))
+            .for_each(|group| remove(&group));
+    }
+
     /// The directory of one job, empty.
     pub(super) fn make(&self) -> Option<Cgroup> {
         let names = (0..SAME_ID).map(|number| match number {
@@ -77,14 +87,6 @@ pub(super) fn sweep(jobs: &Path) {
             tidy(&entry.path());
         }
     }
-}
-
-/// Removes what is left of released jobs of which nothing runs any more.
-fn sweep_released(jobs: &Path) {
-    let groups = fs::read_dir(jobs).into_iter().flatten().flatten().map(|entry| entry.path());
-    groups
-        .filter(|group| group.join(RELEASED).is_dir() && is_empty(group))
-        .for_each(|group| remove(&group));
 }
 
 /// Tidies up after a dead keeper.
@@ -199,8 +201,6 @@ impl Cgroup {
         remove(&self.path);
         if self.path.is_dir() {
             let _ = fs::create_dir(self.path.join(RELEASED));
-            // An agent may live for months, and each of these is kernel memory.
-            self.path.parent().map(sweep_released);
         }
     }
 }
@@ -312,24 +312,19 @@ mod tests {
 
     /// They stayed until the next agent started.
     #[test]
-    fn a_released_job_that_is_over_goes_with_the_next_release() {
+    fn what_is_over_of_released_jobs_is_removed_and_nothing_else() {
         let jobs = tempfile::tempdir().unwrap();
-        let group = |name: &str, populated: u8| {
+        let group = |name: &str, populated: u8, note: &str| {
             let path = jobs.path().join(name);
-            fs::create_dir(&path).unwrap();
+            fs::create_dir_all(path.join(note)).unwrap();
             fs::write(path.join("cgroup.events"), format!("populated {populated}\n")).unwrap();
-            let directory = File::open(&path).unwrap();
-            Cgroup { path, directory }
+            path.join(note)
         };
-        let [over, going_on, running] = [("a", 1), ("b", 1), ("c", 0)]
-            .map(|(name, populated)| group(&format!("{}.{name}", own_name()), populated));
-        let paths = [&over, &going_on, &running].map(|group| group.path.clone());
-        over.release();
-        fs::write(paths[0].join("cgroup.events"), "populated 0\n").unwrap();
-        going_on.release();
-        assert!(!paths[0].join(RELEASED).exists(), "it is removed");
-        assert!(paths[1].join(RELEASED).is_dir(), "its processes go on");
-        assert!(paths[2].is_dir() && running.path().exists(), "a job that was not released");
+        let over = group("keeper-1", 0, RELEASED);
+        let going_on = group("keeper-1.1", 1, RELEASED);
+        let not_released = group("keeper-2", 0, "made by the command");
+        Parent(jobs.path().to_owned()).remove_released();
+        assert_eq!([over, going_on, not_released].map(|path| path.exists()), [false, true, true]);
     }
 
     #[test]

@@ -81,6 +81,7 @@ fn serve() -> io::Result<()> {
                     let control = zygote.into_control();
                     let take = || take(control, takes);
                     job::keep(parent.as_ref(), &controllers, heritage.as_ref(), take);
+                    parent.iter().for_each(Parent::remove_released);
                     // Exit handlers are the zygote's, and would touch a third of the pages that a
                     // keeper ever touches.
                     sys::exit_now(0);

@@ -23,7 +23,7 @@ use std::os::fd::BorrowedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-/// Bytes that are moved at once; one data body.
+/// Bytes that are moved at once.
 const CHUNK: usize = 128 * 1024;
 /// Of what is on disk, this much stays in memory for those who follow.
 const NEWEST: usize = 128 * 1024;

@@ -7,7 +7,7 @@ use crate::stdio::{Halt, Output, Piece, Writer};
 use rexec_client::Chunk;
 use std::time::SystemTime;
 
-/// One stream of output. Its thread is started with the first bytes that cannot be written at once.
+/// One stream of output. Its thread is started with the first byte.
 #[derive(Debug)]
 pub struct Raw {
     output: Output,
@@ -23,16 +23,7 @@ impl Raw {
 
     pub(super) async fn take(&mut self, chunk: Chunk) -> Result<(), Halt> {
         let piece = match &mut self.stamp {
-            None => {
-                let written = match self.writer {
-                    None => self.output.write_at_once(&chunk)?,
-                    Some(_) => 0,
-                };
-                if written == chunk.len() {
-                    return Ok(());
-                }
-                Piece::Raw(chunk, written)
-            }
+            None => Piece::Raw(chunk),
             Some(stamp) => {
                 let time = chunk.time().unwrap_or_else(SystemTime::now);
                 Piece::Line(stamp.push(&chunk, time), Some(chunk))
@@ -49,7 +40,7 @@ impl Raw {
     pub(super) async fn settle(&self) -> Result<(), Halt> {
         match &self.writer {
             Some(writer) => writer.flush().await,
-            None => self.output.settle(),
+            None => Ok(()),
         }
     }
 

@@ -4,12 +4,12 @@
 //! each other: one syncfs(2) for all of a batch, then the renames, then once more for the folders. A
 //! few files are made durable one by one, because syncfs also writes what others have to write.
 
+use super::cannot;
 use super::draft::{WORTH_KEEPING, drop_part};
 use super::folder::{Folder, Slot};
 use super::remove;
 use super::rename;
 use super::scraps::Scrap;
-use super::{NOT_EMPTIED, cannot};
 use crate::error::{Error, why};
 use crate::open::c_string;
 use nix::errno::Errno;
@@ -277,11 +277,11 @@ fn make_way(
     let placed = match renamed {
         Err(Errno::EISDIR) if slot.clears() => {
             match remove::contents(scrap.folder(), name, &slot.path, false, tell)? {
-                true => scrap
+                Ok(()) => scrap
                     .exchange(name)
                     .map(|()| true)
                     .map_err(|why| format!("its place was a folder, which was emptied: {why}")),
-                false => Err(NOT_EMPTIED.into()),
+                Err(why) => Err(why),
             }
         }
         renamed => renamed.map(|()| false).map_err(|errno| cannot("put it in its place", errno)),

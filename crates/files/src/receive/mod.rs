@@ -417,8 +417,8 @@ impl<'a> Receiver<'a> {
 
     /// Says what would be done; if `clears`, in the place of a folder.
     fn would(&mut self, slot: &Slot, size: u64, clears: bool) -> Result<(), Error> {
-        if clears && !self.would_clear(slot)? {
-            return self.failed(slot.path.clone(), NOT_EMPTIED.into());
+        if clears && let Err(why) = self.would_clear(slot)? {
+            return self.failed(slot.path.clone(), why);
         }
         self.totals.stored += 1;
         let path = ByteBuf::from(slot.path.as_slice());
@@ -427,15 +427,15 @@ impl<'a> Receiver<'a> {
         (self.out)(ToSender::Stored(stored))
     }
 
-    /// Says what would go with a folder; true if it would be empty then.
-    fn would_clear(&mut self, slot: &Slot) -> Result<bool, Error> {
+    /// Says what would go with a folder; or why it would not.
+    fn would_clear(&mut self, slot: &Slot) -> Result<Result<(), String>, Error> {
         if let (Some(folder), Ok(name)) = (&slot.folder, c_string(&slot.name)) {
             let mut tell = |path, removal| self.removed_or_not(path, removal);
-            if !remove::contents(folder, &name, &slot.path, true, &mut tell)? {
-                return Ok(false);
+            if let Err(why) = remove::contents(folder, &name, &slot.path, true, &mut tell)? {
+                return Ok(Err(why));
             }
         }
-        self.removed_or_not(slot.path.clone(), Ok(())).map(|()| true)
+        self.removed_or_not(slot.path.clone(), Ok(())).map(Ok)
     }
 
     /// Says that this is gone, or why it is not.
@@ -480,9 +480,6 @@ fn told(
         }
     })
 }
-
-/// Of a file that is to come in the place of a folder.
-const NOT_EMPTIED: &str = "the folder in its place could not be emptied to the end";
 
 /// Of what has the name of something that came before. Names are known only where the rest is to be
 /// removed, and at the top: to hold those of every folder would take memory by the number of files.

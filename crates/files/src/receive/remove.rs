@@ -54,20 +54,22 @@ pub(super) fn others(
     Ok(())
 }
 
-/// Empties the folder of this name, whatever is in it; with `dry_run` it only says of what. True if all
-/// of it went.
+/// Empties the folder of this name, whatever is in it; with `dry_run` it only says of what. Returns why it is not
+/// empty then, in words about the folder.
 pub(super) fn contents(
     folder: &Folder,
     name: &CStr,
     path: &[u8],
     dry_run: bool,
     tell: Tell<'_>,
-) -> Result<bool, Error> {
-    let mut removal = Removal { dry_run, tell };
-    match openat(&folder.fd, name, FOLDER, Mode::empty()) {
-        Ok(inner) => removal.empty(&inner, path, 0),
-        Err(errno) => removal.cannot(path, cannot("list this folder", errno)),
-    }
+) -> Result<Result<(), String>, Error> {
+    let opened = openat(&folder.fd, name, FOLDER, Mode::empty());
+    let (inner, names) = match opened.and_then(|inner| list(&inner).map(|names| (inner, names))) {
+        Ok(found) => found,
+        Err(errno) => return Ok(Err(cannot("list the folder in its place", errno))),
+    };
+    let is_empty = Removal { dry_run, tell }.remove_all(&inner, names, path, 0)?;
+    Ok(is_empty.then_some(()).ok_or_else(|| "cannot empty the folder in its place".to_owned()))
 }
 
 fn below(path: &[u8], name: &CStr) -> Vec<u8> {
@@ -128,15 +130,24 @@ impl Removal<'_> {
 
     /// Removes all that is in this folder; true if it is empty then.
     fn empty(&mut self, folder: &OwnedFd, path: &[u8], depth: usize) -> Result<bool, Error> {
-        let names = match list(folder) {
-            Ok(names) => names,
-            Err(errno) => return self.cannot(path, cannot("list this folder", errno)),
-        };
-        let mut is_empty = true;
-        for name in names {
-            is_empty &= self.remove(folder, &name, below(path, &name), depth)?;
+        match list(folder) {
+            Ok(names) => self.remove_all(folder, names, path, depth),
+            Err(errno) => self.cannot(path, cannot("list this folder", errno)),
         }
-        Ok(is_empty)
+    }
+
+    fn remove_all(
+        &mut self,
+        folder: &OwnedFd,
+        names: Vec<CString>,
+        path: &[u8],
+        depth: usize,
+    ) -> Result<bool, Error> {
+        let mut all = true;
+        for name in names {
+            all &= self.remove(folder, &name, below(path, &name), depth)?;
+        }
+        Ok(all)
     }
 
     fn cannot(&mut self, path: &[u8], why: String) -> Result<bool, Error> {

@@ -1,5 +1,6 @@
 //! Keepers that run one command after another.
 
+use super::terminal::on_terminal;
 use super::*;
 use std::ops::RangeInclusive;
 
@@ -45,6 +46,33 @@ async fn a_second_command_gets_what_a_first_one_does() {
         has_spares(&zygote, 1..=1).await;
     }
     assert_eq!(before[0], before[1]);
+}
+
+/// Neither its limits nor its terminal, nor what has killed it.
+#[tokio::test]
+async fn a_command_has_nothing_of_the_one_before() {
+    let zygote = zygote().await;
+    let ask = "ulimit -a; tty; ls /proc/self/fd; echo $PPID";
+    let first = output(&zygote, sh(ask)).await;
+    let limits = Limits { open_files: Some(64), ..Limits::default() };
+    for former in [
+        LaunchSpec { limits, ..sh(ask) },
+        on_terminal(sh(ask)),
+        sh(&format!("{ask}; kill -KILL $$")),
+        LaunchSpec { umask: 0o777, cwd: bytes("/proc"), ..sh(ask) },
+    ] {
+        has_spares(&zygote, 1..=1).await;
+        let mut running = launch(&zygote, former).await;
+        let mut said = Vec::new();
+        // A terminal has an error for its end.
+        let _ = timeout(PATIENCE, running.stdout.read_to_end(&mut said)).await.unwrap();
+        exited(&mut running.keeper).await;
+        running.keeper.release().await;
+        let said = String::from_utf8(said).unwrap();
+        assert_eq!(said.lines().last(), first.lines().last(), "it is the same keeper");
+        has_spares(&zygote, 1..=1).await;
+        assert_eq!(output(&zygote, sh(ask)).await, first);
+    }
 }
 
 #[tokio::test]

@@ -6,7 +6,7 @@ use rexec_protocol::message::TerminalSize;
 
 const SIZE: TerminalSize = TerminalSize { columns: 101, rows: 37, width: 0, height: 0 };
 
-fn on_terminal(spec: LaunchSpec) -> LaunchSpec {
+pub(super) fn on_terminal(spec: LaunchSpec) -> LaunchSpec {
     LaunchSpec { terminal: Some(SIZE), stdin: true, ..spec }
 }
 
