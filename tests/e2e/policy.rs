@@ -312,6 +312,13 @@ fn policy_test_explains_and_its_exit_code_tells() {
     assert!(code == 1 && said.contains("for other local users"), "{said}");
     assert_eq!(ask(&["--read", "/x"]).0, 1);
     assert_eq!(ask(&[]).0, 2);
+    // A denial by a policy that is not there would look like an answer.
+    let wrong = tool(
+        dir.path(),
+        &["policy", "test", "--policy", "polcy.toml", "--user", "alice", "--", "id"],
+    );
+    let said = String::from_utf8(wrong.stderr).unwrap();
+    assert!(wrong.status.code() == Some(2) && said.contains("no such file"), "{said}");
     // Of the console, as the console decides.
     let at_console = |user: &str, action: &str| {
         let output = tool(dir.path(), &["policy", "test", "--user", user, "--ctl", action]);

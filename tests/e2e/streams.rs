@@ -354,6 +354,31 @@ fn a_full_disk_is_a_local_failure() {
     }
 }
 
+/// With `>&-` what was printed went to the /dev/null that Rust's runtime puts there, and the end was 0.
+#[test]
+fn output_for_a_closed_stdout_is_not_called_written() {
+    let agent = TestAgent::start();
+    fs::write(agent.path("f"), "x").unwrap();
+    let file = format!("rexec://{}{}", agent.target(), agent.path("f").display());
+    let target = agent.target();
+    for (words, expected) in [
+        (&[&*target, "echo hi"][..], 125),
+        (&["--json", &target, "true"], 125),
+        (&["jobs", &target], 125),
+        (&["get", &file, "-"], 1),
+        (&[&*target, "echo err >&2; exit 3"], 3),
+    ] {
+        let rexec = agent.rexec();
+        let mut shell = std::process::Command::new("sh");
+        shell.args(["-c", "exec \"$@\" >&-", "sh"]).arg(rexec.get_program()).args(rexec.get_args());
+        for (name, value) in rexec.get_envs() {
+            shell.env(name, value.unwrap_or_default());
+        }
+        let output = shell.args(words).output().unwrap();
+        assert_eq!(code(&output), expected, "{words:?}: {output:?}");
+    }
+}
+
 /// Empty output, and no stdin: nothing hangs, whatever the caller's own stdin is.
 #[test]
 fn an_open_stdin_does_not_hold_up_the_end() {

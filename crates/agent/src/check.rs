@@ -98,17 +98,25 @@ fn usable(state: &Path) -> Result<bool, String> {
     Ok(is_there)
 }
 
-/// Loads the policy and runs the tests that it carries. That there is none is no fault, unless one was
-/// named: then it is more likely that the name is wrong.
+/// That there is no policy is no fault, unless one was named: then it is more likely that the name is wrong.
+///
+/// # Errors
+/// Which file is not there.
+pub fn named_policy(config: &Config) -> Result<(), String> {
+    let file = &config.policy;
+    if *file == Config::default().policy || file.exists() {
+        return Ok(());
+    }
+    Err(format!(
+        "'policy' names {}, and there is no such file, so nothing in it counts; mend the name, or write the policy there",
+        whole(file).display()
+    ))
+}
+
+/// Loads the policy and runs the tests that it carries.
 pub(crate) fn policy(config: &Config) -> Result<String, String> {
     let policy = Policy::load(&config.policy_paths()).map_err(|error| error.to_string())?;
-    let file = &config.policy;
-    if *file != Config::default().policy && !file.exists() {
-        return Err(format!(
-            "'policy' names {}, and there is no such file, so nothing in it counts; mend the name, or write the policy there",
-            whole(file).display()
-        ));
-    }
+    named_policy(config)?;
     let (rules, files, tests) = (policy.rules().len(), policy.files().len(), policy.tests());
     let failures: Vec<String> = policy.failures().iter().map(ToString::to_string).collect();
     if !failures.is_empty() {

@@ -62,6 +62,10 @@ fn use_tool(tool: Tool, config: Result<Config, ConfigError>) -> ExitCode {
             ExitCode::from(explain::TROUBLE)
         }
         (Tool::Policy(PolicyTool::Test(asked)), Ok(config)) => {
+            if let Err(why) = check::named_policy(&config) {
+                fail(&io::Error::other(why));
+                return ExitCode::from(explain::TROUBLE);
+            }
             explain::run(&asked, &config.policy_paths(), out)
         }
         (Tool::Ctl { json, words }, Ok(config)) => {

@@ -4,6 +4,7 @@
 //! that is written there seems to have been written. The system calls what `.init_array` lists before that.
 
 use nix::libc;
+use std::io::{self, Stdout};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 static STDOUT: AtomicBool = AtomicBool::new(false);
@@ -21,7 +22,10 @@ extern "C" fn look() {
     STDOUT.store(flags == -1, Ordering::Relaxed);
 }
 
-/// Whether nobody can have what is written to stdout.
-pub(crate) fn stdout_was_closed() -> bool {
-    STDOUT.load(Ordering::Relaxed)
+/// This process's stdout; an error if what is written there would only seem to be.
+pub(crate) fn stdout() -> io::Result<Stdout> {
+    if STDOUT.load(Ordering::Relaxed) {
+        return Err(io::Error::other("stdout is closed"));
+    }
+    Ok(io::stdout())
 }

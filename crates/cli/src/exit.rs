@@ -165,7 +165,7 @@ fn sentence(ended: &Ended) -> Option<(Weight, String)> {
             (Weight::Information, "cancelled; nothing was started".to_owned())
         }
         Outcome::Signaled { .. } | Outcome::Cancelled => {
-            (Weight::Information, format!("the command was {outcome}"))
+            (Weight::Information, format!("the command {outcome}"))
         }
         Outcome::TimedOut => (Weight::Error, format!("the command {outcome}")),
         Outcome::Denied { .. } | Outcome::Unreachable { .. } if !ended.is_visit => {

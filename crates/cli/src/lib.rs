@@ -141,10 +141,8 @@ async fn close(mut end: End, renderer: &mut Renderer) -> End {
 
 /// Says which job was left to itself, unless that was `shown` already.
 fn print_id(left: &Left, shown: bool) -> io::Result<()> {
-    if closed::stdout_was_closed() {
-        return Err(io::Error::other("stdout is closed"));
-    }
-    if shown { Ok(()) } else { io::stdout().write_all(format!("{}\n", left.job).as_bytes()) }
+    let mut stdout = closed::stdout()?;
+    if shown { Ok(()) } else { stdout.write_all(format!("{}\n", left.job).as_bytes()) }
 }
 
 /// The end where the id of a job that was left could not be printed: whoever needs it finds it here.
@@ -275,7 +273,7 @@ fn print(text: &str) -> ExitCode {
 }
 
 fn written(result: io::Result<()>) -> ExitCode {
-    match result {
+    match closed::stdout().and(result) {
         // A pager that was closed early.
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
             fail(Ended::local(None, format!("cannot write: {error}")), false, None)

@@ -4,6 +4,7 @@
 //! the open file, and would break the shell's side of it. Each is served by a plain thread that is
 //! started when there is something to write, because a thread costs as much as a small command.
 
+use crate::closed;
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -47,7 +48,7 @@ impl Output {
     /// The descriptor itself: the buffers and locks of std are passed by.
     fn write(self, bytes: &[u8]) -> nix::Result<usize> {
         match self {
-            Self::Stdout => unistd::write(io::stdout(), bytes),
+            Self::Stdout => unistd::write(closed::stdout().map_err(|_| Errno::EBADF)?, bytes),
             Self::Stderr => unistd::write(io::stderr(), bytes),
         }
     }

@@ -143,14 +143,14 @@ impl fmt::Display for Outcome {
         match self {
             Self::Exited { code } => write!(f, "exited with status {code}"),
             Self::Signaled { signal, out_of_memory: false } => {
-                write!(f, "ended by signal {signal}")
+                write!(f, "was ended by signal {signal}")
             }
             Self::Signaled { signal, .. } => write!(
                 f,
-                "ended by signal {signal}: out of memory (it wanted more than the agent's policy allows)"
+                "was ended by signal {signal}: out of memory (it wanted more than the agent's policy allows)"
             ),
             Self::TimedOut => f.write_str("timed out, and was ended with all it had started"),
-            Self::Cancelled => f.write_str("cancelled, and ended with all it had started"),
+            Self::Cancelled => f.write_str("was cancelled, and ended with all it had started"),
             Self::NeverStarted { message, .. } => {
                 write!(f, "the command was not started: {}", printable(message))
             }

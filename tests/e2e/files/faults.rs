@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::support::proc::{eventually, running_with};
-use std::io::Write;
+use std::io::{Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::process::Stdio;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -136,6 +136,35 @@ fn a_killed_receiver_leaves_the_old_file_or_the_new_one() {
         for draft in debris(dir.path()) {
             fs::remove_file(draft).unwrap();
         }
+    }
+}
+
+/// Its agent was killed, and with it what nobody had yet. The client read on behind that: what the file held there was
+/// taken for messages, and could make and remove files.
+#[test]
+fn nothing_behind_a_gap_is_taken_for_a_message() {
+    let mut agent = TestAgent::start();
+    let bytes = noise(4, 16 << 20);
+    fs::write(agent.path("f"), &bytes).unwrap();
+    for round in 1.. {
+        let mut get = rexec(&agent, "get");
+        get.arg(there(agent.path("f"))).arg("-").stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut get = get.spawn().unwrap();
+        let mut stdout = get.stdout.take().unwrap();
+        let mut got = vec![0; 1 << 20];
+        stdout.read_exact(&mut got).unwrap();
+        agent.kill();
+        agent.start_again();
+        stdout.read_to_end(&mut got).unwrap();
+        let end = get.wait_with_output().unwrap();
+        let said = said(&end);
+        assert!(bytes.starts_with(&got), "what came is no beginning of the file: {said}");
+        if code(&end) == 254 {
+            assert!(got.len() < bytes.len() && !said.contains("broke the rules"), "{said}");
+            break;
+        }
+        assert_eq!((code(&end), got.len()), (0, bytes.len()), "{said}");
+        assert!(round < 20, "an agent that was killed had lost nothing");
     }
 }
 

@@ -4,6 +4,9 @@
 //! tree is walked instead.
 
 use super::limits::Controller;
+use nix::errno::Errno;
+use nix::sys::signal;
+use nix::unistd::Pid;
 use std::fs::{self, File};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -82,11 +85,16 @@ pub(super) fn sweep(jobs: &Path) {
         let name = entry.file_name();
         let keeper = name.to_str().and_then(|name| name.strip_prefix("keeper-"));
         let keeper = keeper.and_then(|keeper| keeper.split('.').next());
-        let is_dead = keeper.is_some_and(|pid| !Path::new("/proc").join(pid).exists());
-        if is_dead {
+        if keeper.is_some_and(is_dead) {
             tidy(&entry.path());
         }
     }
+}
+
+/// Whether no process has this id. /proc does not know: it may hide those of others, and keepers, which nobody may
+/// look into (`hidepid` in proc(5)).
+fn is_dead(pid: &str) -> bool {
+    pid.parse().is_ok_and(|pid| signal::kill(Pid::from_raw(pid), None) == Err(Errno::ESRCH))
 }
 
 /// Tidies up after a dead keeper.

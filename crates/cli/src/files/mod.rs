@@ -10,6 +10,7 @@ pub mod plan;
 mod progress;
 mod report;
 
+use crate::closed;
 use crate::exit::Notes;
 use crate::interrupt::Interrupts;
 use crate::values::LogLevel;
@@ -171,7 +172,10 @@ async fn carry_out(
         Job::Put { files, to } => session.put(files, to),
         Job::PutStdin { to } => session.put_stream(std::io::stdin(), to),
         Job::Get { files, to } => session.get(files, to),
-        Job::GetStdout { file } => session.get_stream(file, std::io::stdout()),
+        Job::GetStdout { file } => {
+            let stdout = closed::stdout().map_err(|why| TransferError::Failed(why.to_string()))?;
+            session.get_stream(file, stdout)
+        }
         Job::Between { files, to } => match sessions.get(1) {
             Some(other) => session.copy_to(files, other, to),
             None => session.copy_to(files, session, to),

@@ -3,6 +3,7 @@
 use super::args::FileOptions;
 use super::plan::Plan;
 use super::progress::Progress;
+use crate::closed;
 use crate::exit::Notes;
 use crate::status::{self, VERSION, json_line, time};
 use base64::Engine;
@@ -277,8 +278,9 @@ impl Report {
 
     /// Where a file itself goes to stdout, what is said of it goes beside.
     fn print(&mut self, line: &[u8]) {
-        let write = || {
-            if self.is_pipe { io::stderr().write_all(line) } else { io::stdout().write_all(line) }
+        let write = || match self.is_pipe {
+            true => io::stderr().write_all(line),
+            false => closed::stdout()?.write_all(line),
         };
         let written = match &self.progress {
             Some(progress) => progress.suspend(write),

@@ -2,6 +2,7 @@
 
 use crate::streams::{ChildStdin, ChildStdout, Chunk};
 use bytes::{Bytes, BytesMut};
+use rexec_guard::holds;
 use std::io::{self, IoSlice, Read, Write};
 use tokio::io::AsyncWriteExt;
 use tokio::sync::mpsc::{Receiver, Sender, channel};
@@ -23,7 +24,7 @@ pub(super) fn from_job(stdout: Option<ChildStdout>) -> (FromJob, impl Future<Out
     let (sender, chunks) = channel(PIECES);
     let pump = async move {
         let Some(mut stdout) = stdout else { return };
-        while let Some(chunk) = stdout.chunk().await.transpose() {
+        while let Some(chunk) = next(&mut stdout).await.transpose() {
             let is_last = chunk.is_err();
             // A reader that wants no more closes the job's stdout with this.
             if sender.send(chunk).await.is_err() || is_last {
@@ -32,6 +33,18 @@ pub(super) fn from_job(stdout: Option<ChildStdout>) -> (FromJob, impl Future<Out
         }
     };
     (FromJob { chunks, current: None }, pump)
+}
+
+/// The next bytes, up to the first that is missing: behind a gap what a file holds could pass for messages, and whoever
+/// wrote the file would have chosen them.
+pub(super) async fn next(stdout: &mut ChildStdout) -> io::Result<Option<Chunk>> {
+    let chunk = stdout.chunk().await?;
+    // Asked after that: of a gap is known before what is behind it can be read.
+    if holds("transfer.no_gap", stdout.missing() == 0) {
+        Ok(chunk)
+    } else {
+        Err(io::ErrorKind::UnexpectedEof.into())
+    }
 }
 
 /// A writer, and what has to run for it.

@@ -360,7 +360,7 @@ async fn relay(mut from: Child, mut to: Child, watched: Watched) -> Result<Summa
     // Both are closed with this.
     let pass_on = async move {
         let (Some(mut source), Some(mut sink)) = (source, sink) else { return };
-        while let Ok(Some(chunk)) = source.chunk().await {
+        while let Ok(Some(chunk)) = bridge::next(&mut source).await {
             // Before it is answered.
             overheard.hear(&chunk);
             if sink.send(bytes::Bytes::copy_from_slice(&chunk)).await.is_err() {

@@ -197,12 +197,17 @@ impl Slot {
         }
     }
 
-    /// The folder of this name, made if it is not there.
-    pub(super) fn enter(&self, dry_run: bool, scraps: &Scraps) -> Result<Entered, String> {
+    /// The folder of this name, made if it is not there, to have `mode` once it is complete.
+    pub(super) fn enter(
+        &self,
+        dry_run: bool,
+        mode: u32,
+        scraps: &Scraps,
+    ) -> Result<Entered, String> {
         let entered = |folder| Entered { folder, cleared: false };
         let Some(parent) = &self.folder else { return Ok(entered(None)) };
         let name = c_string(&self.name).map_err(|errno| cannot("use this name", errno))?;
-        let made = match mkdir_unless(dry_run, parent, &name) {
+        let made = match mkdir_unless(dry_run, parent, &name, incomplete(mode)) {
             Ok(made) => made,
             Err(Errno::EEXIST) => false,
             Err(errno) => return Err(cannot("make this folder", errno)),
@@ -217,8 +222,11 @@ impl Slot {
             Ok(folder) => Ok(entered(Some(folder))),
             Err(Errno::ENOENT) if dry_run => Ok(entered(None)),
             Err(Errno::ELOOP | Errno::ENOTDIR) if self.clears() => {
-                let folder =
-                    if dry_run { None } else { Some(clear_for_folder(parent, &name, scraps)?) };
+                let folder = if dry_run {
+                    None
+                } else {
+                    Some(clear_for_folder(parent, &name, mode, scraps)?)
+                };
                 Ok(Entered { folder, cleared: true })
             }
             Err(Errno::ELOOP | Errno::ENOTDIR) => Err(match self.look() {
@@ -290,19 +298,29 @@ pub(super) fn hash(file: &mut File, mut hasher: Hasher) -> std::io::Result<Hashe
 }
 
 /// A new folder in the place of what is none. The name stands for the one or the other at any time.
-fn clear_for_folder(parent: &Arc<Folder>, name: &CStr, scraps: &Scraps) -> Result<Folder, String> {
+fn clear_for_folder(
+    parent: &Arc<Folder>,
+    name: &CStr,
+    mode: u32,
+    scraps: &Scraps,
+) -> Result<Folder, String> {
     let failed = |errno| cannot("make a folder for the place of what is there", errno);
-    let (fd, scrap) = scraps.folder(parent).map_err(failed)?;
+    let (fd, scrap) = scraps.folder(parent, incomplete(mode)).map_err(failed)?;
     scrap.exchange(name)?;
     Folder::new(fd, true).map_err(failed)
 }
 
-/// Open to nobody else until it is complete.
-fn mkdir_unless(dry_run: bool, parent: &Folder, name: &CStr) -> nix::Result<bool> {
+fn mkdir_unless(dry_run: bool, parent: &Folder, name: &CStr, mode: Mode) -> nix::Result<bool> {
     if dry_run {
         return Ok(false);
     }
-    mkdirat(&parent.fd, name, Mode::S_IRWXU).map(|()| true)
+    mkdirat(&parent.fd, name, mode).map(|()| true)
+}
+
+/// The mode of a folder that is to have `mode` once it is complete: until then nobody else puts anything into it. If it
+/// never is, others can still enter it, and a later transfer goes on in it as in any that is there.
+pub(super) fn incomplete(mode: u32) -> Mode {
+    Mode::from_bits_truncate(mode & 0o755) | Mode::S_IRWXU
 }
 
 /// The umask of this process, which can only be read here; see proc_pid_status(5). 022 before Linux

@@ -52,7 +52,8 @@ impl Receiver<'_> {
             return Ok(());
         };
         let path = slot.path.clone();
-        match slot.enter(self.rules.store.dry_run, &self.scraps) {
+        let mode = self.mode(meta.mode, None);
+        match slot.enter(self.rules.store.dry_run, mode, &self.scraps) {
             Ok(Entered { folder, cleared }) => {
                 if cleared {
                     self.removed_or_not(path.clone(), Ok(()))?;

@@ -134,9 +134,9 @@ impl Scraps {
         self.make(folder, |name| symlinkat(target, &folder.fd, name)).map(|((), scrap)| scrap)
     }
 
-    /// A new folder, which only this user can enter, to be exchanged with what is in its place.
-    pub(super) fn folder(&self, folder: &Arc<Folder>) -> nix::Result<(OwnedFd, Scrap)> {
-        let ((), scrap) = self.make(folder, |name| mkdirat(&folder.fd, name, Mode::S_IRWXU))?;
+    /// A new folder, to be exchanged with what is in its place.
+    pub(super) fn folder(&self, folder: &Arc<Folder>, mode: Mode) -> nix::Result<(OwnedFd, Scrap)> {
+        let ((), scrap) = self.make(folder, |name| mkdirat(&folder.fd, name, mode))?;
         let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | SAFE;
         let opened = openat(&folder.fd, scrap.live.name.as_c_str(), flags, Mode::empty())?;
         Ok((opened, scrap))
@@ -332,7 +332,11 @@ mod tests {
         fs::create_dir(&path).unwrap();
         fs::write(path.join("precious"), "").unwrap();
         for makes_folder in [false, true] {
-            let made = if makes_folder { scraps.folder(&folder) } else { scraps.file(&folder) };
+            let made = if makes_folder {
+                scraps.folder(&folder, Mode::S_IRWXU)
+            } else {
+                scraps.file(&folder)
+            };
             let (_, scrap) = made.unwrap();
             let why = scrap.exchange(c"name").unwrap_err();
             assert!(why.contains("not empty; it was put back"), "{why}");
@@ -371,7 +375,7 @@ mod tests {
         file.clear_and_rename(c"name").unwrap();
         drop(file);
         assert!(path.is_file());
-        let (_, new) = scraps.folder(&folder).unwrap();
+        let (_, new) = scraps.folder(&folder, Mode::S_IRWXU).unwrap();
         new.clear_and_rename(c"name").unwrap();
         drop(new);
         assert!(path.is_dir());

@@ -330,3 +330,17 @@ fn a_folder_looks_as_it_was_sent_when_its_last_file_is_in() {
         assert_eq!((found.mtime(), found.mode() & 0o777), (META.mtime, 0o755), "{folder:?}");
     }
 }
+
+/// It was left with mode 700, and a later transfer without `-p` leaves a folder that is there as it is.
+#[test]
+fn a_folder_that_was_never_complete_can_be_entered_by_others() {
+    for (sent, expected) in [(0o755, 0o755), (0o777, 0o755), (0o550, 0o750), (0o700, 0o700)] {
+        let mut bench = Bench::new();
+        let entry = Entry { name: ByteBuf::from("d"), meta: Meta { mode: sent, ..META } };
+        let message = (ToReceiver::Dir(entry), &b""[..]);
+        let store = Store { preserve: true, delete: false, ..MIRROR };
+        assert!(!bench.take(store, &[message]).unwrap(), "{:?}", bench.said);
+        let mode = fs::metadata(bench.path().join("d")).unwrap().permissions().mode();
+        assert_eq!(mode & 0o7777, expected, "{sent:o}");
+    }
+}
