@@ -1,7 +1,7 @@
 //! What becomes of a command when `rexec-ssh` is asked to end, by a person or by the program that called it.
 
 use crate::support::TestAgent;
-use crate::support::proc::is_running;
+use crate::support::proc::{eventually, is_running, running_with};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -109,4 +109,52 @@ fn a_signal_that_was_ignored_from_the_start_stays_so() {
     front.send(Signal::SIGHUP);
     front.child.stdin.as_mut().unwrap().write_all(b"typed").unwrap();
     assert_eq!(front.end(), ("typed".to_owned(), Some(0)));
+}
+
+/// Its agent was killed, and with it what nobody had yet. Who talks to a program there gets no other bytes in their
+/// place, and no wait for what will never come: the connection is over, as ssh's would be.
+#[test]
+fn output_ends_where_bytes_are_missing() {
+    let mut agent = TestAgent::start();
+    let numbers: String = (1..=2_000_000).map(|n| format!("{n}\n")).collect();
+    for round in 1.. {
+        let mark = format!("mark-{}-{round}", agent.pid());
+        let mut ssh = agent.rexec_ssh();
+        ssh.args(["127.0.0.1", &format!("seq 1 2000000; : {mark}; read -r forever")]);
+        let mut child = ssh
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut got = vec![0; 1 << 20];
+        let mut stdout = child.stdout.take().unwrap();
+        stdout.read_exact(&mut got).unwrap();
+        agent.kill();
+        agent.start_again();
+        let mut all = Vec::new();
+        let (mut block, mut rest) = (vec![0; 1 << 16], numbers.len() - got.len());
+        // The command waits after its last number, if all of them come.
+        while rest > 0 {
+            let n = stdout.read(&mut block).unwrap();
+            if n == 0 {
+                break;
+            }
+            all.extend_from_slice(&block[..n]);
+            rest -= n.min(rest);
+        }
+        got.append(&mut all);
+        assert!(numbers.as_bytes().starts_with(&got), "what came is no beginning");
+        let is_whole = got.len() == numbers.len();
+        drop(child.stdin.take());
+        let end = child.wait_with_output().unwrap();
+        if !is_whole {
+            let said = String::from_utf8(end.stderr).unwrap();
+            assert_eq!(end.status.code(), Some(255), "{said}");
+            assert!(said.contains("are gone, so it ends"), "{said}");
+            eventually("the command is ended", || running_with(&mark).is_empty());
+            break;
+        }
+        assert!(round < 20, "an agent that was killed had lost nothing");
+    }
 }

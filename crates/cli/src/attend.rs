@@ -83,6 +83,8 @@ pub struct Streams {
     pub stderr: Option<Sink>,
     /// This process's stdin goes to the command.
     pub stdin: bool,
+    /// Outputs end where bytes are missing; not those of a terminal, nor those that keep their order.
+    pub ends_at_gap: bool,
     /// How to read it, if the job has a terminal.
     pub keys: Option<Keys>,
 }
@@ -90,7 +92,7 @@ pub struct Streams {
 impl Streams {
     /// Nothing.
     pub fn none() -> Self {
-        Self { stdout: None, stderr: None, stdin: false, keys: None }
+        Self { stdout: None, stderr: None, stdin: false, ends_at_gap: false, keys: None }
     }
 }
 
@@ -344,7 +346,7 @@ impl Visit {
         streams: Streams,
         to: &mut Option<ChildStdin>,
     ) -> Result<Result<ExitStatus, Stop>, String> {
-        let Streams { stdout, stderr, stdin, .. } = streams;
+        let Streams { stdout, stderr, stdin, ends_at_gap, .. } = streams;
         let leaves = self.on_signal == OnSignal::Leave;
         let mut input = pin!(forward(to.as_mut().filter(|_| stdin)));
         let (stdout, stderr) = (child.stdout.take().zip(stdout), child.stderr.take().zip(stderr));
@@ -354,7 +356,7 @@ impl Visit {
                 (Some((stdout, to_stdout)), Some((stderr, to_stderr))) if leaves => {
                     pump::in_order(InOrder::new(stdout, stderr), to_stdout, to_stderr).await
                 }
-                (stdout, stderr) => pump::apart(stdout, stderr, leaves).await,
+                (stdout, stderr) => pump::apart(stdout, stderr, leaves, ends_at_gap).await,
             }
         });
         let (mut sent, mut written, mut connection) = (false, false, child.session().link());

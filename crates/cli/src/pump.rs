@@ -17,18 +17,20 @@ struct Lane {
 
 /// Carries each output to its end, however slow the other is. Tells which were closed on this side before that,
 /// as far as something was to be written; then the command gets SIGPIPE with its next write, as with a local
-/// pipe. With `looks_on` it is noticed before there is something to write.
+/// pipe. With `looks_on` it is noticed before there is something to write. With `ends_at_gap` it is an error that
+/// bytes are missing, and nothing is written that comes after them.
 pub async fn apart(
     stdout: Option<(ChildStdout, Sink)>,
     stderr: Option<(ChildStderr, Sink)>,
     looks_on: bool,
+    ends_at_gap: bool,
 ) -> Result<Vec<Output>, String> {
     let lane = |sink, output| {
         if looks_on { Lane::watched(sink, output) } else { Lane::new(sink, output) }
     };
     let stdout = stdout.map(|(source, sink)| (source, lane(sink, Output::Stdout)));
     let stderr = stderr.map(|(source, sink)| (source, lane(sink, Output::Stderr)));
-    let (stdout, stderr) = tokio::try_join!(one(stdout), one(stderr))?;
+    let (stdout, stderr) = tokio::try_join!(one(stdout, ends_at_gap), one(stderr, ends_at_gap))?;
     Ok([stdout, stderr].into_iter().flatten().collect())
 }
 
@@ -76,20 +78,31 @@ pub async fn in_order(
     }
 }
 
-async fn one(stream: Option<(ChildStdout, Lane)>) -> Result<Option<Output>, String> {
+async fn one(
+    stream: Option<(ChildStdout, Lane)>,
+    ends_at_gap: bool,
+) -> Result<Option<Output>, String> {
     let Some((source, mut lane)) = stream else { return Ok(None) };
-    match carry(source, &mut lane).await {
+    match carry(source, &mut lane, ends_at_gap).await {
+        Err(Halt::Torn(bytes)) => {
+            let name = lane.output.name();
+            Err(format!("{bytes} bytes of {name} are gone, so it ends where they would have been"))
+        }
         Ok(missing) => lane.end(missing).await,
         Err(halt) => lane.closed(halt),
     }
 }
 
 /// Says at the end how many bytes never came.
-async fn carry(mut source: ChildStdout, lane: &mut Lane) -> Result<u64, Halt> {
+async fn carry(mut source: ChildStdout, lane: &mut Lane, ends_at_gap: bool) -> Result<u64, Halt> {
     loop {
         tokio::select! {
             biased;
             chunk = source.chunk() => match chunk {
+                // Of a gap is known before what is behind it can be read.
+                Ok(Some(_)) if ends_at_gap && source.missing() > 0 => {
+                    return Err(Halt::Torn(source.missing()));
+                }
                 Ok(Some(chunk)) => lane.take(chunk).await?,
                 // As above.
                 Ok(None) | Err(_) => return Ok(source.missing()),

@@ -165,6 +165,7 @@ impl<F: FnOnce()> Run<F> {
             stdout: Some(stdout),
             stderr: Some(stderr),
             stdin,
+            ends_at_gap: self.plan.ends_at_gap,
             keys: self.plan.terminal.as_ref().map(|terminal| terminal.keys),
         });
         self.visit.attend(child, streams).await

@@ -85,6 +85,8 @@ pub struct Writer {
 pub enum Halt {
     /// Whoever read it has closed it.
     Closed,
+    /// So many bytes before what comes next never came.
+    Torn(u64),
     /// The system's words.
     Failed(String),
 }
@@ -93,6 +95,7 @@ impl fmt::Display for Halt {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Closed => f.write_str("it was closed"),
+            Self::Torn(bytes) => write!(f, "{bytes} bytes are gone"),
             Self::Failed(why) => f.write_str(why),
         }
     }

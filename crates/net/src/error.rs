@@ -18,7 +18,7 @@ pub enum NetError {
         source: io::Error,
     },
     /// Nothing answered there.
-    #[error("cannot reach {target}: {source}")]
+    #[error("cannot reach {target}: {source}{}", so(source))]
     Dial {
         /// Host and port as dialled.
         target: String,
@@ -76,5 +76,13 @@ fn detail(error: &Option<io::Error>) -> String {
     match error {
         Some(error) if error.kind() != io::ErrorKind::UnexpectedEof => format!(": {error}"),
         _ => String::new(),
+    }
+}
+
+/// What an error of the system means here, for the one that most people meet first.
+fn so(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::ConnectionRefused => ", so no agent listens there",
+        _ => "",
     }
 }

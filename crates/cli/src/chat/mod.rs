@@ -226,7 +226,7 @@ fn stopped(halt: Halt) -> Outcome {
     match halt {
         // Whoever read it wants no more.
         Halt::Closed => Outcome::Cancelled,
-        Halt::Failed(why) => Outcome::Local { message: format!("cannot write: {why}") },
+        halt => Outcome::Local { message: format!("cannot write: {halt}") },
     }
 }
 

@@ -47,6 +47,7 @@ pub fn run(attach: Attach) -> ExitCode {
             stdout: Some(stdout),
             stderr: Some(stderr),
             stdin,
+            ends_at_gap: false,
             keys: has_terminal.then_some(Keys { escape }),
         });
         place.visit.attend(child, streams).await

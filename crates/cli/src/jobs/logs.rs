@@ -80,6 +80,7 @@ async fn show(
         stdout: if wants_stdout { Some(stdout) } else { unseen() },
         stderr: if wants_stderr { Some(stderr) } else { unseen() },
         stdin: false,
+        ends_at_gap: false,
         keys: None,
     });
     place.visit.attend(child, streams).await

@@ -69,6 +69,9 @@ pub struct Plan {
     pub drain: Drain,
     /// Whether it finds the variables of sshd in its environment.
     pub ssh_env: bool,
+    /// Its output ends where bytes are missing. What follows would be wrong for a program that talks to it, as rsync
+    /// does, and whoever wrote a file there could have chosen it.
+    pub ends_at_gap: bool,
     /// How often to try again.
     pub retries: u32,
     /// What to type to come back to it, but for its id.
@@ -187,6 +190,7 @@ impl Plan {
             forwards: Forwards::default(),
             drain: Drain::Bounded,
             ssh_env: false,
+            ends_at_gap: false,
             retries: job.retry,
             again,
         })

@@ -232,6 +232,7 @@ fn sent(options: &Options) -> Vec<Variable> {
 pub(super) fn as_sshd(plan: &mut Plan, options: &Options) -> Result<(), String> {
     plan.drain = Drain::Wait;
     plan.ssh_env = true;
+    plan.ends_at_gap = true;
     // A program may be the reader of a terminal, and wants all of it.
     plan.on_full = OnFull::Block;
     forward(plan, options)?;
