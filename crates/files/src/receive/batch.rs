@@ -179,6 +179,7 @@ impl Batch {
                 Err(why) => Err(why),
             };
             drop(lock);
+            let outcome = outcome.map_err(|why| why + &scrap.give_up());
             if outcome.is_ok() && size >= WORTH_KEEPING {
                 drop_part(&folder, &slot.name);
             }

@@ -270,6 +270,21 @@ impl Scrap {
         renameat(fd, temporary.as_c_str(), fd, name)
     }
 
+    /// It does not get its name, and goes; or says, in words that come after why, under which name it stays: in a folder
+    /// that only grows (`chattr +a`) nothing can be removed either.
+    pub(super) fn give_up(self) -> String {
+        if self.live.part.is_some() || self.scraps.lock().live.remove(&self.id).is_none() {
+            return String::new();
+        }
+        match self.live.remove() {
+            Ok(()) | Err(Errno::ENOENT) => String::new(),
+            Err(_) => {
+                let name = shown(self.live.name.to_bytes());
+                format!("; what came cannot be removed either, and stays as {name}")
+            }
+        }
+    }
+
     /// Removes it, even if it would stay.
     pub(super) fn discard(mut self) {
         self.live.part = None;
