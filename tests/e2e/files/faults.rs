@@ -168,6 +168,22 @@ fn nothing_behind_a_gap_is_taken_for_a_message() {
     }
 }
 
+/// Some were listed for a while, as cancelled.
+#[test]
+fn a_transfer_that_failed_is_no_job_any_more() {
+    let agent = TestAgent::start();
+    fs::write(agent.path("f"), "x").unwrap();
+    for _ in 0..6 {
+        let nowhere = agent.path("no/folder/x");
+        ends(rexec(&agent, "put").arg(agent.path("f")).arg(there(nowhere)), 1);
+        let jobs = agent.rexec().args(["jobs", "--json", &agent.target()]).output().unwrap();
+        assert!(
+            jobs.status.success() && !String::from_utf8_lossy(&jobs.stdout).contains("files put"),
+            "{jobs:?}"
+        );
+    }
+}
+
 /// The processes that transfer for this agent.
 fn helpers_of(agent: &TestAgent) -> Vec<u32> {
     let helpers = running_with("rexec-agent\0files\0");

@@ -31,11 +31,15 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::sync::mpsc::sync_channel;
+use std::time::Duration;
 use tokio::io::AsyncReadExt;
 use tokio::task::spawn_blocking;
+use tokio::time::timeout;
 
 /// How much of what a helper says on stderr is kept, in bytes.
 const LAST_WORDS: u64 = 4096;
+/// How long the other end may take to end once it is asked to.
+const GIVE_UP: Duration = Duration::from_secs(2);
 
 impl Transfer {
     /// Carries it out. `Ok` says that it went to its end, and how many files failed on the way.
@@ -427,14 +431,14 @@ async fn conclude(
             outcome => Err(failed(format!("the other end {outcome}{words}"))),
         },
         Err(Fault::Peer(what)) => {
-            child.cancel().await;
+            give_up(child).await;
             let message = format!(
                 "the agent's end broke the rules of a transfer, which was given up: {what}"
             );
             Err(Error::from(Outcome::Incomplete { message }).into())
         }
         Err(Fault::Target(message) | Fault::Other(message)) => {
-            child.cancel().await;
+            give_up(child).await;
             Err(TransferError::Failed(message))
         }
         Ok(None) | Err(Fault::Cut(_)) => {
@@ -443,6 +447,12 @@ async fn conclude(
             Err(failed(format!("the other end {outcome} before the transfer was complete{words}")))
         }
     }
+}
+
+/// Ends the other end, and hears of that, so that its agent need not keep the job for a client that might come back.
+async fn give_up(mut child: Child) {
+    child.cancel().await;
+    let _ = timeout(GIVE_UP, child.wait()).await;
 }
 
 fn failed(message: impl Into<String>) -> TransferError {
