@@ -326,12 +326,12 @@ impl State {
             }
             return Poll::Ready(None);
         }
+        // Also where there is a line: who then waits for a place in its lane hears nothing from that when it is
+        // dropped with the line.
+        self.writer = Some(cx.waker().clone());
         match &mut self.line {
             Some(line) if self.ready => Poll::Ready(Some(line)),
-            _ => {
-                self.writer = Some(cx.waker().clone());
-                Poll::Pending
-            }
+            _ => Poll::Pending,
         }
     }
 
@@ -392,6 +392,39 @@ fn cut_front(mut frame: Frame, from: u64, stream: StreamId) -> Frame {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use rexec_protocol::message::Ping;
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::task::Wake;
+
+    struct Woken(AtomicBool);
+
+    impl Wake for Woken {
+        fn wake(self: Arc<Self>) {
+            self.0.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// It slept for ever, whatever came of the next connection.
+    #[tokio::test]
+    async fn a_writer_that_waits_for_a_place_hears_of_a_cut() {
+        let (io, _peer) = tokio::io::duplex(1);
+        let first = Frame::new(StreamId::CONNECTION, Ping { nonce: 0 }.into());
+        let (outbox, _writer) = Outbox::start(io, first);
+        let input = Input::new(Algorithm::Sha256);
+        input.open(StreamId(1), &outbox, true);
+        let woken = Arc::new(Woken(AtomicBool::new(false)));
+        let waker = Waker::from(Arc::clone(&woken));
+        let mut cx = Context::from_waker(&waker);
+        let mut sent = 0;
+        // Nobody takes a frame out of the lane, since this test never waits.
+        while input.poll_send(&mut cx, 1, |n| vec![0; n].into()).is_ready() {
+            sent += 1;
+            assert!(sent < flow::INITIAL_WINDOW, "it is no place that is missing");
+        }
+        assert!(!woken.0.load(Ordering::Relaxed));
+        input.cut();
+        assert!(woken.0.load(Ordering::Relaxed), "it sleeps on");
+    }
 
     /// `head -1` closed its stdin, the rest was dropped on its way, and then the connection broke.
     #[test]

@@ -14,6 +14,7 @@ use super::{LaunchSpec, Program, sys};
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, SealFlag, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
+use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::waitpid;
 use nix::unistd::{Pid, getpid, pipe2};
 use rexec_protocol::message::TerminalSize;
@@ -90,8 +91,8 @@ impl Embryo {
 
     /// Ends what has not become a command.
     pub(super) fn discard(self) {
-        // It exits when nobody is left to send it a launch; it has nothing to lose, though.
-        let _ = self.line.shutdown(std::net::Shutdown::Both);
+        // It would exit by itself when nobody is left to send it a launch, but not if somebody has stopped it.
+        let _ = kill(self.pid, Signal::SIGKILL);
         let _ = waitpid(self.pid, None);
         if let Some(cgroup) = self.cgroup {
             cgroup.remove();
