@@ -168,6 +168,29 @@ fn nothing_behind_a_gap_is_taken_for_a_message() {
     }
 }
 
+/// In a folder that only grows. One more stayed with each try, and nobody named it.
+#[test]
+fn what_cannot_be_removed_either_is_named() {
+    let agent = TestAgent::start();
+    let folder = agent.path("grows");
+    fs::create_dir(&folder).unwrap();
+    fs::write(folder.join("x"), "old").unwrap();
+    fs::write(agent.path("f"), "new").unwrap();
+    let chattr = |how: &str| {
+        let done = Command::new("chattr").arg(how).arg(&folder).status();
+        done.is_ok_and(|status| status.success())
+    };
+    if !chattr("+a") {
+        return eprintln!("skipped: no folder here can be told to grow only");
+    }
+    let put =
+        rexec(&agent, "put").arg(agent.path("f")).arg(there(folder.join("x"))).output().unwrap();
+    assert!(chattr("-a"));
+    let left = debris(&folder);
+    let name = left.first().unwrap().file_name().unwrap().to_str().unwrap();
+    assert!(code(&put) == 1 && said(&put).contains(&format!("stays as {name}")), "{put:?}");
+}
+
 /// Some were listed for a while, as cancelled.
 #[test]
 fn a_transfer_that_failed_is_no_job_any_more() {

@@ -30,30 +30,6 @@ fn a_mirror_hides_what_is_temporary_and_nothing_else() {
     assert_eq!(left, wanted);
 }
 
-/// One more stayed with each try, and nobody named it.
-#[test]
-fn what_cannot_be_removed_either_is_named() {
-    let mut bench = Bench::new();
-    let d = bench.path().join("d");
-    fs::create_dir(&d).unwrap();
-    fs::write(d.join("x"), "old").unwrap();
-    let chattr = |how: &str| {
-        let done = std::process::Command::new("chattr").arg(how).arg(&d).status();
-        done.is_ok_and(|status| status.success())
-    };
-    if !chattr("+a") {
-        return eprintln!("skipped: no folder here can be told to grow only");
-    }
-    let taken = bench.take(Store::default(), &[dir(b"d"), small(b"x", b"new"), leave(), done(1)]);
-    assert!(chattr("-a"));
-    assert!(taken.unwrap(), "{:?}", bench.said);
-    let names = fs::read_dir(&d).unwrap().map(|entry| entry.unwrap().file_name());
-    let names: Vec<_> = names.map(|name| name.into_string().unwrap()).collect();
-    let stays = names.iter().find(|name| *name != "x").unwrap();
-    let named = |said: &ToSender| matches!(said, ToSender::Failed(failed) if failed.message.ends_with(&format!("stays as {stays}")));
-    assert!(bench.said.iter().any(named), "{:?}", bench.said);
-}
-
 const SIZE: u64 = 2 << 20;
 
 /// Its client was killed, and its lease is not over.
