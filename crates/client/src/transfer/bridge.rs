@@ -2,7 +2,6 @@
 
 use crate::streams::{ChildStdin, ChildStdout, Chunk};
 use bytes::{Bytes, BytesMut};
-use rexec_guard::holds;
 use std::io::{self, IoSlice, Read, Write};
 use tokio::io::AsyncWriteExt;
 use tokio::sync::mpsc::{Receiver, Sender, channel};
@@ -40,11 +39,10 @@ pub(super) fn from_job(stdout: Option<ChildStdout>) -> (FromJob, impl Future<Out
 pub(super) async fn next(stdout: &mut ChildStdout) -> io::Result<Option<Chunk>> {
     let chunk = stdout.chunk().await?;
     // Asked after that: of a gap is known before what is behind it can be read.
-    if holds("transfer.no_gap", stdout.missing() == 0) {
-        Ok(chunk)
-    } else {
-        Err(io::ErrorKind::UnexpectedEof.into())
+    if stdout.missing() > 0 {
+        return Err(io::ErrorKind::UnexpectedEof.into());
     }
+    Ok(chunk)
 }
 
 /// A writer, and what has to run for it.
