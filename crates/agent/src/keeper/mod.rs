@@ -20,7 +20,7 @@
 //!    ◀═════════════ stdin, stdout, stderr ═══════════╛
 //! ```
 //!
-//! A keeper whose command is over, has left nothing running and was not changed by anybody ([`heritage`]) forks another
+//! A keeper whose command is over, has left nothing running and was not changed by anybody (`heritage`) forks another
 //! embryo and takes the next launch from the same socket. A few of them wait for that, for some moments.
 //!
 //! So the time from request to exec holds no fork of ours at all, and a keeper shares nearly all of
